@@ -12,6 +12,7 @@ from rich.console import Console
 from bench import plot, report, results
 from bench.install import prepare
 from bench.peers import PEERS
+from bench.restart import measure as measure_restarts
 from bench.run import Busy, check_quiet, measure_all, plan, with_rounds
 from bench.scale import SCALES
 from bench.workloads.fight import Overlapped
@@ -131,3 +132,19 @@ def install(no_install: bool) -> None:
         _CONSOLE.print(sentence)
     _CONSOLE.print("can be measured: " + ", ".join(ready.peers))
     sys.exit(bool(ready.left_out))
+
+
+@main.command()
+@click.argument("command", type=click.Choice(["serve", "up"]))
+@click.option(
+    "--locks", type=click.IntRange(1), default=100_000, show_default=True, help="How many are held."
+)
+@click.option("--starts", type=click.IntRange(1), default=5, show_default=True, help="How many to measure.")
+@click.option("--nodes", type=click.IntRange(1), default=3, show_default=True, help="Nodes of `up`.")
+def restart(command: str, locks: int, starts: int, nodes: int) -> None:
+    """Kill all processes of `lockring serve` or `lockring up` at once, and measure how soon the next ones grant."""
+    for start in measure_restarts(command, locks=locks, starts=starts, nodes=nodes):
+        click.echo(
+            f"a free lock after {start.grant_s:.2f} s ({start.grant_cpu_s:.2f} s of processor time),"
+            f" every slot after {start.all_s:.2f} s; {start.held} locks held"
+        )

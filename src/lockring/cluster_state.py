@@ -144,6 +144,20 @@ class Farewell(msgspec.Struct, frozen=True, array_like=True):
     version: Version
 
 
+class Relocation(msgspec.Struct, frozen=True, array_like=True):
+    """The mark of a store that its cluster has left: no coordinator may begin there.
+
+    Attributes:
+        version: of the state that was taken along; this store has nothing newer of the cluster.
+        at_wall_ns: when that was, by the wall clock.
+        account: what was moved where and when, as a sentence for people.
+    """
+
+    version: Version
+    at_wall_ns: int
+    account: str
+
+
 class ClusterState(msgspec.Struct, frozen=True):
     """The whole decision on placement, immutable.
 
@@ -160,6 +174,7 @@ class ClusterState(msgspec.Struct, frozen=True):
         farewell: what the nodes of a stopped cluster reported about their promises, None if nothing.
         skipped: ranges of versions, without their ends, that coordinators have skipped when they began: no state of
             this store had one of them. The newest `SKIPPED_MAX` of them.
+        relocation: set once the cluster has left this store for another one, None otherwise.
     """
 
     cluster: ClusterId = NO_CLUSTER
@@ -173,6 +188,7 @@ class ClusterState(msgspec.Struct, frozen=True):
     coordinator: str = ""
     farewell: Farewell | None = None
     skipped: tuple[tuple[Version, Version], ...] = ()
+    relocation: Relocation | None = None
 
     def has_skipped(self, version: Version) -> bool:
         """Return whether a version belongs to no state of this store: its state was lost when the store went back."""
@@ -202,6 +218,7 @@ class _Wire(msgspec.Struct, frozen=True, array_like=True):
     coordinator: str
     farewell: Farewell | None = None
     skipped: tuple[tuple[Version, Version], ...] = ()
+    relocation: Relocation | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -225,6 +242,7 @@ def encode_state(state: ClusterState) -> bytes:
             coordinator=state.coordinator,
             farewell=state.farewell,
             skipped=state.skipped,
+            relocation=state.relocation,
         )
     )
 
@@ -255,6 +273,7 @@ def decode_state(data: bytes) -> ClusterState:
         coordinator=wire.coordinator,
         farewell=wire.farewell,
         skipped=wire.skipped,
+        relocation=wire.relocation,
     )
 
 

@@ -65,6 +65,7 @@ class _Declaration(msgspec.Struct, frozen=True):
     short: str
     variable: bool
     file: bool
+    secret: bool
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -137,11 +138,11 @@ class Setting(msgspec.Struct, frozen=True):
         """
         fault = utf8_fault(value) if isinstance(value, str) and not self.is_path else ""
         if fault:
-            raise ConfigError(f"{source}: {_shown(value)} is not valid UTF-8 text: {fault}")
+            raise ConfigError(f"{source}: {self._shown(value)} is not valid UTF-8 text: {fault}")
         try:
             read = self._convert(value)
         except (ValueError, TypeError, OverflowError):
-            raise ConfigError(f"{source}: expected {self.expected()}, got {_shown(value)}") from None
+            raise ConfigError(f"{source}: expected {self.expected()}, got {self._shown(value)}") from None
         if self.declared.check is not None:
             try:
                 for each in read if self.kind == "list" else (read,):
@@ -149,6 +150,9 @@ class Setting(msgspec.Struct, frozen=True):
             except InvalidRequest as error:
                 raise ConfigError(f"{source}: {error}") from None
         return read
+
+    def _shown(self, value: object) -> str:
+        return "a value that is not shown" if self.declared.secret else _shown(value)
 
     def _convert(self, value: object) -> Any:
         match self.kind:
@@ -190,6 +194,7 @@ def setting(
     short: str = "",
     variable: bool = True,
     file: bool = True,
+    secret: bool = False,
 ) -> _Declaration:
     """Declare a setting, as the annotation of a struct's field.
 
@@ -204,6 +209,7 @@ def setting(
         short: one-letter flag, such as "-w".
         variable: whether a `LOCKRING_*` variable sets it.
         file: whether the file may set it.
+        secret: whether the value may contain a password, and so is shown nowhere.
     """
     return _Declaration(
         help=text,
@@ -216,7 +222,18 @@ def setting(
         short=short,
         variable=variable,
         file=file,
+        secret=secret,
     )
+
+
+def shown_without_secrets(settings: msgspec.Struct) -> str:
+    """Return the `repr` of settings, without the values of those that are secret."""
+    fields = (
+        f"{each.field}={'…' if each.declared.secret and value else repr(value)}"
+        for each in settings_of(type(settings))
+        for value in (getattr(settings, each.field),)
+    )
+    return f"{type(settings).__name__}({', '.join(fields)})"
 
 
 @lru_cache(maxsize=32)

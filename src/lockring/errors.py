@@ -39,6 +39,12 @@ class ConfigError(InvalidRequest):
     code = "config"
 
 
+class ExtraMissing(ConfigError):
+    """A setting that needs packages which are not installed."""
+
+    code = "extra"
+
+
 class AcquireTimeout(LockringError, TimeoutError):
     """The lock was not granted within the timeout of the call."""
 
@@ -176,10 +182,18 @@ class StaleVersion(LockringError):
 
 
 class NotCoordinator(LockringError):
-    """The coordinator does not have the right to write the cluster state at present."""
+    """The coordinator does not have the right to write the cluster state at present.
+
+    Attributes:
+        leader: HOST:PORT of the coordinator that leads, "" if it is unknown.
+    """
 
     code = "not-coordinator"
     retryable = True
+
+    def __init__(self, text: str, *, name: str = "", leader: str = "") -> None:
+        super().__init__(text, name=name)
+        self.leader = leader
 
 
 class StoreError(LockringError):
@@ -261,6 +275,8 @@ def _tree(root: type[LockringError]) -> list[type[LockringError]]:
 _BY_CODE: dict[str, type[LockringError]] = {each.code: each for each in _tree(LockringError)}
 
 
-def from_code(code: str, text: str, *, name: str = "") -> LockringError:
+def from_code(code: str, text: str, *, name: str = "", leader: str = "") -> LockringError:
     """Build the exception for a code from the wire; an unknown code gives the root class."""
+    if code == NotCoordinator.code:
+        return NotCoordinator(text, name=name, leader=leader)
     return _BY_CODE.get(code, LockringError)(text, name=name)

@@ -11,6 +11,7 @@ from lockring.errors import (
     ConfigError,
     Denied,
     DuplicateNode,
+    ExtraMissing,
     InternalError,
     InvalidRequest,
     JournalError,
@@ -48,6 +49,7 @@ SIGNALLED: Final = 128
 """Base to which the signal's number is added."""
 
 _OF_COMMANDS: Final[tuple[tuple[type[LockringError], int], ...]] = (
+    (ExtraMissing, CONFIG),
     (InvalidRequest, USAGE),
     (RootMissing, NO_INPUT),
     (UnknownNode, FAILED),

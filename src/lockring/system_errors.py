@@ -22,7 +22,8 @@ _OF_PORTS: Final = {
 def reason_of(error: BaseException) -> str:
     """Return an error as a clause for people: the system's words if the system raised it, else its own."""
     if isinstance(error, OSError):
-        if isinstance(error, socket.gaierror) or error.errno is None:
+        # In their own kinds of error, libraries (of TLS, for one) put numbers that mean something else to the system.
+        if type(error).__module__ != "builtins" or error.errno is None:
             return _uncapitalized(error.strerror or str(error) or type(error).__name__)
         return _uncapitalized(os.strerror(error.errno))
     return str(error) or type(error).__name__

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 from lockring.addresses import split_address
 from lockring.server.local.children import free_ports
@@ -80,7 +81,7 @@ class PostgresServer:
         """The URL of a store in it."""
         host, public = split_address(self.place.public)
         where = f"postgresql://lockring:{password}@{host}:{port or public}/postgres"
-        return f"{where}#{name}" if name else where
+        return f"{where}#{quote(name)}" if name else where
 
     def _run(self, program: str, *arguments: object) -> None:
         done = subprocess.run(

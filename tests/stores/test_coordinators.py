@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from lockring.errors import ProtocolError
+from lockring.errors import ProtocolError, Unavailable
 from lockring.net.oneshot import ask_status
 from lockring.server.local.children import child_environment
 from lockring.testing import LocalCluster
-from tests.processes import eventually
+from tests.processes import address, eventually
 from tests.stores.load import Holder
 from tests.stores.servers import PostgresServer
 from tests.stores.servers_etcd import EtcdServer
@@ -182,3 +182,48 @@ def test_the_restart_of_the_whole_store_loses_no_lock(name: str) -> None:
             holder.client.close()
     finally:
         store.remove()
+
+
+def test_nodes_follow_to_a_coordinator_that_they_were_not_started_with(
+    postgresql: PostgresServer, name: str
+) -> None:
+    """One is added to a running cluster, leads, and is named by the coordinator that the nodes know."""
+    url, added = postgresql.url(name=name), address()
+    with LocalCluster(nodes=2, coordinators=1, store=url, stabilization_s=0.3) as cluster:
+        holder = Holder(cluster.servers, LOCKS)
+        (known,) = cluster.coordinators
+        words = [sys.executable, "-m", "lockring", "coordinator", "--listen", added, "--store", url]
+        with subprocess.Popen(words, env=child_environment(), stderr=subprocess.DEVNULL) as process:
+            try:
+                eventually(lambda: _leader_at(added) == cluster.address_of(known), cluster.logs)
+                cluster.terminate(known)
+                assert cluster.wait_for_exit(known) == 0
+                eventually(lambda: _leader_at(added) == added, cluster.logs)
+                cluster.restart(known)
+                eventually(lambda: _hears(added, 2), cluster.logs)
+                holder.check("a coordinator was added")
+                # Once it is gone, they go back to the one that they know.
+                process.terminate()
+                assert process.wait(30) == 0
+                eventually(lambda: _hears(cluster.address_of(known), 2), cluster.logs)
+                holder.check("the added coordinator was removed")
+            finally:
+                process.kill()
+        holder.client.close()
+
+
+def _leader_at(coordinator: str) -> str:
+    """The leader as a coordinator knows it, "" while it does not answer."""
+    try:
+        return ask_status(coordinator).leader
+    except (ProtocolError, Unavailable):
+        return ""
+
+
+def _hears(coordinator: str, nodes: int) -> bool:
+    """Whether this many nodes are with a coordinator."""
+    try:
+        heard = ask_status(coordinator).heard
+    except (ProtocolError, Unavailable):
+        return False
+    return sum(0 <= ago_ms < 3_000 for _, ago_ms in heard) == nodes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 
@@ -10,7 +11,7 @@ import pytest
 
 from lockring.cluster_state import ClusterState
 from lockring.core.election import Candidate
-from lockring.errors import StoreError
+from lockring.errors import InvalidRequest, StoreError
 from lockring.store.postgresql import DEADLINE_S, PostgresStore
 from tests.middlebox import Middlebox
 from tests.stores.servers import HOST, PostgresServer
@@ -58,6 +59,45 @@ def test_the_tables_are_made_by_the_first_start_alone(own: PostgresServer) -> No
     second.close()
 
 
+def test_a_cluster_stays_new_until_its_first_state_is_written(own: PostgresServer) -> None:
+    PostgresStore(own.url()).close()  # as an export does, which finds no state
+    second, third = PostgresStore(own.url()), PostgresStore(own.url())
+    assert second.created
+    assert third.created
+    assert second.read() is None
+    assert second.campaign(ONE, 60_000).leader == ONE
+    assert second.write(0, state(1))
+    fourth = PostgresStore(own.url())
+    assert not fourth.created
+    for each in (second, third, fourth):
+        each.close()
+
+
+def test_a_cluster_whose_row_was_lost_is_not_new(own: PostgresServer) -> None:
+    store = PostgresStore(own.url())
+    with psycopg.connect(own.url()) as connection:
+        connection.execute("DELETE FROM lockring_clusters")
+    assert store.campaign(ONE, 60_000).leader == ONE
+    again = PostgresStore(own.url())
+    assert not again.created
+    store.close()
+    again.close()
+
+
+def test_a_password_that_was_not_escaped_is_not_shown(postgresql: PostgresServer) -> None:
+    for password in (
+        "wr0ng/s3cret",
+        "wr0ng#s3cret",
+        "wr0ng?s3cret",
+        "wr0ng@s3cret",
+        "wr0ng%s3cret",
+        "wr0ng s3cret",
+    ):
+        with pytest.raises(InvalidRequest, match="the URL of the store is malformed") as failed:
+            PostgresStore(postgresql.url(password=password))
+        assert not re.search("wr0ng|s3cret", repr(failed.value))
+
+
 def test_errors_do_not_show_the_password(postgresql: PostgresServer) -> None:
     with pytest.raises(StoreError, match="password authentication failed") as failed:
         PostgresStore(postgresql.url(password="wr0ng"))
@@ -72,7 +112,7 @@ def test_a_database_that_is_not_there_is_named() -> None:
 
 @pytest.mark.parametrize("name", ["x" * 201, "%0A"])
 def test_a_name_that_no_cluster_can_have_is_refused(name: str) -> None:
-    with pytest.raises(StoreError, match="cluster's name"):
+    with pytest.raises(InvalidRequest, match="cluster's name"):
         PostgresStore(f"postgresql://u:p@{HOST}:1/db#{name}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 import traceback
@@ -20,6 +21,7 @@ from lockring.cli.output import report
 from lockring.cli.signal_end import SignalEnd, leave
 from lockring.errors import InternalError, InvalidRequest, LockringError, OutputFailed, SystemRefused
 from lockring.native import from_native
+from lockring.store.url_parts import Secrets
 from lockring.system_errors import reason_of
 
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
@@ -123,7 +125,7 @@ def _run(given: list[str]) -> int:
         print(error.format_message(), file=sys.stderr)
         return exits.USAGE
     except click.ClickException as error:
-        report(InvalidRequest(_sentence(error)), as_json)
+        report(InvalidRequest(_urls_of(given).scrubbed(_sentence(error))), as_json)
         return exits.USAGE
     except OutputFailed as error:
         if streams.is_closed_pipe(error):
@@ -137,9 +139,20 @@ def _run(given: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return SignalEnd(signal.SIGINT)
     except Exception as error:  # noqa: BLE001 - the last resort: report a bug as such, with its traceback
-        traceback.print_exc()
-        report(InternalError(f"this is a bug in lockring, please report it: {error!r}"), as_json)
+        hidden = _urls_of(given)
+        sys.stderr.write(hidden.scrubbed(traceback.format_exc()))
+        text = f"this is a bug in lockring, please report it: {error!r}"
+        report(InternalError(hidden.scrubbed(text)), as_json)
         return exits.INTERNAL
+
+
+def _urls_of(given: Sequence[str]) -> Secrets:
+    """Return the URLs among the words of a command: one with a password may have been given in the wrong place."""
+    values = (each.partition("=")[2] if each.startswith("-") and "=" in each else each for each in given)
+    words = [
+        each for each in (*values, os.environ.get("LOCKRING_STORE", "")) if "://" in each and "@" in each
+    ]
+    return Secrets([*words, *(repr(each)[1:-1] for each in words)])
 
 
 def _sentence(error: click.ClickException) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 import msgspec
@@ -20,6 +22,9 @@ from lockring.slots import SLOTS
 
 if TYPE_CHECKING:
     from lockring import Client
+
+_PAUSE_S: Final = 0.2
+"""Between two rounds of questions, while a leader is found."""
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _A = TypeVar("_A")
@@ -49,6 +54,9 @@ def client_settings(given: Mapping[str, Any]) -> ClientSettings:
 def ask(settings: ClientSettings, question: Callable[[str, float], _A]) -> _A:
     """Ask the first of the named servers that answers; a coordinator that stands by is passed over if it cannot.
 
+    The leader that such a one names is asked too. While no server can answer that is there, as during a change of the
+    leader, all are asked again until the connect timeout is over.
+
     Args:
         settings: have the addresses of the servers.
         question: asks one server, given its address and how long it may take in seconds.
@@ -58,27 +66,50 @@ def ask(settings: ClientSettings, question: Callable[[str, float], _A]) -> _A:
         NotCoordinator: those that answered are coordinators that do not lead.
         LockringError: the first server that answered refused.
     """
+    until_s = time.monotonic() + settings.connect_timeout_s
+    while True:
+        failures: list[LockringError] = []
+        servers = deque(settings.servers)
+        named = set(servers)
+        while servers:
+            try:
+                return _ask_one(servers.popleft(), settings.connect_timeout_s, question)
+            except NotCoordinator as error:
+                failures.append(error)
+                if error.leader and error.leader not in named:
+                    named.add(error.leader)
+                    servers.append(error.leader)
+            except (ProtocolError, Unavailable) as error:
+                failures.append(error)
+        if time.monotonic() >= until_s or not any(map(_may_pass, failures)):
+            raise _summary_of(failures, settings)
+        time.sleep(_PAUSE_S)
+
+
+def _ask_one(server: str, timeout_s: float, question: Callable[[str, float], _A]) -> _A:
     from lockring.cli.waiting import of_answer, telling
 
-    failures: list[LockringError] = []
-    standing_by: NotCoordinator | None = None
-    for server in settings.servers:
-        try:
-            with telling(of_answer(server, settings.connect_timeout_s), _voice()):
-                return question(server, settings.connect_timeout_s)
-        except ProtocolError as error:
-            failures.append(ProtocolError(f"{server} is not a lockring server: {error}"))
-        except NotCoordinator as error:
-            standing_by = error
-        except Unavailable as error:
-            failures.append(error)
-    if standing_by is not None:
-        raise standing_by
+    try:
+        with telling(of_answer(server, timeout_s), _voice()):
+            return question(server, timeout_s)
+    except ProtocolError as error:
+        raise ProtocolError(f"{server} is not a lockring server: {error}") from error
+
+
+def _may_pass(error: LockringError) -> bool:
+    """Return whether a server has answered that it cannot at present; one that is not reached has not."""
+    return error.retryable and not isinstance(error.__cause__, OSError)
+
+
+def _summary_of(failures: list[LockringError], settings: ClientSettings) -> LockringError:
+    for error in reversed(failures):
+        if isinstance(error, NotCoordinator):
+            return error
     if len(failures) == 1 and not isinstance(failures[0], Unavailable):
-        raise failures[0]
+        return failures[0]
     if len(failures) == 1:
-        raise Unavailable(f"{failures[0]}; {origin_of(settings)}") from failures[0]
-    raise Unavailable(f"no server answers: {'; '.join(map(str, failures))}; {origin_of(settings)}")
+        return Unavailable(f"{failures[0]}; {origin_of(settings)}")
+    return Unavailable(f"no server answers: {'; '.join(map(str, failures))}; {origin_of(settings)}")
 
 
 def origin_of(settings: ClientSettings) -> str:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
 from lockring.cli.output import count, duration
 from lockring.cluster_state import ClusterState, Member, Replica, SlotState
-from lockring.ids import NodeId
+from lockring.ids import ClusterId, NodeId
 from lockring.protocol import ServerStatus
 from lockring.slots import SLOTS
 from lockring.units import NS_PER_S, NS_PER_US
@@ -83,6 +84,7 @@ def diagnose(
     coordinator: ServerAnswer,
     *,
     standby: ServerStatus | None = None,
+    strangers: Mapping[str, ClusterId] = MappingProxyType({}),
     wall_ns: int,
 ) -> Health:
     """Judge a cluster.
@@ -92,14 +94,23 @@ def diagnose(
         nodes: each member's answer, by its id.
         coordinator: the coordinator's answer.
         standby: the answer of a coordinator that stands by, where the other one does not answer.
+        strangers: the servers that were named too, but belong to another cluster, with its id.
         wall_ns: the wall clock, for ages in the state.
     """
     health = _Diagnosis(state, nodes, coordinator, wall_ns).health()
-    remark = _about_store(coordinator.status or standby)
-    if not remark:
+    remarks = [_about_stranger(state, each, other) for each, other in strangers.items()]
+    remarks += filter(None, [_about_store(coordinator.status or standby)])
+    if not remarks:
         return health
     worse: Condition = "degraded" if health.condition == "serving" else health.condition
-    return health._replace(condition=worse, remarks=[*health.remarks, remark])
+    return health._replace(condition=worse, remarks=[*health.remarks, *remarks])
+
+
+def _about_stranger(state: ClusterState, server: str, cluster: ClusterId) -> str:
+    return (
+        f"{server} belongs to another cluster, {cluster}, which is not shown here (this is {state.cluster}): name the servers"
+        " of one cluster; if it should be this one, its coordinator was started on another store"
+    )
 
 
 def _about_store(status: ServerStatus | None) -> str:

@@ -20,7 +20,7 @@ from lockring.errors import StoreError
 from lockring.exits import OK
 from lockring.native import to_native
 from lockring.server.settings import StorePlaceSettings
-from lockring.server.state_move import ImportOutcome, described, export_state, import_state
+from lockring.server.state_move import ImportOutcome, copy_state, described, export_state, import_state
 from lockring.store.export_file import FILE_BYTES_MAX, Export, decode_export, encode_export
 from lockring.system_errors import reason_of
 
@@ -37,26 +37,60 @@ def _move_options(command: _F) -> _F:
 
 @click.command()
 @click.argument("file")
+@click.option(
+    "--copy",
+    is_flag=True,
+    help="Leave the store as it is: coordinators may start on it again, and nowhere else.",
+)
 @_move_options
-def export(file: str, as_json: bool, **given: Any) -> int:
-    """Write the state of a stopped cluster's coordinators to a FILE, for an import into another store.
+def export(file: str, copy: bool, as_json: bool, **given: Any) -> int:
+    """Move the state of a stopped cluster's coordinators to a FILE, for an import into another store.
 
-    Stop every coordinator first; nodes go on for the coordinator lease. FILE must not exist; - is standard output.
+    Stop every coordinator first; nodes go on for the coordinator lease. FILE must not exist; - is standard output. No
+    coordinator starts on the store any more, until a state is imported into it.
     """
-    exported = export_state(_place(given), wall_ns=wall_ns())
-    _write(file, encode_export(exported))
+    place = _place(given)
+    if copy:
+        exported = copy_state(place, wall_ns=wall_ns())
+        _write(file, encode_export(exported))
+    else:
+        exported = _moved(place, file)
     if file == _STDIO:
         return OK
     if as_json:
         print_json(_facts(exported) | {"file": file})
         return OK
     say(f"exported {described(exported.state)}, from {exported.source} to {file}")
-    say(
-        "import it into the other store, and start the coordinators there. Do not start one on the old store again:"
-        f" there would be two clusters. Nodes go on for {duration(exported.state.coordinator_lease_ms / 1_000)} without a"
-        " coordinator"
-    )
+    if exported.is_move:
+        say(
+            "import it into the other store, and start the coordinators there: none starts on the old store any more."
+            f" Nodes go on for {duration(exported.state.coordinator_lease_ms / 1_000)} without a coordinator"
+        )
+    else:
+        say(
+            f"this is a copy. Once it is imported elsewhere, do not start a coordinator on {exported.source} again: there"
+            " would be two clusters"
+        )
     return OK
+
+
+def _moved(place: StorePlaceSettings, file: str) -> Export:
+    """Export a state to a file, which is gone again if the store could not be marked."""
+    is_written = False
+
+    def keep(exported: Export) -> None:
+        nonlocal is_written
+        _write(file, encode_export(exported))
+        is_written = True
+
+    target = "standard output" if file == _STDIO else f"the file {Path(file).absolute()}"
+    try:
+        return export_state(place, keep, target=target, wall_ns=wall_ns())
+    except StoreError:
+        if is_written and file != _STDIO:
+            with suppress(OSError):
+                Path(to_native(file)).unlink()
+        raise
 
 
 @click.command("import")
@@ -81,10 +115,11 @@ def import_(file: str, force: bool, as_left: bool, as_json: bool, **given: Any) 
     except StoreError as error:
         raise StoreError(f"{_named(file)} cannot be imported: {error}") from error
     outcome = import_state(place, export_, force=force, as_left=as_left, wall_ns=wall_ns())
-    _warn(outcome)
     if as_json:
         print_json(_outcome(outcome, export_))
-    elif outcome.is_unchanged:
+        return OK
+    _warn(outcome, export_)
+    if outcome.is_unchanged:
         say(f"{outcome.place} has the state already: {described(outcome.state)}")
     else:
         say(f"imported {described(outcome.state)}, from {export_.source} into {outcome.place}")
@@ -102,11 +137,15 @@ def _place(given: Mapping[str, Any]) -> StorePlaceSettings:
     return read_settings(StorePlaceSettings, "coordinator", given)
 
 
-def _warn(outcome: ImportOutcome) -> None:
-    """Report a loss on standard error."""
+def _warn(outcome: ImportOutcome, export_: Export) -> None:
+    """Report on standard error what is lost, and what the operator has to see to."""
     if outcome.is_unchanged:
         return
     lines = []
+    if not export_.is_move and export_.source != outcome.place:
+        lines.append(
+            f"the file is a copy: do not start a coordinator on {export_.source} again, as there would be two clusters"
+        )
     if outcome.replaced is not None:
         lines.append(f"the state that {outcome.place} had is lost: {described(outcome.replaced)}")
     if outcome.why_forgotten:
@@ -125,6 +164,7 @@ def _facts(export_: Export) -> dict[str, Any]:
         "version": str(state.version),
         "members": sorted(state.members),
         "source": export_.source,
+        "copy": not export_.is_move,
     }
 
 

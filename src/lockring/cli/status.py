@@ -21,7 +21,7 @@ from lockring.clock import wall_ns
 from lockring.cluster_state import ClusterState, Copy, Replica
 from lockring.errors import LockringError
 from lockring.exits import OK, UNAVAILABLE
-from lockring.ids import NodeId
+from lockring.ids import NO_CLUSTER, ClusterId, NodeId
 from lockring.net.oneshot import ask_state, ask_status
 from lockring.protocol import ServerStatus
 from lockring.slots import SLOTS
@@ -44,6 +44,7 @@ class _Look(NamedTuple):
     coordinator: ServerAnswer
     standby: ServerStatus | None
     health: Health
+    strangers: Mapping[str, ClusterId]
 
     @property
     def spokesman(self) -> ServerStatus | None:
@@ -56,7 +57,8 @@ class _Look(NamedTuple):
 def status(as_json: bool, **given: Any) -> int:
     """Show whether the cluster serves, its members, the spread of the slots, what is moving, and the coordinators.
 
-    Asks every node whether it may serve. Exits with 69 if slots are not served.
+    Asks every node whether it may serve. Exits with 69 if slots are not served, or if the servers that are named belong
+    to several clusters.
     """
     settings = client_settings(given)
     look = _look(settings)
@@ -68,7 +70,7 @@ def status(as_json: bool, **given: Any) -> int:
         print_json(found)
     else:
         _print(found, look.health)
-    return OK if look.health.slots_served >= SLOTS else UNAVAILABLE
+    return OK if look.health.slots_served >= SLOTS and not look.strangers else UNAVAILABLE
 
 
 def _look(settings: ClientSettings) -> _Look:
@@ -82,8 +84,9 @@ def _look(settings: ClientSettings) -> _Look:
         server, (state, note) = _ask_state(state.members[newest].address, timeout_s)
         coordinator, nodes = _ask_all(state, server, timeout_s)
     standby = None if coordinator.status is not None else _ask_standby(state, settings, timeout_s)
-    health = diagnose(state, nodes, coordinator, standby=standby, wall_ns=wall_ns())
-    return _Look(state, note, nodes, coordinator, standby=standby, health=health)
+    strangers = _strangers(state, settings, timeout_s)
+    health = diagnose(state, nodes, coordinator, standby=standby, strangers=strangers, wall_ns=wall_ns())
+    return _Look(state, note, nodes, coordinator, standby=standby, health=health, strangers=strangers)
 
 
 def _ask_state(server: str, timeout_s: float) -> tuple[str, tuple[ClusterState, str]]:
@@ -126,6 +129,25 @@ def _ask_standby(state: ClusterState, settings: ClientSettings, timeout_s: float
         return None
     with ThreadPoolExecutor(min(_ASKED_AT_ONCE_MAX, len(others))) as pool:
         return next((status for status in pool.map(answer_of, others) if status is not None), None)
+
+
+def _strangers(state: ClusterState, settings: ClientSettings, timeout_s: float) -> dict[str, ClusterId]:
+    """Return the named servers that belong to another cluster, with its id."""
+    known = {member.address for member in state.members.values()}
+    others = [each for each in settings.servers if each not in known]
+
+    def cluster_of(address: str) -> ClusterId:
+        with suppress(LockringError):
+            return ask_state(address, timeout_s=timeout_s).state.cluster
+        return NO_CLUSTER
+
+    if len(settings.servers) == 1 or not others:
+        return {}
+    with ThreadPoolExecutor(min(_ASKED_AT_ONCE_MAX, len(others))) as pool:
+        found = dict(zip(others, pool.map(cluster_of, others), strict=True))
+    return {
+        server: cluster for server, cluster in found.items() if cluster not in (NO_CLUSTER, state.cluster)
+    }
 
 
 def facts(look: _Look) -> dict[str, Any]:
@@ -186,6 +208,7 @@ def facts(look: _Look) -> dict[str, Any]:
         "reasons": health.reasons,
         "remarks": health.remarks,
         "cluster": state.cluster,
+        "other_clusters": [{"server": each, "cluster": other} for each, other in look.strangers.items()],
         "version": str(state.version),
         "version_at": datetime.fromtimestamp(state.version / NS_PER_S, UTC).isoformat(
             timespec="milliseconds"

@@ -144,6 +144,16 @@ class StoreResign(NamedTuple):
     term: TermId
 
 
+class Fail(NamedTuple):
+    """End the process: it can do nothing here, and waiting mends nothing.
+
+    Attributes:
+        reason: a sentence for people.
+    """
+
+    reason: str
+
+
 class Note(NamedTuple):
     """A line for the log, on an event that an operator needs to know.
 
@@ -171,5 +181,6 @@ Effect = (
     | StoreWrite
     | StoreCampaign
     | StoreResign
+    | Fail
     | Note
 )

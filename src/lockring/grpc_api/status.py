@@ -22,6 +22,7 @@ RETRY_MS: Final = 200
 STATUS_OF: Final[dict[str, int]] = {
     "invalid": code_pb2.INVALID_ARGUMENT,
     "config": code_pb2.INVALID_ARGUMENT,
+    "extra": code_pb2.FAILED_PRECONDITION,
     "timeout": code_pb2.DEADLINE_EXCEEDED,
     "not-held": code_pb2.FAILED_PRECONDITION,
     "lost": code_pb2.FAILED_PRECONDITION,

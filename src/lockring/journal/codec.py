@@ -4,7 +4,8 @@ A segment is a header, padded to a block of its own, and records up to its end. 
 
     header   magic, format version, length, CRC, msgpack of `SegmentHeader`, zeros up to `HEADER_BYTES`
     record    mark, CRC, length, kind, ordinal, durable, msgpack of a list of entries
-    position ordinal, segment closed, CRC; twice, in sectors of their own, which are written in turn
+    position ordinal, segment closed, CRC; twice, in sectors of their own, which are written in turn; then, in a third
+             sector, length, CRC, msgpack of the `FileIdentity` of this very file
 
 - *A record belongs to one segment.* Its CRC is seeded with the segment's salt, and its mark is a part of the salt.
   So remains of another file, or of an older copy of the same one, are not taken for records of this one.
@@ -18,6 +19,7 @@ A segment is a header, padded to a block of its own, and records up to its end. 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -42,16 +44,24 @@ _SEALED: Final = struct.Struct(">IIQQ")
 _SEAL_OFFSET: Final = _RECORD.size - _SEALED.size
 _OUTSIDE: Final = struct.Struct(">II")
 _POSITION: Final = struct.Struct(">QI")
+_NAMEPLATE: Final = struct.Struct(">II")
 _CRC_BYTES: Final = 4
 
 RECORD_HEAD_BYTES: Final = _RECORD.size
 POSITION_BYTES: Final = _POSITION.size + _CRC_BYTES
 POSITION_OFFSETS: Final = (0, 512)
 """Where the two stamps of the position file stand. One that is torn leaves the other, a lower bound as well."""
-POSITION_FILE_BYTES: Final = POSITION_OFFSETS[-1] + POSITION_BYTES
+POSITION_NAMEPLATE_OFFSET: Final = 1024
+"""Where the position file says which file it is."""
+POSITION_NAMEPLATE_BYTES: Final = 64
+POSITION_FILE_BYTES: Final = POSITION_NAMEPLATE_OFFSET + POSITION_NAMEPLATE_BYTES
 
 _PLAIN: Final = 0
 _ENDS_REWRITE: Final = 1
+
+# Bound once: each step is felt in the time of a lone grant.
+_pack_sealed: Final = _SEALED.pack
+_pack_outside: Final = _OUTSIDE.pack
 
 _encoder = msgspec.msgpack.Encoder()
 _entries = msgspec.msgpack.Decoder(list[JournalEntry])
@@ -86,7 +96,6 @@ class SegmentHeader(msgspec.Struct, array_like=True, frozen=True):
         machine: id of that machine, "" if unknown.
         is_synced: whether answers waited for a sync, rather than for a write.
         lock: identity of the directory's lock file.
-        position: identity of its position file.
         itself: identity of this file.
     """
 
@@ -101,11 +110,11 @@ class SegmentHeader(msgspec.Struct, array_like=True, frozen=True):
     machine: str
     is_synced: bool
     lock: FileIdentity
-    position: FileIdentity
     itself: FileIdentity
 
 
 _headers = msgspec.msgpack.Decoder(SegmentHeader)
+_identities = msgspec.msgpack.Decoder(FileIdentity)
 
 
 class OtherFormat(NamedTuple):
@@ -193,10 +202,9 @@ class Seal:
 
     def record(self, payload: bytes, ordinal: int, durable: int, *, ends_rewrite: bool) -> bytes:
         """Return a record. `payload` is the encoded list of entries, at most `BATCH_BYTES_MAX` long."""
-        sealed = (
-            _SEALED.pack(len(payload), _ENDS_REWRITE if ends_rewrite else _PLAIN, ordinal, durable) + payload
-        )
-        return _OUTSIDE.pack(self._mark, crc32(sealed, self._seed)) + sealed
+        kind = _ENDS_REWRITE if ends_rewrite else _PLAIN
+        sealed = _pack_sealed(len(payload), kind, ordinal, durable) + payload
+        return _pack_outside(self._mark, crc32(sealed, self._seed)) + sealed
 
     def read(self, data: memoryview, at: int) -> Record | Flaw:
         """Return the record that begins at an offset of `data`, or what stands there instead."""
@@ -214,9 +222,8 @@ class Seal:
         return Record(ordinal, durable, kind == _ENDS_REWRITE, data[start:end], end)
 
 
-def encode_entries(entries: list[JournalEntry]) -> bytes:
-    """Encode the payload of a record."""
-    return _encoder.encode(entries)
+encode_entries: Final[Callable[[list[JournalEntry]], bytes]] = _encoder.encode
+"""Encode the payload of a record."""
 
 
 def decode_entries(payload: memoryview) -> list[JournalEntry] | None:
@@ -255,6 +262,29 @@ def decode_positions(data: bytes) -> tuple[DurablePosition | None, int]:
     if first is None or (second is not None and second > first):
         return second, 1
     return first, 0
+
+
+def encode_nameplate(itself: FileIdentity) -> bytes:
+    """Encode what a position file says of itself, for `POSITION_NAMEPLATE_OFFSET`."""
+    body = _encoder.encode(itself)
+    block = _NAMEPLATE.pack(len(body), crc32(body)) + body
+    assert len(block) <= POSITION_NAMEPLATE_BYTES, "an identity is three numbers of 64 bits"
+    return block.ljust(POSITION_NAMEPLATE_BYTES, b"\0")
+
+
+def decode_nameplate(data: bytes) -> FileIdentity | None:
+    """Decode from the content of a position file which file it is; None if that is missing or damaged."""
+    block = data[POSITION_NAMEPLATE_OFFSET:POSITION_FILE_BYTES]
+    if len(block) < _NAMEPLATE.size:
+        return None
+    length, crc = _NAMEPLATE.unpack_from(block)
+    body = block[_NAMEPLATE.size : _NAMEPLATE.size + length]
+    if crc32(body) != crc:
+        return None
+    try:
+        return _identities.decode(body)
+    except msgspec.MsgspecError:
+        return None
 
 
 def _decoded(stamp: bytes) -> DurablePosition | None:

@@ -17,12 +17,11 @@ import contextlib
 import errno
 import fcntl
 import os
-import struct
-import sys
 from pathlib import Path
 from typing import Final, Protocol
 
 from lockring.errors import JournalError
+from lockring.file_editions import edition_of
 from lockring.journal.codec import FileIdentity
 from lockring.system_errors import reason_of
 
@@ -30,11 +29,22 @@ LOCK_NAME: Final = "lock"
 
 _PID_BYTES: Final = 32
 
+_WAYS_OUT: Final = {
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some space there",
+    errno.EROFS: "mount it for writing",
+    errno.EACCES: "give it to this node's user (chown -R)",
+    errno.EPERM: "give it to this node's user (chown -R)",
+}
+
 _EXISTING: Final = os.O_RDWR | os.O_CLOEXEC
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
-_FS_IOC_GETVERSION: Final = 0x80087601
-"""Asks for the number that a file system gives to each use of an inode; elsewhere, the call fails."""
+
+def what_to_do(error: OSError) -> str:
+    """Return an operator's ways out of an error of the journal's directory, as the end of a sentence."""
+    way = _WAYS_OUT.get(error.errno or 0)
+    return f"{f'{way}, or ' if way else ''}name another directory with --data-dir"
 
 
 class OpenFile(Protocol):
@@ -96,6 +106,9 @@ class Files(Protocol):
     def open(self, name: str) -> OpenFile:
         """Open a file that exists."""
 
+    def replace(self, name: str, by: str) -> None:
+        """Let a name lead to the file that has had another one, at once: to the former file or to that one."""
+
     def delete(self, name: str) -> None:
         """Delete a file."""
 
@@ -104,6 +117,9 @@ class Files(Protocol):
 
     def is_in_place(self, name: str, identity: FileIdentity) -> bool:
         """Return whether a name still leads to the file of this identity."""
+
+    def is_deleted(self) -> bool:
+        """Return whether the locked directory was deleted for good, rather than moved or unmounted."""
 
     def salt(self) -> int:
         """Return a random number of 64 bits."""
@@ -137,7 +153,7 @@ class DirectoryFiles:
             descriptor = os.open(LOCK_NAME, _EXISTING | os.O_CREAT, 0o600, dir_fd=self._fd)
         except OSError as error:
             raise JournalError(
-                f"the journal in {self._path} cannot be written: {reason_of(error)}"
+                f"the journal in {self._path} cannot be written: {reason_of(error)}; {what_to_do(error)}"
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -182,6 +198,10 @@ class DirectoryFiles:
         """Open a file that exists."""
         return _DirectoryFile(os.open(name, _EXISTING, dir_fd=self._fd))
 
+    def replace(self, name: str, by: str) -> None:
+        """Let a name lead to the file that has had another one, at once."""
+        os.rename(by, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+
     def delete(self, name: str) -> None:
         """Delete a file."""
         os.unlink(name, dir_fd=self._fd)
@@ -197,6 +217,13 @@ class DirectoryFiles:
         except OSError:
             return False
         return (found.st_dev, found.st_ino) == (identity.device, identity.inode)
+
+    def is_deleted(self) -> bool:
+        """Return whether the lock file has no name any more.
+
+        No segment counts without the lock file that it names. So what was deleted with it can never be vouched for.
+        """
+        return self._lock_fd >= 0 and os.fstat(self._lock_fd).st_nlink == 0
 
     def salt(self) -> int:
         """Return a random number of 64 bits."""
@@ -221,7 +248,7 @@ class DirectoryFiles:
             ) from error
         except OSError as error:
             raise JournalError(
-                f"the journal's directory {self._path} cannot be made: {reason_of(error)}"
+                f"the journal's directory {self._path} cannot be made: {reason_of(error)}; {what_to_do(error)}"
             ) from error
 
 
@@ -273,10 +300,7 @@ def _fdatasync(descriptor: int) -> None:
 
 def _identity_of(descriptor: int) -> FileIdentity:
     found = os.fstat(descriptor)
-    edition = bytearray(struct.calcsize("l"))
-    with contextlib.suppress(OSError):  # not every file system keeps one
-        fcntl.ioctl(descriptor, _FS_IOC_GETVERSION, edition)
-    return FileIdentity(found.st_dev, found.st_ino, int.from_bytes(edition[:4], sys.byteorder))
+    return FileIdentity(found.st_dev, found.st_ino, edition_of(descriptor))
 
 
 def _sync_directory(descriptor: int) -> None:

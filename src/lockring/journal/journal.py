@@ -16,6 +16,8 @@ How the shell uses it, in this order:
   Its header says which records before it still count.
 - *Old segments go last.* They are deleted once the end of a rewrite is durable.
   So a crash in between finds too much rather than too little.
+- *The position file is made afresh again and again*, and says which file it is. So an older copy that is written into
+  the files of the directory names another one, whatever owner and times they have.
 - *Segments are not preallocated.* On ext4, a sync of a growing file took no longer than one of bytes that were there
   before, and a full disk shows at the write.
 """
@@ -23,6 +25,7 @@ How the shell uses it, in this order:
 from __future__ import annotations
 
 import contextlib
+import threading
 from typing import Final, Literal, NamedTuple
 
 from lockring.core.journal import JournalBatch, JournalFound
@@ -32,22 +35,26 @@ from lockring.journal.codec import (
     BATCH_BYTES_MAX,
     HEADER_BYTES,
     POSITION_FILE_BYTES,
+    POSITION_NAMEPLATE_OFFSET,
     POSITION_OFFSETS,
     FileIdentity,
     Seal,
     SegmentHeader,
+    decode_nameplate,
     decode_positions,
     encode_entries,
     encode_header,
+    encode_nameplate,
     encode_position,
 )
-from lockring.journal.files import LOCK_NAME, Files, OpenFile
+from lockring.journal.files import LOCK_NAME, Files, OpenFile, what_to_do
 from lockring.journal.host import Host, this_host
 from lockring.journal.reading import read_segments, segment_name, segment_numbers
 from lockring.journal.verdict import Evidence, reason_against
 from lockring.system_errors import reason_of
 
 POSITION_NAME: Final = "position"
+_UNFINISHED_NAME: Final = "position.new"
 
 REWRITE_BYTES_MIN: Final = 16 * 1024 * 1024
 """A shorter log is not compacted: reading it takes a fraction of a second."""
@@ -87,9 +94,11 @@ class Journal:
         node: the node's id.
         durability: what answers wait for.
         host: the machine that this process runs on; by default, the real one.
+        is_of_new_life: whether the life that writes it has only begun. If not, nothing counts before the end of the
+            next rewrite, which is due at once.
 
     Attributes:
-        found: what former lives left.
+        found: what former lives left; without its entries after `forget_found`.
         reason: why `found` cannot be vouched for, as a sentence for people without its full stop; "" if it can be.
         is_new: whether no life has ever used the directory.
         found_bytes: how long the segments were together.
@@ -101,7 +110,13 @@ class Journal:
     """
 
     def __init__(
-        self, files: Files, *, node: NodeId, durability: Durability, host: Host | None = None
+        self,
+        files: Files,
+        *,
+        node: NodeId,
+        durability: Durability,
+        host: Host | None = None,
+        is_of_new_life: bool = True,
     ) -> None:
         self._files = files
         self._node = node
@@ -110,6 +125,7 @@ class Journal:
         self._segments: list[_Segment] = []
         self._void: list[str] = []
         self._names: list[str] = []
+        self.found: JournalFound
         self._unsynced_found: list[str] = []
         self._obsolete: tuple[str, ...] = ()
         self._rewrite_bytes = 0
@@ -122,16 +138,17 @@ class Journal:
         self._next_number = 1
         self._in_place: tuple[tuple[str, FileIdentity], ...] = ()
         self._position: OpenFile | None = None
+        self._position_guard = threading.RLock()
         self._turn = 0
-        self._position_is_unsynced = False
+        self._position_is_unsynced = self._position_is_worn = False
         self._marked = 0
         try:
             self._lock = files.lock()
-            self._open()
+            self._open(is_of_new_life=is_of_new_life)
         except OSError as error:
             self._release()
             raise JournalError(
-                f"the journal in {files.place} cannot be opened: {reason_of(error)}"
+                f"the journal in {files.place} cannot be opened: {reason_of(error)}; {what_to_do(error)}"
             ) from error
         except BaseException:
             self._release()
@@ -148,11 +165,20 @@ class Journal:
         return bool(self._problem)
 
     @property
+    def is_deleted(self) -> bool:
+        """Whether the directory was deleted for good, so that another one may take its place."""
+        return self._files.is_deleted()
+
+    @property
     def is_due_for_rewrite(self) -> bool:
         """Whether the log has grown so long that it should be compacted. Never while a rewrite is under way."""
         if not self._rewrite_bytes or self._problem:
             return False
         return self._segments[-1].size > max(REWRITE_BYTES_MIN, _GROWTH * self._rewrite_bytes)
+
+    def forget_found(self) -> None:
+        """Let go of the entries that former lives left, once they are read: they take more memory than the locks."""
+        self.found = self.found._replace(entries=[])
 
     def append(self, batch: JournalBatch) -> None:
         """Write a batch. With the durability process it is then as durable as was asked for.
@@ -168,13 +194,13 @@ class Journal:
             raise self._failed(
                 self._unwritable(f"a batch of {len(payload)} bytes is longer than {BATCH_BYTES_MAX}")
             )
-        ordinal = self._ordinal + 1
+        ordinal, size = self._ordinal + 1, segment.size
         record = segment.seal.record(payload, ordinal, self._durable, ends_rewrite=batch.ends_rewrite)
         try:
-            segment.file.write(record, segment.size)
+            segment.file.write(record, size)
         except OSError as error:
             raise self._failed(self._unwritable(reason_of(error))) from error
-        segment.size += len(record)
+        segment.size = size + len(record)
         self._ordinal, self._number = ordinal, batch.number
         if not self._waits_for_sync:
             self._durable = ordinal
@@ -226,7 +252,7 @@ class Journal:
         if point.has_new_names:
             self._files.sync_names()
         self.check()
-        if self._waits_for_sync:
+        if self._waits_for_sync and self._position is not None:
             self._write_position(point.ordinal)
         for name in point.obsolete:
             with contextlib.suppress(OSError):  # it takes space until the first rewrite of the next life
@@ -292,10 +318,31 @@ class Journal:
         Raises:
             JournalError: it was deleted or replaced.
         """
-        if not all(self._files.is_in_place(name, identity) for name, identity in self._in_place):
+        with self._position_guard:
+            position = None if self._position is None else self._position.identity()
+            is_in_place = position is None or self._files.is_in_place(POSITION_NAME, position)
+        if not (is_in_place and all(self._files.is_in_place(*each) for each in self._in_place)):
             raise JournalError(
-                f"the journal's directory {self._files.place} was deleted or replaced while it was in use"
+                f"the journal's directory {self._files.place} was deleted or replaced while it was in use; unless it is made"
+                " again at once, put it back, or start the node again"
             )
+
+    def renew_position(self) -> None:
+        """Set the position file apart from every copy of it that was made before. Blocks; for the thread that syncs.
+
+        It becomes another file, which names itself: an older copy in its place names the file that it was then. Where
+        the file system keeps no editions of files, that proves little, and the times of changes must do.
+
+        Raises:
+            OSError: the present file cannot be synced.
+        """
+        if self._position_is_worn and self._lock.edition:
+            try:
+                self._replace_position(is_synced=self._waits_for_sync)
+                return
+            except OSError:  # on a full disk, the present file is as good a lower bound
+                self._position_is_worn = True
+        self.sync_position()
 
     def sync_position(self) -> None:
         """Make the lower bound of what was answered for survive a loss of power. Blocks; may run in any thread.
@@ -320,13 +367,15 @@ class Journal:
                 point = self.sync_point()
                 if point is not None:
                     self.perform(point)
+                if self._lock.edition:
+                    self._replace_position(is_synced=True)
                 self._write_position(self._ordinal, closed=self._segments[-1].number)
                 self._position.sync(POSITION_FILE_BYTES)
         self._release()
 
     # ----------------------------------------------------------------------- opening
 
-    def _open(self) -> None:
+    def _open(self, *, is_of_new_life: bool) -> None:
         numbers = segment_numbers(self._files)
         self._names = [segment_name(number) for number in numbers]
         reading = read_segments(self._files, self._node)
@@ -341,27 +390,48 @@ class Journal:
         stored = 0 if seen.position is None else seen.position.ordinal
         self._ordinal = self._durable = max(reading.reached, reading.answered, stored)
         self._follows = reading.reached
+        continues = self.found.is_complete
+        if not is_of_new_life:
+            # The new segment follows a record that there never was, so it counts only once everything stands in it.
+            self._ordinal = self._durable = self._follows = self._ordinal + 1
+            continues = True
         self._next_number = seen.newest_number + 1
-        self._position = self._open_position()
-        self._begin_segment(self._follows, continues=self.found.is_complete)
+        if POSITION_NAME in self._files.names():
+            self._position = self._files.open(POSITION_NAME)
+        self._begin_segment(self._follows, continues=continues)
         point = self.sync_point()
         assert point is not None, "the new segment is not synced yet"
         self.perform(point)
         self.complete(point)
+        # Not before the new segment is durable: a new position file vouches for what the segments say.
+        self._marked = self._durable
+        if self._lock.edition or self._position is None or seen.nameplate != seen.position_file:
+            self._replace_position(is_synced=True)
+            return
         # The first stamp goes into the place of the lower one, and is safe before the other is overwritten.
         self._write_position(self._durable)
         self._position.sync(POSITION_FILE_BYTES)
 
     def _evidence(self, newest_number: int) -> Evidence:
         if POSITION_NAME not in self._files.names():
-            return Evidence(self._lock, None, None, 0, newest_number=newest_number, host=self._host)
+            return Evidence(
+                self._lock,
+                None,
+                None,
+                nameplate=None,
+                altered_ns=0,
+                newest_number=newest_number,
+                host=self._host,
+            )
         with contextlib.closing(self._files.open(POSITION_NAME)) as file:
-            position, self._turn = decode_positions(file.read(POSITION_FILE_BYTES, 0))
+            content = file.read(POSITION_FILE_BYTES, 0)
+            position, self._turn = decode_positions(content)
             return Evidence(
                 self._lock,
                 file.identity(),
                 position,
-                file.altered_ns(),
+                nameplate=decode_nameplate(content),
+                altered_ns=file.altered_ns(),
                 newest_number=newest_number,
                 host=self._host,
             )
@@ -374,24 +444,14 @@ class Journal:
                     file.sync(file.size())
         self._unsynced_found.clear()
 
-    def _open_position(self) -> OpenFile:
-        if POSITION_NAME in self._files.names():
-            return self._files.open(POSITION_NAME)
-        file = self._files.create(POSITION_NAME)
-        for offset in POSITION_OFFSETS:
-            file.write(encode_position(0), offset)
-        file.sync(POSITION_FILE_BYTES)
-        return file
-
     # ----------------------------------------------------------------------- writing
 
     def _begin_segment(self, follows: int, *, continues: bool) -> None:
-        assert self._position is not None
         number = self._next_number
         self._next_number += 1
         name, salt = segment_name(number), self._files.salt()
         file = self._files.create(name)
-        position, itself = self._position.identity(), file.identity()
+        itself = file.identity()
         header = SegmentHeader(
             number=number,
             first=self._ordinal + 1,
@@ -404,7 +464,6 @@ class Journal:
             machine=self._host.machine,
             is_synced=self._waits_for_sync,
             lock=self._lock,
-            position=position,
             itself=itself,
         )
         try:
@@ -416,15 +475,51 @@ class Journal:
             raise
         self._names.append(name)
         self._segments.append(_Segment(header, file))
-        self._in_place = ((LOCK_NAME, self._lock), (POSITION_NAME, position), (name, itself))
+        self._in_place = ((LOCK_NAME, self._lock), (name, itself))
         self._rewrite_bytes = 0
 
     def _write_position(self, ordinal: int, closed: int = 0) -> None:
-        assert self._position is not None
-        self._turn = 1 - self._turn
-        self._position_is_unsynced = True
-        self._marked = ordinal
-        self._position.write(encode_position(ordinal, closed), POSITION_OFFSETS[self._turn])
+        with self._position_guard:
+            assert self._position is not None
+            self._turn = 1 - self._turn
+            self._position_is_unsynced = self._position_is_worn = True
+            self._marked = ordinal
+            self._position.write(encode_position(ordinal, closed), POSITION_OFFSETS[self._turn])
+
+    def _replace_position(self, *, is_synced: bool) -> None:
+        """Put a new position file in the place of the present one; at any moment, one of them is there, and whole."""
+        if _UNFINISHED_NAME in self._files.names():
+            self._files.delete(_UNFINISHED_NAME)
+        self._position_is_worn = False
+        marked = self._marked
+        file = self._new_position(_UNFINISHED_NAME, marked, is_synced=is_synced)
+        with self._position_guard:
+            try:
+                self._files.replace(POSITION_NAME, _UNFINISHED_NAME)
+            except OSError:
+                file.close()
+                raise
+            former, self._position = self._position, file
+            self._position_is_unsynced = not is_synced
+            if self._marked != marked:
+                self._write_position(self._marked)  # it came meanwhile, and went to the former file
+        if former is not None:
+            former.close()
+        if is_synced:
+            self._files.sync_names()
+
+    def _new_position(self, name: str, ordinal: int, *, is_synced: bool) -> OpenFile:
+        file = self._files.create(name)
+        try:
+            for offset in POSITION_OFFSETS:
+                file.write(encode_position(ordinal), offset)
+            file.write(encode_nameplate(file.identity()), POSITION_NAMEPLATE_OFFSET)
+            if is_synced:
+                file.sync(POSITION_FILE_BYTES)
+        except OSError:
+            file.close()
+            raise
+        return file
 
     def _failed(self, text: str, *, is_written: bool = True) -> JournalError:
         """Let nothing be appended to this segment any more, and return the error that says why."""

@@ -10,7 +10,7 @@ from lockring.journal.reading import Gap, JournalContent
 from lockring.units import NS_PER_S
 
 ALTERED_NS_MAX: Final = NS_PER_S
-"""How far the times of a file's last write and of its last change may differ.
+"""How far the times of a file's last write and of its last change may differ, where nothing better tells a copy.
 
 A write sets both. A copy that is put in the file's place with its times, or a change of its owner, sets one."""
 
@@ -22,6 +22,7 @@ class Evidence(NamedTuple):
         lock: identity of the lock file.
         position_file: identity of the position file; None if it is missing.
         position: its content; None if that is missing or damaged.
+        nameplate: which file the content says that it is in; None if that is missing or damaged.
         altered_ns: how long after its last write the position file was changed in another way.
         newest_number: the highest number of a segment, even one without a header; 0 if there is none.
         host: the machine that this process runs on.
@@ -30,6 +31,7 @@ class Evidence(NamedTuple):
     lock: FileIdentity
     position_file: FileIdentity | None
     position: DurablePosition | None
+    nameplate: FileIdentity | None
     altered_ns: int
     newest_number: int
     host: Host
@@ -45,7 +47,7 @@ def reason_against(found: JournalContent, seen: Evidence, place: str) -> str:
     """
     if found.newest is None:
         return _reason_without_segments(seen, place)
-    if seen.position is None or seen.position_file is None:
+    if seen.position is None or seen.position_file is None or seen.nameplate is None:
         return f"the journal in {place} has no valid file named position, so a part of it may be missing"
     if found.is_damaged or seen.position.ordinal > found.reached:
         return (
@@ -54,6 +56,7 @@ def reason_against(found: JournalContent, seen: Evidence, place: str) -> str:
         )
     return (
         _reason_against_files(found, seen, place)
+        or _reason_against_position(found.newest, seen, place)
         or _reason_against_changes(seen, place)
         or _reason_against_host(found.newest, seen, place)
     )
@@ -82,15 +85,23 @@ def _reason_against_files(found: JournalContent, seen: Evidence, place: str) -> 
         header = segment.header
         assert isinstance(header, SegmentHeader), "a segment without a header is never used"
         same_boot = bool(header.boot) and header.boot == seen.host.boot
-        pairs = (
-            (segment.name, header.itself, segment.itself),
-            ("lock", header.lock, seen.lock),
-            ("position", header.position, seen.position_file),
-        )
+        pairs = ((segment.name, header.itself, segment.itself), ("lock", header.lock, seen.lock))
         for name, written, here in pairs:
             if not _is_same(written, here, same_boot=same_boot):
                 return f"the journal in {place} is a copy: its file {name} is not the one that the node wrote"
     return ""
+
+
+def _reason_against_position(newest: SegmentHeader, seen: Evidence, place: str) -> str:
+    """Compare the position file with what it says of itself.
+
+    The node makes it afresh again and again, so an older copy that was written into it names the file that it was then.
+    """
+    assert seen.position_file is not None and seen.nameplate is not None
+    same_boot = bool(newest.boot) and newest.boot == seen.host.boot
+    if _is_same(seen.nameplate, seen.position_file, same_boot=same_boot):
+        return ""
+    return f"the journal in {place} is a copy: its file position is not the one that the node wrote"
 
 
 def _is_same(written: FileIdentity, found: FileIdentity, *, same_boot: bool) -> bool:
@@ -102,11 +113,14 @@ def _is_same(written: FileIdentity, found: FileIdentity, *, same_boot: bool) -> 
 
 
 def _reason_against_changes(seen: Evidence, place: str) -> str:
-    if seen.altered_ns <= ALTERED_NS_MAX:
-        return ""
+    assert seen.position_file is not None
+    if seen.position_file.edition or seen.altered_ns <= ALTERED_NS_MAX:
+        return (
+            ""  # the position file has shown by itself that it was not copied, whatever its owner and times
+        )
     return (
         f"the journal in {place} was changed after the node's last write: a copy was put in its place, or its files got"
-        " another owner or other times"
+        " another owner or other times, which a file system like this one cannot tell from a copy"
     )
 
 

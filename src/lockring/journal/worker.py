@@ -4,7 +4,7 @@
   meanwhile share the next one. So a slow disk makes larger groups rather than a queue.
 - *A batch for which nothing waits* is synced with the next urgent one, or after a short while.
 - *The directory is watched.* Once a second, the thread looks whether the journal's files are still in their place, and
-  syncs the position file.
+  renews the position file.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class SyncWorker:
         self._is_finished = False
         self._later: asyncio.TimerHandle | None = None
         self._watch = self._loop.call_later(CHECK_EVERY_S, self._check)
+        self._cared_s = self._loop.time()
 
     def request(self, *, is_urgent: bool = True) -> None:
         """Have everything synced that was appended so far.
@@ -65,6 +66,20 @@ class SyncWorker:
         self._is_wanted = True
         if self._under_way is None:
             self._begin()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no sync is under way."""
+        return self._under_way is None
+
+    def renew_soon(self) -> None:
+        """Have the position file renewed at once after the first mark in a while, else within `CHECK_EVERY_S`.
+
+        So a copy that was made of an idle journal can be recognized as soon as the journal is written again.
+        """
+        may_run = self.is_idle and not self._is_finished and not self._journal.has_failed
+        if may_run and self._loop.time() - self._cared_s >= CHECK_EVERY_S / 2:
+            self._run(self._care, None)
 
     def finish(self) -> None:
         """Wait for the sync that is under way, take in its outcome, and end the thread. Blocks.
@@ -94,8 +109,9 @@ class SyncWorker:
             self._run(self._care, None)
 
     def _care(self) -> None:
+        self._cared_s = self._loop.time()
         self._journal.check()
-        self._journal.sync_position()
+        self._journal.renew_position()
 
     def _run(self, work: Callable[[], None], point: SyncPoint | None) -> None:
         self._point = point
@@ -112,6 +128,8 @@ class SyncWorker:
         elif point is not None and self._journal.complete(point) and not self._is_finished:
             self._on_synced(point.number)
         self._go_on()
+        if point is not None:
+            self.renew_soon()
 
     def _failed(self, error: BaseException) -> None:
         if not isinstance(error, (OSError, JournalError)):

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 
 from lockring.clock import monotonic_ns
-from lockring.errors import LockringError, Overloaded, ProtocolError
+from lockring.errors import LockringError, NotCoordinator, Overloaded, ProtocolError
 from lockring.ids import NO_REQUEST, ConnectionId, RequestNumber
 from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.frames import HEADER_BYTES, FrameReader
@@ -155,7 +155,8 @@ class AcceptedConnection(FramedConnection):
 
     def refuse(self, error: LockringError, *, request: RequestNumber = NO_REQUEST, hint: int = 0) -> None:
         """Send the reason and end the connection."""
-        self.send(Refusal(request, error.code, str(error), error.name, hint))
+        leader = error.leader if isinstance(error, NotCoordinator) else ""
+        self.send(Refusal(request, error.code, str(error), error.name, hint=hint, leader=leader))
         self.close(str(error))
 
     def log_refusal(self, level: int, action: str, error: LockringError) -> None:

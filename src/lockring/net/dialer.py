@@ -1,16 +1,20 @@
-"""Keeps one outgoing connection up: dials, greets, passes messages on, and dials again after a loss."""
+"""Keeps one outgoing connection up: dials, greets, passes messages on, and dials again after a loss.
+
+A coordinator that does not lead names the one that does. That one is tried behind the addresses that the caller knows,
+round after round, until another one is named: it may be none of them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
 
 from lockring.addresses import split_address
-from lockring.errors import LockringError, ProtocolError, Unavailable, from_code
+from lockring.errors import LockringError, NotCoordinator, ProtocolError, Unavailable, from_code
 from lockring.net.accepted import MEMBER_UNREAD_BYTES_MAX
 from lockring.net.connection import FramedConnection, Outbox
 from lockring.protocol import FRAME_BYTES_MAX, PROTOCOL, Message, Refusal, Welcome
@@ -77,6 +81,7 @@ class Dialer:
         self._pause_s_max = pause_s_max
         self._task: asyncio.Task[None] | None = None
         self._attempt: _DialedConnection | None = None
+        self._named = ""
         self._closed = False
 
     def start(self) -> None:
@@ -103,12 +108,19 @@ class Dialer:
         pause_s = self._pause_s_min
         loop = asyncio.get_running_loop()
         while True:
-            for address in self._addresses():
+            known = self._addresses()
+            for address in self._with_the_named(known):
                 began_s = loop.time()
                 if await self._try(address) and loop.time() - began_s >= self._pause_s_max:
                     pause_s = self._pause_s_min
             await asyncio.sleep(pause_s * random.uniform(0.75, 1.25))
             pause_s = min(pause_s * 2, self._pause_s_max)
+
+    def _with_the_named(self, known: Sequence[str]) -> Iterator[str]:
+        """Yield the addresses of a round; the last one may have been named in the course of it."""
+        yield from known
+        if self._named and self._named not in known:
+            yield self._named
 
     async def _try(self, address: str) -> bool:
         """Run one connection from dialing to its end, and return whether it was welcomed."""
@@ -127,6 +139,8 @@ class Dialer:
             outgoing.write_out()
             refusal = await outgoing.answered
             if refusal is not None:
+                if isinstance(refusal[0], NotCoordinator) and refusal[0].leader:
+                    self._named = refusal[0].leader
                 self.caller.connect_failed(address, *refusal)
                 return False
             await outgoing.ended
@@ -180,7 +194,8 @@ class _DialedConnection(FramedConnection):
             self._cancel_deadline()
             first, *messages = messages
             if isinstance(first, Refusal):
-                self._fail(from_code(first.code, first.text, name=first.name), first.hint)
+                error = from_code(first.code, first.text, name=first.name, leader=first.leader)
+                self._fail(error, first.hint)
                 return
             if not isinstance(first, Welcome):
                 self.on_garbage(ProtocolError(f"it answered a hello with {type(first).__name__}"))

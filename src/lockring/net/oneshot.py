@@ -169,7 +169,7 @@ class _Conversation:
             while self._read:
                 message = self._read.pop(0)
                 if isinstance(message, Refusal):
-                    raise from_code(message.code, message.text, name=message.name)
+                    raise from_code(message.code, message.text, name=message.name, leader=message.leader)
                 if isinstance(message, answer):
                     return message
             left_s = (self._end_ns - monotonic_ns()) / NS_PER_S

@@ -49,6 +49,7 @@ class Refusal(Message, tag=4):
 
     `code` is one of `lockring.errors`. `hint` is a number that helps to recover (for "stale" joins: the lowest
     incarnation that will be accepted; for "moved": the version whose routes lead to the primary).
+    `leader` is HOST:PORT of the coordinator that leads, for "not-coordinator", "" if it is unknown.
     """
 
     request: RequestNumber
@@ -56,3 +57,4 @@ class Refusal(Message, tag=4):
     text: str
     name: str = ""
     hint: int = 0
+    leader: str = ""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
+from collections.abc import Callable
 from typing import Final
 
 from lockring.clock import boot_id, monotonic_ns, wall_ns
@@ -15,6 +17,7 @@ from lockring.core.effects import (
     Broadcast,
     Close,
     Effect,
+    Fail,
     Note,
     Publish,
     Refuse,
@@ -25,7 +28,7 @@ from lockring.core.effects import (
     StoreWrite,
 )
 from lockring.core.election import Election
-from lockring.errors import WrongRole, from_code
+from lockring.errors import LockringError, StoreError, WrongRole, from_code
 from lockring.ids import ClusterId, ConnectionId, OperationNumber, TermId, Version
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
 from lockring.net.connection import Outbox
@@ -37,7 +40,9 @@ from lockring.server.reporter import StateReporter
 from lockring.server.settings import CoordinatorSettings
 from lockring.server.state_diff import whole
 from lockring.server.state_dir import open_store
+from lockring.server.store_worker import CLOSE_S_MAX as STORE_S_MAX
 from lockring.server.store_worker import StoreOutcome, StoreWorker
+from lockring.store.awaited import AwaitedStore
 from lockring.units import NS_PER_MS, NS_PER_S
 
 _LOOK_S: Final = 1.0
@@ -66,7 +71,9 @@ class CoordinatorServer:
         self._store: StoreWorker
         self._core: CandidateCore
         self._pump: CoreLoop[Effect]
-        self._has_store = self._is_started = self._is_shared = False
+        self._has_store = self._is_started = self._has_given_up = False
+        self._awaited: AwaitedStore | None = None
+        self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._summarized: tuple[Version, tuple[str, ...], str] | None = None
         self._reporter = StateReporter(log, None, self._summary, absent=self._absent)
         self._cluster = ""
@@ -75,20 +82,24 @@ class CoordinatorServer:
     # ----------------------------------------------------------------------- Service
 
     async def start(self) -> None:
-        """Open the store, listen, and claim the store.
+        """Open the store, listen, and claim the store. A shared store may come later.
 
         Raises:
             StoreError: the data directory cannot be used.
             CannotListen: the port is taken, or the host is not of this machine.
         """
         settings = self._settings
-        opened = open_store(settings, log)
+        loop = asyncio.get_running_loop()
+        opened = open_store(settings, log, lambda error: _in_loop(loop, self._failed, error))
         self._store = StoreWorker(opened.store)
         self._has_store = True
         listening = await self._listener.open(settings.listen)
         self.address = settings.advertise or listening
         log.info("coordinator listens on %s", listening)
-        self._is_shared = opened.is_shared
+        self._awaited = awaited = opened.awaited
+
+        def is_new() -> bool:
+            return opened.is_new or (awaited is not None and awaited.created)
 
         def make_core(term: TermId, *, now_ns: int, wall_ns: int) -> CoordinatorCore:
             return CoordinatorCore(
@@ -97,7 +108,7 @@ class CoordinatorServer:
                 cluster_if_new=ClusterId(secrets.token_hex(8)),
                 timing=settings.timing(),
                 # A process may lead several times, and the store may lose the cluster's state between two of them.
-                new_cluster=opened.is_new and not self._store.has_shown_a_state,
+                new_cluster=is_new() and not self._store.has_shown_a_state,
                 boot=boot_id(),
                 is_as_left=opened.is_as_left,
                 store=opened.store.place,
@@ -109,7 +120,7 @@ class CoordinatorServer:
         self._core = core = CandidateCore(
             address=self.address,
             store=opened.store.place,
-            is_shared=opened.is_shared,
+            is_shared=awaited is not None,
             new_term=lambda: TermId(secrets.token_hex(8)),
             make_core=make_core,
             now_ns=monotonic_ns(),
@@ -123,9 +134,8 @@ class CoordinatorServer:
         self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
 
     async def finished(self) -> int:
-        """Wait forever: a coordinator does not end by itself."""
-        never: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        return await never
+        """Wait for an error that ends it, such as a store that refuses it; it does not end by itself otherwise."""
+        return await asyncio.shield(self._end)
 
     def leave(self) -> bool:
         """Return False, since nothing has to happen first: nodes work without a coordinator for its lease."""
@@ -133,6 +143,9 @@ class CoordinatorServer:
 
     async def stop(self) -> None:
         """End all connections and close the store, with what stopping nodes reported about their promises."""
+        if self._awaited is not None and not self._awaited.is_open:
+            self._has_given_up = True
+            self._awaited.give_up()
         if self._is_started:
             await self._farewells()
         if self._look_timer is not None:
@@ -142,12 +155,21 @@ class CoordinatorServer:
         self._listener.close("the coordinator stops")
         await self._listener.closed(_CLOSE_S_MAX)
         if self._has_store:
-            if self._is_started and self._is_shared:
+            if self._is_started and self._awaited is not None:
                 self._store.resign(self._core.candidate.term)
-            await self._store.close()
+            if not await self._store.close():
+                log.warning(
+                    "%s has not answered within %g s: it is left alone, and its time ends the lead",
+                    self._store.place,
+                    STORE_S_MAX,
+                )
         if self._is_started:
             self._reporter.flush()
             log.info("coordinator has stopped")
+
+    def _failed(self, error: LockringError) -> None:
+        if not self._end.done():
+            self._end.set_exception(error)
 
     async def _farewells(self) -> None:
         """Let the last reports of nodes arrive and be stored, which takes some turns of the loop."""
@@ -230,6 +252,8 @@ class CoordinatorServer:
                 )
             case StoreResign(term=term):
                 self._store.resign(term)
+            case Fail(reason=reason):
+                self._failed(StoreError(f"{self._store.place}: {reason}"))
             case _:
                 raise AssertionError(f"a coordinator core asked for {effect}")
 
@@ -237,7 +261,7 @@ class CoordinatorServer:
         guest = self._listener.connection(number)
         if guest is None:
             return
-        error = from_code(refusal.code, refusal.text, name=refusal.name)
+        error = from_code(refusal.code, refusal.text, name=refusal.name, leader=refusal.leader)
         if guest.role is not PEER or isinstance(error, WrongRole):
             guest.turn_away(error, request=refusal.request, hint=refusal.hint)
             return
@@ -262,6 +286,8 @@ class CoordinatorServer:
         self._pump.schedule()
 
     def _tell_of_store(self) -> None:
+        if self._has_given_up:
+            return  # what fails now does so because this process ends
         for news in self._core.take_store_news():
             log.log(logging.ERROR if news.is_trouble else logging.INFO, "%s", news.text)
 
@@ -305,3 +331,11 @@ class CoordinatorServer:
         self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
         self._tell_of_store()
         self._reporter.summarize()
+
+
+def _in_loop(
+    loop: asyncio.AbstractEventLoop, what: Callable[[LockringError], None], error: LockringError
+) -> None:
+    """Call a function in an event loop, from another thread; not if the loop has ended meanwhile."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(what, error)

@@ -11,7 +11,9 @@ from lockring.units import NS_PER_S
 log = logging.getLogger("lockring.node")
 
 
-def report_departure(depart: Depart, *, left: str, locks: int, is_last: bool) -> int:
+def report_departure(
+    depart: Depart, *, left: str, locks: int, is_last: bool, journal_trouble: str = ""
+) -> int:
     """Log why a node stops, and return the exit code of its process.
 
     Args:
@@ -19,7 +21,9 @@ def report_departure(depart: Depart, *, left: str, locks: int, is_last: bool) ->
         left: the node's remaining work, as the end of a sentence.
         locks: how many locks it has.
         is_last: whether the cluster has no other node.
+        journal_trouble: why its journal cannot be written; "" if it can, or if there is none.
     """
+    why = f" (its journal has failed, so it grants no new lock: {journal_trouble})" if journal_trouble else ""
     match depart.end:
         case DepartureEnd.DRAINED if depart.locks_ended > 0:
             log.warning(
@@ -31,6 +35,12 @@ def report_departure(depart: Depart, *, left: str, locks: int, is_last: bool) ->
             log.info("drained: nothing is left on this node; it is the last one, and held no lock")
         case DepartureEnd.DRAINED:
             log.info("drained: nothing is left on this node; the other nodes have what it had")
+        case DepartureEnd.KEPT if journal_trouble:
+            log.warning(
+                "stopping with %d locks: no other node goes on, and the journal lacks what changed since it failed: %s",
+                locks,
+                journal_trouble,
+            )
         case DepartureEnd.KEPT:
             kept = "1 lock is" if locks == 1 else f"{locks} locks are"
             log.info("%s kept in the data directory, for this node's next start: no other node goes on", kept)
@@ -41,13 +51,14 @@ def report_departure(depart: Depart, *, left: str, locks: int, is_last: bool) ->
         case DepartureEnd.NEW_LIFE:
             log.info("a new life of this node has nothing to hand over: it stops without joining the cluster")
         case DepartureEnd.TIMED_OUT:
-            log.warning("not drained in time; this node still %s", left)
+            log.warning("not drained in time; this node still %s%s", left, why)
             return exits.NOT_DRAINED
         case DepartureEnd.COORDINATOR_AWAY:
             log.warning(
-                "stopping without a move, since the coordinator has been away for %.0f s; this node %s",
+                "stopping without a move, since the coordinator has been away for %.0f s; this node %s%s",
                 depart.away_ns / NS_PER_S,
                 left,
+                why,
             )
             return exits.NOT_DRAINED
     return exits.OK

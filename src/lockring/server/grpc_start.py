@@ -6,7 +6,7 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from lockring.errors import CannotListen, ConfigError
+from lockring.errors import CannotListen, ExtraMissing
 from lockring.server.settings import NodeSettings
 
 if TYPE_CHECKING:
@@ -29,14 +29,14 @@ async def start_grpc(
 
     Raises:
         CannotListen: the configured port is taken, or its host is not of this machine.
-        ConfigError: the packages that it needs are not installed.
+        ExtraMissing: the packages that it needs are not installed.
     """
     # Without this, gRPC writes lines of its own about anything strangers send; what matters is in our log.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         from lockring.grpc_api.server import GrpcServer  # takes a tenth of a second to load
     except ImportError as error:
-        raise ConfigError(
+        raise ExtraMissing(
             f"the gRPC API needs packages that are not installed ({error}): install lockring[server], or use --no-grpc"
         ) from error
     try:

@@ -64,6 +64,24 @@ def open_journal(settings: NodeSettings) -> Journal | None:
     return journal
 
 
+def reopen_journal(settings: NodeSettings) -> Journal:
+    """Make the directory of a journal again, for a life that is under way and has everything in memory. Blocks.
+
+    Raises:
+        JournalError: it cannot be made, or another process has it already. The text says what to do.
+    """
+    durability = settings.keeps
+    assert settings.data_dir is not None and durability != "none", "only a journal can be made again"
+    directory = Path(settings.data_dir) / JOURNAL_PART
+    journal = Journal(
+        DirectoryFiles(directory), node=NodeId(settings.id), durability=durability, is_of_new_life=False
+    )
+    log.warning(
+        "the journal's directory %s was deleted: it is made again, and everything is written again", directory
+    )
+    return journal
+
+
 def later_than_found(journal: Journal, least: Incarnation) -> Incarnation:
     """Return an incarnation for a new life: `least`, or more if a former life's in the journal was not lower."""
     lives = [each.incarnation for each in journal.found.entries if isinstance(each, LifeBegan)]

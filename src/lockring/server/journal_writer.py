@@ -18,7 +18,6 @@ from typing import Final
 
 from lockring.clock import monotonic_ns
 from lockring.core.effects import Effect
-from lockring.core.journal import JournalBatch
 from lockring.core.node import NodeCore
 from lockring.errors import JournalError
 from lockring.journal.journal import Journal
@@ -29,8 +28,9 @@ from lockring.units import NS_PER_S
 
 _PAUSE_S_MIN: Final = 0.1
 _PAUSE_S_MAX: Final = 2.0
-_MARK_S: Final = 0.005
-"""How long the last batches that were written may go unmarked: damage to them is taken for a torn write until then."""
+_CARE_S: Final = 0.005
+"""How long the last batches that were written may go unmarked: damage to them is taken for a torn write until then.
+Then it is also seen whether the log has grown too long."""
 
 _CALM_NS: Final = 10 * NS_PER_S
 
@@ -45,21 +45,29 @@ class JournalWriter:
         journal: the files, which this life alone writes.
         waits_for_sync: whether answers wait until their batch is synced.
         wake: makes the event loop take the core's effects soon.
+        reopen: opens the journal's directory again for this life, which is under way, after it was deleted.
     """
 
     def __init__(
-        self, core: NodeCore, journal: Journal, *, waits_for_sync: bool, wake: Callable[[], None]
+        self,
+        core: NodeCore,
+        journal: Journal,
+        *,
+        waits_for_sync: bool,
+        wake: Callable[[], None],
+        reopen: Callable[[], Journal],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._core = core
         self._journal = journal
         self._waits_for_sync = waits_for_sync
         self._wake = wake
+        self._reopen = reopen
         self._worker = SyncWorker(journal, on_synced=self._synced, on_failed=self._lost)
         self._trouble = RepeatedTrouble(calm_ns=_CALM_NS)
         self._pause_s = _PAUSE_S_MIN
         self._retry: asyncio.TimerHandle | None = None
-        self._is_mark_due = False
+        self._is_care_due = False
         self._is_over = False
 
     def begin(self) -> None:
@@ -82,10 +90,29 @@ class JournalWriter:
 
     def take_effects(self, *, now_ns: int) -> list[Effect]:
         """Write what is due, and return the core's effects."""
-        batch = self._core.take_journal(now_ns=now_ns)
+        core = self._core
+        batch = core.take_journal(now_ns=now_ns)
         if batch is None:
-            return self._core.take_effects(now_ns=now_ns)
-        return self._core.take_effects(now_ns=self._write(batch))
+            return core.take_effects(now_ns=now_ns)
+        # In line, since each call is felt in the time of a lone grant.
+        try:
+            self._journal.append(batch)
+        except JournalError as error:
+            self._lost(str(error))
+            return core.take_effects(now_ns=monotonic_ns())
+        now_ns = monotonic_ns()
+        if self._waits_for_sync:
+            self._worker.request(is_urgent=batch.is_urgent)
+        else:
+            core.journaled(batch.number, now_ns=now_ns)
+            if self._trouble.is_on:
+                self._look_at_trouble(now_ns)
+            if batch.ends_rewrite:
+                self._worker.request()  # only then are the old segments deleted
+        if not self._is_care_due:
+            self._is_care_due = True
+            self._loop.call_later(_CARE_S, self._care)
+        return core.take_effects(now_ns=now_ns)
 
     def end(self) -> None:
         """Write and sync what is left, and leave the directory to others. Blocks."""
@@ -100,40 +127,22 @@ class JournalWriter:
 
     # ----------------------------------------------------------------------- inner
 
-    def _write(self, batch: JournalBatch) -> int:
-        """Write a batch, and return the time after that."""
-        try:
-            self._journal.append(batch)
-        except JournalError as error:
-            self._lost(str(error))
-            return monotonic_ns()
-        now_ns = monotonic_ns()
-        if self._waits_for_sync:
-            self._worker.request(is_urgent=batch.is_urgent)
-        else:
-            self._durable(batch.number, now_ns)
-            if not self._is_mark_due:
-                self._is_mark_due = True
-                self._loop.call_later(_MARK_S, self._mark)
-            if batch.ends_rewrite:
-                self._worker.request()  # only then are the old segments deleted
-        if self._journal.is_due_for_rewrite:
-            self._begin_rewrite()
-        return now_ns
-
-    def _mark(self) -> None:
-        self._is_mark_due = False
+    def _care(self) -> None:
+        """Do now and then what would be felt if it were done with each batch."""
+        self._is_care_due = False
         if self._is_over:
             return
         try:
             self._journal.mark()
         except JournalError as error:
             self._lost(str(error))
+            return
+        self._worker.renew_soon()
+        if self._journal.is_due_for_rewrite:
+            self._begin_rewrite()
 
-    def _durable(self, number: int, now_ns: int) -> None:
-        core = self._core
-        core.journaled(number, now_ns=now_ns)
-        if self._trouble.is_on and not core.journal_trouble:
+    def _look_at_trouble(self, now_ns: int) -> None:
+        if not self._core.journal_trouble:
             self._pause_s = _PAUSE_S_MIN
             so_far = self._trouble.ends(now_ns=now_ns)
             if so_far:
@@ -141,7 +150,10 @@ class JournalWriter:
 
     def _synced(self, number: int) -> None:
         if self._waits_for_sync:
-            self._durable(number, monotonic_ns())
+            now_ns = monotonic_ns()
+            self._core.journaled(number, now_ns=now_ns)
+            if self._trouble.is_on:
+                self._look_at_trouble(now_ns)
             self._wake()
 
     def _lost(self, reason: str) -> None:
@@ -161,7 +173,25 @@ class JournalWriter:
 
     def _try_again(self) -> None:
         self._retry = None
+        if self._journal.is_deleted and self._worker.is_idle:
+            try:
+                self._make_again()
+            except JournalError as error:
+                self._lost(str(error))
+                return
         self._begin_rewrite()
+
+    def _make_again(self) -> None:
+        """Make a deleted directory again, under a lock of its own: another process may have done so before.
+
+        Nothing that was deleted comes back, so the new directory cannot be mistaken for an older one. A directory that
+        was only moved or unmounted may come back, without what would be granted meanwhile. So its place stays empty.
+        """
+        journal = self._reopen()
+        self._worker.finish()
+        self._journal.close(in_order=False)
+        self._journal = journal
+        self._worker = SyncWorker(journal, on_synced=self._synced, on_failed=self._lost)
 
     def _begin_rewrite(self) -> None:
         try:

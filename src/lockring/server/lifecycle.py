@@ -103,6 +103,7 @@ async def _run(make: Callable[[], ServerProcess]) -> int:
     try:
         await service.start()
         gc.freeze()  # what a journal has brought back stays
+        gc.enable()
         finished = loop.create_task(service.finished())
         await asyncio.wait([finished, end], return_when=asyncio.FIRST_COMPLETED)
         return end.result() if end.done() else finished.result()
@@ -140,12 +141,13 @@ def new_event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
 def tune_garbage_collection() -> None:
     """Exclude all present objects from later garbage collections, and collect less often: pauses cost leases.
 
-    Called before a server is made: a node that reads a long journal makes many objects, and each collection meanwhile
-    would look at all of them.
+    Called before a server is made. Nothing is collected until it has started: a node that reads a long journal makes
+    many objects that stay, and each collection would look at all of them.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
+    gc.disable()
 
 
 def die_with_parent() -> None:

@@ -119,7 +119,13 @@ class NodeServer:
         now_ns = monotonic_ns()
         left = shares(core.state, core.replica, may_serve=core.coordinator_lease_left_ns(now_ns) > 0)
         locks = core.status(now_ns=now_ns).locks
-        code = report_departure(depart, left=left, locks=locks, is_last=len(core.state.members) <= 1)
+        code = report_departure(
+            depart,
+            left=left,
+            locks=locks,
+            is_last=len(core.state.members) <= 1,
+            journal_trouble=core.journal_trouble,
+        )
         self._lives.log.flush()
         if not self._end.done():
             self._end.set_result(code)

@@ -137,6 +137,7 @@ class NodeLife:
         on_depart: called when the node may stop, with the reason.
         journal: the files of the node's journal, None without one.
         durability: how durable the journal is kept.
+        reopen: makes the journal's directory again after it was deleted; needed with a journal.
     """
 
     def __init__(
@@ -151,6 +152,7 @@ class NodeLife:
         on_depart: Callable[[Depart], None],
         journal: Journal | None = None,
         durability: Durability = "none",
+        reopen: Callable[[], Journal] | None = None,
     ) -> None:
         self.core = core = NodeCore(
             replica,
@@ -160,14 +162,21 @@ class NodeLife:
             durability=durability,
             now_ns=monotonic_ns(),
         )
+        if journal is not None:
+            journal.forget_found()
         self.outbox = outbox
         self.accepted: set[ConnectionId] = set()
         """The accepted connections that the core knows."""
         self.journal: JournalWriter | None = None
         """Writes the journal, where there is one."""
         if journal is not None:
+            assert reopen is not None
             self.journal = JournalWriter(
-                core, journal, waits_for_sync=durability == "disk", wake=lambda: self.pump.schedule()
+                core,
+                journal,
+                waits_for_sync=durability == "disk",
+                wake=lambda: self.pump.schedule(),
+                reopen=reopen,
             )
         takes = None if self.journal is None else self.journal.take_effects
         self.pump = CoreLoop(core, self._carry_out, take_effects=takes)

@@ -19,7 +19,7 @@ from lockring.ids import ConnectionId, Incarnation, NodeId
 from lockring.net.connection import Outbox
 from lockring.protocol import Message, Welcome
 from lockring.server.coordinator_link import CoordinatorLink, NodePlace
-from lockring.server.journal_start import later_than_found, open_journal
+from lockring.server.journal_start import later_than_found, open_journal, reopen_journal
 from lockring.server.node_life import Guest, NodeLife
 from lockring.server.node_log import NodeLog
 from lockring.server.settings import NodeSettings
@@ -181,6 +181,7 @@ class NodeLives:
             on_depart=self._listener.departed,
             journal=journal,
             durability=self._settings.keeps,
+            reopen=lambda: reopen_journal(self._settings),
         )
         if life.journal is not None:
             try:

@@ -7,10 +7,11 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from lockring.addresses import PORT_MAX, format_address, split_address
-from lockring.config import setting
+from lockring.config import setting, shown_without_secrets
 from lockring.core.timing import HEARTBEATS_PER_LEASE, Timing
 from lockring.errors import CannotListen, ConfigError, InvalidRequest
 from lockring.names import check_node_id
+from lockring.store.urls import check_store_url
 from lockring.units import NS_PER_S, seconds_to_ns
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -82,10 +83,22 @@ def _address(text: str) -> None:
 def _directory(text: str) -> None:
     if not text:
         raise InvalidRequest("expected the path of a directory, got ''")
+    if "://" in text:
+        # It may have a password, so it is not shown.
+        raise InvalidRequest("expected the path of a directory, got a URL, which --store takes")
+
+
+def _store_url(text: str) -> None:
+    if not text:
+        raise InvalidRequest("expected a URL, got ''")
+    check_store_url(text)
 
 
 class _Server(msgspec.Struct, frozen=True, kw_only=True):
     log_level: Annotated[LogLevel, setting(_LOG)] = "info"
+
+    def __repr__(self) -> str:
+        return shown_without_secrets(self)
 
 
 class CoordinatorSettings(_Server, frozen=True, kw_only=True):
@@ -96,7 +109,7 @@ class CoordinatorSettings(_Server, frozen=True, kw_only=True):
     )
     advertise: Annotated[str, setting(_ADVERTISE, metavar="HOST:PORT", check=_address)] = ""
     data_dir: Annotated[str | None, setting(_DATA_DIR, metavar="DIR", check=_directory)] = None
-    store: Annotated[str, setting(_STORE, metavar="URL")] = ""
+    store: Annotated[str, setting(_STORE, metavar="URL", check=_store_url, secret=True)] = ""
     new_cluster: Annotated[bool, setting(_NEW_CLUSTER)] = False
     replication: Annotated[Literal["sync", "async"], setting(_REPLICATION)] = "sync"
     backup_lease_s: Annotated[float, setting(_BACKUP_LEASE, unit="seconds", minimum=0.2, maximum=60)] = 2.0
@@ -120,10 +133,13 @@ class StorePlaceSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The place of a coordinator's state, for commands that move it. At most one of the two is given."""
 
     data_dir: Annotated[str | None, setting(_DATA_DIR_OF, metavar="DIR", check=_directory)] = None
-    store: Annotated[str, setting(_STORE_OF, metavar="URL")] = ""
+    store: Annotated[str, setting(_STORE_OF, metavar="URL", check=_store_url, secret=True)] = ""
 
     def __post_init__(self) -> None:
         _check_one_place(self.store, self.data_dir)
+
+    def __repr__(self) -> str:
+        return shown_without_secrets(self)
 
 
 class NodeSettings(_Server, frozen=True, kw_only=True):
@@ -294,7 +310,7 @@ class UpSettings(_Server, frozen=True, kw_only=True):
     coordinators: Annotated[
         int, setting("How many coordinators to start; more than one need --store.", minimum=1, maximum=9)
     ] = 1
-    store: Annotated[str, setting(_STORE_OF_UP, metavar="URL")] = ""
+    store: Annotated[str, setting(_STORE_OF_UP, metavar="URL", check=_store_url, secret=True)] = ""
     data_dir: Annotated[str | None, setting(_DATA_DIR_KEPT, metavar="DIR", check=_directory)] = None
     durability: Annotated[Durability | None, setting(_DURABILITY)] = None
     in_memory: Annotated[bool, setting(_IN_MEMORY)] = False

@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from lockring.addresses import split_address
 from lockring.core.timing import up
-from lockring.errors import StoreError
+from lockring.errors import LockringError, StoreError
 from lockring.server.settings import CoordinatorSettings, ServeSettings, UpSettings
+from lockring.store.awaited import AwaitedStore
 from lockring.store.base import Store
 from lockring.store.memory import MemoryStore
 from lockring.store.sqlite import DATABASE_NAME, SqliteStore
-from lockring.store.urls import open_store as open_shared
+from lockring.store.urls import await_store
 from lockring.system_errors import reason_of
 from lockring.units import NS_PER_S
 
@@ -100,29 +102,36 @@ class OpenStore(NamedTuple):
 
     Attributes:
         store: keeps the state.
-        is_new: whether an empty store means a new cluster.
+        is_new: whether an empty store means a new cluster, for a reason other than that it was created just now.
         is_as_left: whether it is as its last coordinator left it, as far as can be seen: not changed, and not restored
             from a copy.
-        is_shared: whether it names a leader among several coordinators.
+        awaited: the same store, if it names a leader among several coordinators; it may not be open yet.
     """
 
     store: Store
     is_new: bool
     is_as_left: bool
-    is_shared: bool = False
+    awaited: AwaitedStore | None = None
 
 
-def open_store(settings: CoordinatorSettings, log: logging.Logger) -> OpenStore:
-    """Open the store of a coordinator, and log what it knows of the past.
+def open_store(
+    settings: CoordinatorSettings, log: logging.Logger, on_hopeless: Callable[[LockringError], None]
+) -> OpenStore:
+    """Open the store of a coordinator, and log what it knows of the past. A shared one is opened once it answers.
+
+    Args:
+        settings: of the coordinator.
+        log: of the coordinator.
+        on_hopeless: called in another thread if a shared store turns out to be one that waiting cannot open.
 
     Raises:
         StoreError: the data directory cannot be used.
     """
     wait_s = up(settings.timing().coordinator_lease_ns) / NS_PER_S
     if settings.store:
-        shared = open_shared(settings.store)
+        shared = await_store(settings.store, on_hopeless)
         log.info("the cluster's state is in %s, which several coordinators may share", shared.place)
-        return OpenStore(shared, settings.new_cluster or shared.created, True, True)
+        return OpenStore(shared, settings.new_cluster, True, shared)
     if settings.data_dir is None:
         if settings.new_cluster:
             log.info("this is a new cluster: it does not wait for locks of an earlier one")

@@ -11,6 +11,10 @@ every lock held. The rules:
   still, but the cluster may have gone on elsewhere. Then the placement of the slots counts for nothing, and the next
   start waits for earlier leases, unless an operator declares that no coordinator has run since. The placement also
   counts for nothing where the new store has a newer state of the same cluster.
+- *The old store bears a mark.* It is written once the file is there, in place of exactly the state that the file has.
+  Every coordinator refuses a store with it: one that is left there makes no second cluster. The mark keeps the state,
+  so that an export can be repeated. An import into the old store takes the mark away: the same file undoes the move,
+  and a newer one moves the cluster back.
 - *Nothing falls.* A state that replaces another one of the same cluster has a higher version, and its slots begin above
   the generations of both.
 """
@@ -20,14 +24,15 @@ from __future__ import annotations
 import contextlib
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
-from lockring.cluster_state import ClusterState
-from lockring.core.coordinator import forgotten
+from lockring.cluster_state import ClusterState, Relocation
+from lockring.core.coordinator import VERSION_MAX, forgotten
 from lockring.core.election import Candidate
 from lockring.core.timing import up
 from lockring.errors import ConfigError, StoreError
@@ -37,10 +42,14 @@ from lockring.store.base import SharedStore, Store
 from lockring.store.export_file import Export
 from lockring.store.sqlite import DATABASE_NAME, SqliteStore
 from lockring.store.urls import open_store
-from lockring.units import ms_to_ns
+from lockring.units import NS_PER_S, ms_to_ns
 
 _LEAD_MS: Final = 10_000
-"""How long an import leads at most. It resigns when it has written."""
+"""How long an export or import leads at most. It resigns when it has written."""
+
+_COPY: Final = (
+    "try again, or export with --copy, which leaves no mark: then start no coordinator on this store again"
+)
 
 
 class ImportOutcome(NamedTuple):
@@ -61,8 +70,8 @@ class ImportOutcome(NamedTuple):
     why_forgotten: str
 
 
-def export_state(settings: StorePlaceSettings, *, wall_ns: int) -> Export:
-    """Read the state from a store that no coordinator uses.
+def copy_state(settings: StorePlaceSettings, *, wall_ns: int) -> Export:
+    """Read the state from a store that no coordinator uses, and change nothing.
 
     Args:
         settings: name the store.
@@ -72,16 +81,72 @@ def export_state(settings: StorePlaceSettings, *, wall_ns: int) -> Export:
         ConfigError: the settings name no store.
         StoreError: the store cannot be used, a coordinator uses it, or it has no state.
     """
+    with _opened_for_export(settings) as (store, place):
+        return _exported(store, place, wall_ns)
+
+
+def export_state(
+    settings: StorePlaceSettings, keep: Callable[[Export], None], *, target: str, wall_ns: int
+) -> Export:
+    """Take the state out of a store that no coordinator uses: keep it elsewhere, and mark the store.
+
+    Args:
+        settings: name the store.
+        keep: writes the state durably where it is kept; its errors are passed on, and leave the store as it was.
+        target: that place, for people.
+        wall_ns: the wall clock, in nanoseconds.
+
+    Raises:
+        ConfigError: the settings name no store.
+        StoreError: the store cannot be used, a coordinator uses it, it has no state, or it cannot be marked; what was
+            kept is then no move.
+    """
+    with _opened_for_export(settings) as (store, place):
+        export = _exported(store, place, wall_ns)
+        if export.is_move:
+            keep(export)
+            return export
+        export = export._replace(is_move=True)
+        version = export.state.version
+        account = f"on {_date_of(wall_ns)} its state was moved into {target}, by {socket.gethostname()}"
+        try:
+            with _leading(store, place) as term:
+                keep(export)
+                marked = msgspec.structs.replace(
+                    export.state,
+                    version=Version(version + 1),
+                    term=term,
+                    relocation=Relocation(version, wall_ns, account),
+                )
+                is_marked = store.write(version, marked)
+        except StoreError as error:
+            raise StoreError(f"the state cannot be moved: {error}; {_COPY}") from error
+        if not is_marked:
+            raise _was_written(place)
+        return export
+
+
+def _exported(store: Store, place: str, wall_ns: int) -> Export:
+    state = store.read()
+    if state is None:
+        raise StoreError(f"there is no state in {place}")
+    relocation = state.relocation
+    if relocation is None:
+        return Export(msgspec.structs.replace(state, farewell=None), wall_ns, place)
+    # The cluster may have gone on elsewhere since then.
+    state = msgspec.structs.replace(state, farewell=None, relocation=None, version=relocation.version)
+    return Export(state, relocation.at_wall_ns, place, is_move=True)
+
+
+@contextlib.contextmanager
+def _opened_for_export(settings: StorePlaceSettings) -> Iterator[tuple[Store, str]]:
     if settings.data_dir is not None and not (Path(settings.data_dir) / DATABASE_NAME).exists():
         raise StoreError(
             f"there is no state in {settings.data_dir}: it has no {DATABASE_NAME}; the directory of a running server is in its"
             " log"
         )
-    with _opened(settings) as (store, place):
-        state = store.read()
-    if state is None:
-        raise StoreError(f"there is no state in {place}")
-    return Export(msgspec.structs.replace(state, farewell=None), wall_ns, place)
+    with _opened(settings) as opened:
+        yield opened
 
 
 def import_state(
@@ -107,7 +172,12 @@ def import_state(
         present = store.read()
         if present is not None and _is_same(present, export.state) and not _is_old(export, wall_ns):
             return ImportOutcome(present, place, present, is_unchanged=True, why_forgotten="")
-        if present is not None and not force:
+        if present is not None and not force and not _comes_back(present, export.state):
+            if present.relocation is not None:
+                raise StoreError(
+                    f"{place} was left: {present.relocation.account}. If no coordinator has run on another store since,"
+                    " --force undoes that; otherwise there would be two clusters"
+                )
             raise StoreError(
                 f"{place} has a state already, of {described(present)}; name another store, or replace that state with --force:"
                 " it is then lost"
@@ -117,9 +187,9 @@ def import_state(
             state = msgspec.structs.replace(state, term=term)
             expected = NO_VERSION if present is None else present.version
             if not store.write(expected, state):
-                raise StoreError(
-                    f"{place} was written by another process meanwhile; stop every coordinator, and import again"
-                )
+                raise _was_written(place)
+        if present is not None and present.relocation is not None and present.cluster == state.cluster:
+            present = None  # it was in the file
         return ImportOutcome(state, place, present, is_unchanged=False, why_forgotten=why_forgotten)
 
 
@@ -135,7 +205,10 @@ def merged(export: Export, present: ClusterState | None, *, wall_ns: int) -> tup
     if present is not None and present.cluster != state.cluster:
         present = None
     why = ""
-    if present is not None and present.version >= state.version:
+    is_undone = (
+        present is not None and present.relocation is not None and present.relocation.version == state.version
+    )
+    if present is not None and present.version >= state.version and not is_undone:
         why = "the store had a newer state of the same cluster"
     elif _is_old(export, wall_ns):
         why = (
@@ -143,8 +216,16 @@ def merged(export: Export, present: ClusterState | None, *, wall_ns: int) -> tup
             " --as-left the cluster may have gone on since"
         )
     if not why:
-        return state, ""
-    version = Version(1 + max(state.version, NO_VERSION if present is None else present.version))
+        # Above the mark, since the version of a store only rises.
+        version = state.version if present is None else max(state.version, Version(present.version + 1))
+        return msgspec.structs.replace(state, version=version), ""
+    # A version is also the time of a change, for people: slots that wait do so from now on.
+    version = Version(
+        max(
+            min(wall_ns, VERSION_MAX),
+            1 + max(state.version, NO_VERSION if present is None else present.version),
+        )
+    )
     slots = [forgotten(slot, version) for slot in state.slots]
     if present is not None:
         slots = [
@@ -158,6 +239,25 @@ def described(state: ClusterState) -> str:
     """Return the cluster of a state in a few words."""
     members = ", ".join(sorted(state.members)) or "without members"
     return f"cluster {state.cluster} ({members}), version {state.version}"
+
+
+def _comes_back(present: ClusterState, state: ClusterState) -> bool:
+    """Return whether a store that the cluster has left gets a newer state of it."""
+    return (
+        present.relocation is not None
+        and present.cluster == state.cluster
+        and state.version > present.version
+    )
+
+
+def _date_of(wall_ns: int) -> str:
+    return f"{datetime.fromtimestamp(wall_ns // NS_PER_S, UTC):%Y-%m-%d at %H:%M:%S} UTC"
+
+
+def _was_written(place: str) -> StoreError:
+    return StoreError(
+        f"{place} was written by another process meanwhile; stop every coordinator, and try again"
+    )
 
 
 def _is_old(export: Export, wall_ns: int) -> bool:
@@ -198,9 +298,10 @@ def _check_unused(store: SharedStore) -> None:
         StoreError: one does.
     """
     election = store.election()
-    present = [each for each in (election.leader, *election.standbys) if each is not None]
+    found = [each for each in (election.leader, *election.standbys) if each is not None]
+    present = list(dict.fromkeys(each.address for each in found))
     if present:
-        names = ", ".join(each.address for each in present)
+        names = ", ".join(present)
         verb = "uses" if len(present) == 1 else "use"
         raise StoreError(
             f"{store.place} is in use: a coordinator at {names} {verb} it; stop every coordinator first. One that was killed"

@@ -1,18 +1,31 @@
-"""Runs a blocking store in its own thread, one operation after the other. The core decides what a failure means."""
+"""Runs a blocking store in its own thread, one operation after the other. The core decides what a failure means.
+
+The thread ends with the process, whatever it does: a store that does not answer must not hold up the end. The outcome
+of an operation that is left alone is unknown, as that of one in a process that was killed.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Final, NamedTuple, TypeVar
 
 from lockring.cluster_state import ClusterState
 from lockring.core.election import Candidate, Election
 from lockring.errors import LockringError, StoreError
 from lockring.ids import TermId, Version
 from lockring.store.base import SharedStore, Store
+
+_T = TypeVar("_T")
+
+CLOSE_S_MAX: Final = 2.0
+"""How long the end of a process waits for its store. A store that works takes a fraction of it. With the other parts of
+the end it stays well below the ten seconds after which supervisors kill."""
+
+_EMPTIED: Final = "the store is empty: the state that it had was deleted"
 
 
 class StoreOutcome(NamedTuple):
@@ -37,13 +50,17 @@ class StoreWorker:
 
     Attributes:
         has_shown_a_state: whether a read or write has ever found a state: if the store is empty later, it was lost.
+        place: the engine and where it is, for people.
     """
 
     def __init__(self, store: Store) -> None:
         self.has_shown_a_state = False
+        self.place = store.place
         self._store = store
         self._loop = asyncio.get_running_loop()
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lockring-store")
+        self._asked: SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = SimpleQueue()
+        # Not one of an executor, which the end of the process would wait for.
+        Thread(target=self._work, name="lockring-store", daemon=True).start()
 
     def read(self, done: Callable[[StoreOutcome], None]) -> None:
         """Read the state; `done` is called in the event loop."""
@@ -57,7 +74,10 @@ class StoreWorker:
         def operation() -> StoreOutcome:
             if self._store.write(expected_version, state):
                 return StoreOutcome(True, state)
-            return StoreOutcome(False, self._store.read())
+            present = self._store.read()
+            return StoreOutcome(
+                False, present, "" if present is not None or not expected_version else _EMPTIED
+            )
 
         self._run(operation, done)
 
@@ -66,7 +86,7 @@ class StoreWorker:
     ) -> None:
         """Take or renew the lead, or stand by; `done` is called in the event loop, with a problem if that failed."""
         store = self._shared()
-        future = self._loop.run_in_executor(self._executor, store.campaign, candidate, ttl_ms)
+        future = self._ask(lambda: store.campaign(candidate, ttl_ms))
         future.add_done_callback(lambda each: self._elected(each, done))
 
     def resign(self, term: TermId) -> None:
@@ -77,16 +97,37 @@ class StoreWorker:
             with contextlib.suppress(StoreError):
                 store.resign(term)
 
-        self._loop.run_in_executor(self._executor, operation)
+        self._ask(operation)
 
-    async def close(self) -> None:
-        """Finish all operations, and close the store."""
-        await self._loop.run_in_executor(self._executor, self._store.close)
-        self._executor.shutdown()
+    async def close(self) -> bool:
+        """Finish all operations, and close the store; return whether that was done within `CLOSE_S_MAX`."""
+        closing = self._ask(self._store.close)
+        self._asked.put(None)
+        done, _ = await asyncio.wait([closing], timeout=CLOSE_S_MAX)
+        if not done:
+            return False
+        closing.result()
+        return True
 
     def _run(self, operation: Callable[[], StoreOutcome], done: Callable[[StoreOutcome], None]) -> None:
-        future = self._loop.run_in_executor(self._executor, operation)
-        future.add_done_callback(lambda each: self._finished(each, done))
+        self._ask(operation).add_done_callback(lambda each: self._finished(each, done))
+
+    def _ask(self, operation: Callable[[], _T]) -> asyncio.Future[_T]:
+        future: asyncio.Future[_T] = self._loop.create_future()
+        self._asked.put((operation, future))
+        return future
+
+    def _work(self) -> None:
+        while (each := self._asked.get()) is not None:
+            operation, future = each
+            result, failure = None, None
+            try:
+                result = operation()
+            except BaseException as error:  # noqa: BLE001 - the future's user decides
+                failure = error
+            # The loop may have ended meanwhile.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(_settle, future, result, failure)
 
     def _shared(self) -> SharedStore:
         assert isinstance(self._store, SharedStore), "only a shared store is asked to name a leader"
@@ -117,3 +158,12 @@ class StoreWorker:
         if not isinstance(error, (LockringError, OSError)):
             raise error
         done(StoreOutcome(False, None, str(error)))
+
+
+def _settle(future: asyncio.Future[Any], result: object, failure: BaseException | None) -> None:
+    if future.done():
+        return
+    if failure is None:
+        future.set_result(result)
+    else:
+        future.set_exception(failure)

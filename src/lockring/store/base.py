@@ -13,7 +13,12 @@ from typing import Protocol, runtime_checkable
 
 from lockring.cluster_state import ClusterState
 from lockring.core.election import Candidate, Election
+from lockring.errors import StoreError
 from lockring.ids import TermId, Version
+
+
+class StoreUnreachable(StoreError):
+    """The server of a store does not answer, or cannot at present: it is worth while to try again."""
 
 
 class Store(Protocol):

@@ -49,11 +49,13 @@ class Export(NamedTuple):
         state: the state, without a farewell.
         exported_at_ns: when, by the wall clock in nanoseconds.
         source: the store that it was read from, for people.
+        is_move: whether that store bears a mark that the cluster has left it; otherwise the file is a copy.
     """
 
     state: ClusterState
     exported_at_ns: int
     source: str
+    is_move: bool = False
 
 
 _Number = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,20}$")]
@@ -110,6 +112,7 @@ class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     layout: int = msgspec.field(name="format_version")
     exported_at: str
     source: str
+    is_move: bool
     checksum: str
     state: _State
 
@@ -126,6 +129,7 @@ def encode_export(export: Export) -> bytes:
         layout=FORMAT_VERSION,
         exported_at=_to_text(export.exported_at_ns),
         source=export.source,
+        is_move=export.is_move,
         checksum="",
         state=_to_file(export.state),
     )
@@ -162,7 +166,7 @@ def decode_export(data: bytes) -> Export:
         check_state(state)
     except (InvalidRequest, ValueError, AssertionError) as error:
         raise StoreError(f"it contradicts itself: {str(error)[:200]}; {_MEND}") from error
-    return Export(state, exported_at_ns, content.source)
+    return Export(state, exported_at_ns, content.source, content.is_move)
 
 
 # --------------------------------------------------------------------------- both ways

@@ -25,7 +25,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
-from urllib.parse import unquote, urlsplit, urlunsplit
 
 import psycopg
 
@@ -33,12 +32,27 @@ from lockring.cluster_state import ClusterState, decode_state, encode_state
 from lockring.core.election import Candidate, Election
 from lockring.errors import ProtocolError, StoreError
 from lockring.ids import NO_VERSION, TermId, Version
+from lockring.store.base import StoreUnreachable
+from lockring.store.postgresql_place import parse
 
 DEADLINE_S: Final = 6.0
 """Longest time for an operation, reading back included. A coordinator gives up after 10 s."""
 _CONNECT_S: Final = 2
 """Longest time to connect to one host, in whole seconds, as libpq counts."""
-_NAME_MAX: Final = 200
+
+_FINAL_CLASSES: Final = frozenset({"0A", "22", "23", "28", "3D", "3F", "42"})
+"""Of error codes: unknown features and values, logins, databases and schemas that are not there, missing rights."""
+_FINAL_WORDS: Final = (
+    "authentication failed",
+    "no pg_hba.conf entry",
+    "no password supplied",
+    "does not exist",
+    "is not permitted to log in",
+    "permission denied for database",
+    "does not support SSL",
+    "invalid ",
+)
+"""In a server's refusal to let a client in, where it speaks English; of others, the log has the words."""
 
 _BEGIN: Final = (
     "BEGIN",
@@ -64,6 +78,13 @@ CREATE TABLE IF NOT EXISTS lockring_coordinators (
     PRIMARY KEY (name, term)
 )
 """
+_NEW_ROW: Final = """
+INSERT INTO lockring_clusters (name, version, state, term)
+SELECT %(name)s, 0, 'new', '' WHERE NOT EXISTS (SELECT FROM lockring_clusters)
+"""
+"""Stands for a state that was never written, beside tables that are new. A row that was lost leaves nothing, or is made
+again without that word."""
+_IS_NEW: Final = "SELECT FROM lockring_clusters WHERE name = %(name)s AND version = 0 AND state = 'new'"
 _READ: Final = "SELECT version, state FROM lockring_clusters WHERE name = %(name)s"
 _WRITE: Final = """
 UPDATE lockring_clusters SET version = %(version)s, state = %(state)s
@@ -109,24 +130,31 @@ class PostgresStore:
             the cluster, "lockring" without it. The role needs the right to create tables at the first start only.
 
     Attributes:
-        created: whether this start made the tables.
+        created: whether the tables were made for this cluster, and no state was ever written to them.
         place: the engine and where it is, for people.
 
     Raises:
-        StoreError: the database cannot be reached, or does not let this role in. The text does not show the password.
+        InvalidRequest: the URL is malformed.
+        StoreUnreachable: the server does not answer, or cannot at present.
+        StoreError: the database does not let this role in, or is not there.
+            No text shows the password.
     """
 
     def __init__(self, url: str) -> None:
-        conninfo, self._name = _split(url)
-        self._conninfo = conninfo
-        self.place = f"PostgreSQL ({_shown(url)})"
+        place = parse(url)
+        self._name = place.name
+        self._conninfo = place.conninfo
+        self._secrets = place.secrets
+        self.place = place.named
         self._mutex = threading.Lock()
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._cached: tuple[int, ClusterState] | None = None
         self._is_closed = False
         self.created = False
         try:
-            self.created = self._make_tables()
+            self._make_tables()
+            (found,) = self._run("opened", _IS_NEW)
+            self.created = bool(found.rows)
         except BaseException:
             self.close()
             raise
@@ -208,14 +236,12 @@ class PostgresStore:
 
     # ----------------------------------------------------------------------- operations
 
-    def _make_tables(self) -> bool:
-        """Make the tables unless they are there, and return whether they were not."""
+    def _make_tables(self) -> None:
+        """Make the tables unless they are there."""
         (found,) = self._run("opened", _ARE_THERE)
-        if found.rows[0] == (True,):
-            return False
-        # Two coordinators that start at once must not trip over each other's tables.
-        results = self._run("opened", _LOCK_TABLES, _ARE_THERE, _CLUSTERS, _COORDINATORS)
-        return results[1].rows[0] == (False,)
+        if found.rows[0] == (False,):
+            # Two coordinators that start at once must not trip over each other's tables.
+            self._run("opened", _LOCK_TABLES, _CLUSTERS, _COORDINATORS, _NEW_ROW)
 
     def _decoded(self, version: Version, data: bytes) -> ClusterState | None:
         if not version:
@@ -229,7 +255,7 @@ class PostgresStore:
                 raise ProtocolError(f"it bears version {state.version}, not {version}")
         except ProtocolError as error:
             raise StoreError(
-                f"the state of {self._name!r} in {self.place} is damaged: {error}; restore the row from a backup, or name"
+                f"the state in {self.place} is damaged: {error}; restore the row from a backup, or name"
                 " another cluster after # in --store"
             ) from error
         self._cached = version, state
@@ -321,10 +347,28 @@ class PostgresStore:
         return False
 
     def _unknown(self, cause: psycopg.Error) -> StoreError:
-        return StoreError(f"it is unknown whether {self.place} has taken the new state: {_text_of(cause)}")
+        return StoreError(f"it is unknown whether {self.place} has taken the new state: {self._said(cause)}")
 
     def _failed(self, verb: str, error: psycopg.Error) -> StoreError:
-        return StoreError(f"{self.place} cannot be {verb}: {_text_of(error)}")
+        kind = StoreError if _is_final(error) else StoreUnreachable
+        return kind(f"{self.place} cannot be {verb}: {self._said(error)}")
+
+    def _said(self, error: psycopg.Error) -> str:
+        return self._secrets.scrubbed(_text_of(error))
+
+
+def _is_final(error: psycopg.Error) -> bool:
+    """Return whether waiting cannot mend an error: the server refuses, or libpq does not understand the URL.
+
+    Of a connection that fails, libpq gives the server's words alone, without their code. Each host that was tried has a
+    line of its own, and one that may still come is worth waiting for.
+    """
+    if error.sqlstate is not None:
+        return error.sqlstate[:2] in _FINAL_CLASSES
+    if not isinstance(error, psycopg.OperationalError):
+        return True
+    lines = [line for line in str(error).splitlines() if " failed: " in line] or [str(error)]
+    return all(any(words in line for words in _FINAL_WORDS) for line in lines)
 
 
 def _results_of(cursor: psycopg.ClientCursor[tuple[Any, ...]]) -> list[_Result]:
@@ -369,23 +413,6 @@ def _shut_down_at(connection: psycopg.Connection[tuple[Any, ...]], until_s: floa
     finally:
         timer.cancel()
         end.close()
-
-
-def _split(url: str) -> tuple[str, str]:
-    """Return what libpq takes of a URL, and the name of the cluster."""
-    base, _, fragment = url.partition("#")
-    name = unquote(fragment) or "lockring"
-    if len(name) > _NAME_MAX or not name.isprintable():
-        raise StoreError(f"a cluster's name after # is 1 to {_NAME_MAX} printable characters, not {name!r}")
-    return base, name
-
-
-def _shown(url: str) -> str:
-    """Return a URL without its password and its parameters."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    user = parts.username or ""
-    return urlunsplit(("postgresql", f"{user}@{host}" if user else host, parts.path, "", parts.fragment))
 
 
 def _text_of(error: psycopg.Error) -> str:

@@ -25,6 +25,7 @@ from typing import Final
 
 from lockring.cluster_state import ClusterState, decode_state, encode_state
 from lockring.errors import ProtocolError, StoreError
+from lockring.file_editions import edition_of
 from lockring.ids import Version
 from lockring.system_errors import reason_of
 
@@ -161,8 +162,11 @@ class SqliteStore:
             raise StoreError(
                 f"the data directory {self._dir} cannot be written: {reason_of(error)}"
             ) from error
-        os.ftruncate(self._lock_fd, 0)
-        os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(
+            OSError
+        ):  # on a full disk the next process just does not learn this one's number
+            os.ftruncate(self._lock_fd, 0)
+            os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode(), 0)
 
     def _open(self) -> None:
         path = self._dir / DATABASE_NAME
@@ -196,9 +200,9 @@ class SqliteStore:
         mark = self._dir / MARK_NAME
         if not mark.exists():
             return False
-        named = mark.read_text(errors="replace")
+        named, found = mark.read_text(errors="replace"), _mark_of(path, mark)
         mark.unlink()
-        return named == _mark_of(path)
+        return named == found
 
     def _leave_mark(self) -> None:
         """Record which file was closed in order. Without the mark, the next start only waits for longer.
@@ -206,8 +210,10 @@ class SqliteStore:
         A copy that was put in place gets no mark by being looked at: it may be older than its cluster.
         """
         if self._database is not None and (self.is_as_left or self._has_written):
+            mark = self._dir / MARK_NAME
             with contextlib.suppress(OSError):
-                (self._dir / MARK_NAME).write_text(_mark_of(self._dir / DATABASE_NAME))
+                mark.touch(mode=0o600, exist_ok=False)
+                mark.write_text(_mark_of(self._dir / DATABASE_NAME, mark))
 
     def _create(self, path: Path) -> None:
         """Create a store without a state, whole or not at all."""
@@ -276,10 +282,19 @@ class SqliteStore:
         return StoreError(text)
 
 
-def _mark_of(path: Path) -> str:
-    """Return the identity of a file and the time of its last change of any kind, which users cannot set."""
-    found = path.stat()
-    return f"{found.st_dev} {found.st_ino} {found.st_ctime_ns}\n"
+def _mark_of(path: Path, mark: Path) -> str:
+    """Return the word of a mark about a database and about itself: both are these very files, and unchanged.
+
+    The mark is another file after each close, so an older copy of both, written into the two files, names another mark.
+    Owner and mode have no part in it: Kubernetes changes them for all files of a volume that it mounts. Where the file
+    system keeps no editions, the time of the last change of any kind must do, which users cannot set.
+    """
+    with path.open("rb") as file, mark.open("rb") as own:
+        found, itself = os.fstat(file.fileno()), os.fstat(own.fileno())
+        edition, its_edition = edition_of(file.fileno()), edition_of(own.fileno())
+    if not edition:
+        return f"{found.st_dev} {found.st_ino} {found.st_ctime_ns}\n"
+    return f"{found.st_ino} {edition} {found.st_size} {found.st_mtime_ns} {itself.st_ino} {its_edition}\n"
 
 
 def _connect(path: Path) -> sqlite3.Connection:

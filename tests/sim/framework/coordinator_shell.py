@@ -12,6 +12,7 @@ from lockring.core.effects import (
     Broadcast,
     Close,
     Effect,
+    Fail,
     Note,
     Publish,
     Refuse,
@@ -158,6 +159,10 @@ class CoordinatorShell(Shell):
                 self._close(to, reason)
             case Publish():
                 pass
+            case Fail(reason):
+                # The core does nothing more. The process stays, so that the checkers see whether that holds.
+                if self.world.story is not None:
+                    self.world.tell(self.name, reason)
             case Note(text):
                 if self.world.story is not None:
                     self.world.tell(self.name, text)

@@ -21,7 +21,7 @@ from itertools import pairwise
 from typing import Final
 
 from lockring.errors import JournalError
-from lockring.journal.codec import FileIdentity
+from lockring.journal.codec import FileIdentity, decode_nameplate
 from lockring.journal.files import LOCK_NAME
 from lockring.journal.host import Host
 from lockring.journal.journal import POSITION_NAME
@@ -195,14 +195,29 @@ class SimDisk:
 
     def put_back(self, picture: dict[str, bytes], *, style: str) -> None:
         """Restore the directory from a backup, as one of `STYLES` does it; its process must be over."""
-        self.doubt = "it was replaced"
         kept = dict(self._names) if style == "into the files" else {}
+        if self._knows_generations and kept and self._is_of_now(picture):
+            return  # nothing on a disk tells such a copy, from the last second of a life, from what it is a copy of
+        self.doubt = "it was replaced"
         self._names = {}
         for name, data in picture.items():
             there = kept.get(name)
             identity = self._identity() if there is None else there.identity
             self._names[name] = _Inode(identity, data, 0 if style == "new times" else _LONG_NS)
         self._durable_names = dict(self._names)
+
+    def change_owner(self) -> None:
+        """Change the owner of every file, which changes the time of their last change alone."""
+        if not self._knows_generations:
+            self.doubt = "it was altered"
+        for inode in self._names.values():
+            inode.altered_ns = _LONG_NS
+
+    def _is_of_now(self, picture: dict[str, bytes]) -> bool:
+        """Return whether the position file was not renewed since a picture of it was made."""
+        position = self._names.get(POSITION_NAME)
+        then = decode_nameplate(picture.get(POSITION_NAME, b""))
+        return position is not None and position.identity == then
 
     def flip_bit(self, rng: random.Random) -> bool:
         """Flip a bit somewhere in the files, and return whether that was possible.
@@ -301,6 +316,11 @@ class SimFiles:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
         return SimFile(self, self._disk, name, self._disk._names[name])
 
+    def replace(self, name: str, by: str) -> None:
+        """Let a name lead to the file that has had another one."""
+        assert not self.is_over, "a dead process renames a file"
+        self._disk._names[name] = self._disk._names.pop(by)
+
     def delete(self, name: str) -> None:
         """Delete a file."""
         assert not self.is_over, "a dead process deletes a file"
@@ -317,6 +337,10 @@ class SimFiles:
         """Return whether a name still leads to the file of this identity."""
         inode = self._disk._names.get(name)
         return inode is not None and inode.identity == identity
+
+    def is_deleted(self) -> bool:
+        """Return whether the directory was deleted."""
+        return self.is_gone
 
     def salt(self) -> int:
         """Return a random number of 64 bits."""
@@ -342,7 +366,10 @@ class SimFile:
             disk.tears = False
             inode.write(data[: disk._rng.randrange(len(data))], offset)
             raise Killed
-        disk.is_marked = self._name == POSITION_NAME
+        if not self._name.startswith(POSITION_NAME):
+            disk.is_marked = False
+        elif disk._names.get(POSITION_NAME) is inode:
+            disk.is_marked = True
         room = len(inode.data) - offset
         if disk.is_full and len(data) > room:
             inode.write(data[: disk._rng.randrange(max(room, 0), len(data))], offset)

@@ -24,6 +24,9 @@ Durability = Literal["none", "process", "disk"]
 MARK_NS = 5 * MS
 """How long written batches stay without a mark."""
 
+CARE_NS = S
+"""How often the position file is renewed."""
+
 AGAIN_NS = (20 * MS, S)
 """How long after a failure the journal is begun afresh: the shortest and the longest time."""
 
@@ -58,6 +61,7 @@ class JournalShell:
         self._has_begun = False
         self._is_syncing = False
         self._wants_sync = False
+        node.later(CARE_NS, self._care)
 
     def later_than(self) -> int:
         """Return an incarnation that no life on this journal has had."""
@@ -115,6 +119,17 @@ class JournalShell:
             self._journal.mark()
         except JournalError as error:
             self._lost(str(error))
+
+    def _care(self) -> None:
+        """Renew the position file, in the thread for syncs."""
+        self._node.later(CARE_NS, self._care)
+        if self.has_failed or self._is_syncing:
+            return
+        try:
+            self._journal.check()
+            self._journal.renew_position()
+        except (OSError, JournalError) as error:
+            self._lost(self._journal.fail(error))
 
     def _lost(self, reason: str) -> None:
         node = self._node

@@ -8,29 +8,16 @@ from msgspec.structs import replace
 
 from lockring.cluster_state import Copy, Replica, SlotState
 from lockring.core.coordinator import reconciler
+from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.reconciler import _PlanRun
 from lockring.core.coordinator.roster import Roster
 from lockring.core.coordinator.transitions import inherited, lives_of, promoted, with_copies
+from lockring.core.node.copies import Copies
 from lockring.ids import Epoch, Version
-from tests.sim.framework.journal_shell import Durability
 from tests.sim.framework.node_shell import NodeShell
-from tests.sim.framework.workload import Task
-from tests.sim.rules.switches import Change, drill, mutant
+from tests.sim.rules.held import demand_kept, holding
+from tests.sim.rules.switches import Change, drill, drill_by_chance, mutant
 from tests.sim.scenarios.scenario import Scenario
-
-
-def _holding(nodes: int, durability: Durability = "process") -> tuple[Scenario, Task]:
-    """A cluster whose nodes keep journals, with a lock that is held for long."""
-    cluster = Scenario(nodes=nodes, durability=durability)
-    (held,) = cluster.hold(cluster.simulation.clients[0], cluster.name, ttl_ms=30_000)
-    return cluster, held
-
-
-def _demand_kept(cluster: Scenario, held: Task) -> None:
-    """Demand that a lock is still held once everything is served again."""
-    cluster.wait(lambda: not cluster.simulation.unserved(), 60)
-    cluster.run(12)
-    cluster.demand(held.outcome == "held", "LOSS", "a lock is lost that a journal has")
 
 
 @mutant
@@ -55,13 +42,13 @@ def heir_of_another_copy() -> list[Change]:
 @drill
 def drill_heir_of_another_copy() -> None:
     """A backup takes over from a primary that is killed, and grants another lock. Then the primary is back."""
-    cluster, held = _holding(2)
+    cluster, held = holding(2)
     primary, backup = cluster.primary(), cluster.backup()
     cluster.crash(primary)
     cluster.wait(lambda: cluster.primary() is backup and cluster.serves(backup), 10)
     cluster.hold(cluster.simulation.clients[1], cluster.names(2)[1], ttl_ms=30_000)
     primary.start()
-    _demand_kept(cluster, held)
+    demand_kept(cluster, held)
 
 
 @mutant
@@ -86,7 +73,7 @@ def _is_learning(cluster: Scenario, node: NodeShell) -> bool:
 @drill
 def drill_learner_bequeaths() -> None:
     """A learner that its primary does not reach is killed, and starts again; then the primary's machine is gone."""
-    cluster, held = _holding(2)
+    cluster, held = holding(2)
     cluster.be_patient()
     primary, learner = cluster.primary(), cluster.backup()
     cluster.crash(learner)
@@ -101,7 +88,7 @@ def drill_learner_bequeaths() -> None:
     cluster.run(3)
     primary.start()
     cluster.unsilence(primary, learner)
-    _demand_kept(cluster, held)
+    demand_kept(cluster, held)
 
 
 @mutant
@@ -119,7 +106,7 @@ def heir_in_the_former_reign() -> list[Change]:
 @drill
 def drill_heir_in_the_former_reign() -> None:
     """A primary is killed and is back before its backup takes over; it grants another lock, and is killed again."""
-    cluster, _ = _holding(2)
+    cluster, _ = holding(2)
     primary, backup = cluster.primary(), cluster.backup()
     cluster.hold(cluster.simulation.clients[0], *cluster.names(5)[2:], ttl_ms=30_000)
     cluster.crash(primary)
@@ -131,7 +118,7 @@ def drill_heir_in_the_former_reign() -> None:
     cluster.demand(wanted.outcome == "held", "P7", "a restarted primary does not grant")
     cluster.crash(primary)
     cluster.wait(lambda: cluster.primary() is backup and cluster.serves(backup), 10)
-    _demand_kept(cluster, wanted)
+    demand_kept(cluster, wanted)
 
 
 @mutant
@@ -147,13 +134,13 @@ def kept_slots_released() -> list[Change]:
 @drill
 def drill_kept_slots_released() -> None:
     """A lone node asks to leave, and is started again once it has ended."""
-    cluster, held = _holding(1)
+    cluster, held = holding(1)
     (node,) = cluster.simulation.nodes
     node.drain()
     cluster.wait(lambda: not node.alive, 30)
     cluster.run(1)
     node.start()
-    _demand_kept(cluster, held)
+    demand_kept(cluster, held)
 
 
 @mutant
@@ -174,7 +161,7 @@ def promoted_while_away() -> list[Change]:
 @drill
 def drill_promoted_while_away() -> None:
     """All nodes are killed. The primary is started without its journal by mistake, then with it; the backup is gone."""
-    cluster, held = _holding(2)
+    cluster, held = holding(2)
     primary = cluster.primary()
     for node in cluster.simulation.nodes:
         cluster.crash(node)
@@ -184,7 +171,7 @@ def drill_promoted_while_away() -> None:
     cluster.crash(primary)
     cluster.run(0.2)
     primary.start()
-    _demand_kept(cluster, held)
+    demand_kept(cluster, held)
 
 
 def _start_without_journal(cluster: Scenario, node: NodeShell) -> None:
@@ -193,3 +180,66 @@ def _start_without_journal(cluster: Scenario, node: NodeShell) -> None:
     node.start()
     cluster.wait(lambda: cluster.is_joined(node), 5)
     node.durability, node.disk = durability, disk
+
+
+@mutant
+def backup_dropped_beside_a_silent_primary() -> list[Change]:
+    """A dead backup is dropped although its primary may have ended together with it."""
+    return [(_PlanRun, "_are_both_away", lambda self, primary, backup: False)]
+
+
+@drill_by_chance(range(1, 7))
+def drill_backup_dropped_beside_a_silent_primary(seed: int) -> None:
+    """Primary and backup are killed at one instant. The backup is back when both have failed, the primary never."""
+    cluster, held = holding(3, seed=seed)
+    primary, backup = cluster.primary(), cluster.backup()
+    for node in (primary, backup):
+        cluster.crash(node)
+    cluster.run(7)
+    backup.start()
+    demand_kept(cluster, held)
+
+
+@mutant
+def silent_counts_as_connected() -> list[Change]:
+    """A connection counts although nothing has come through it for longer than a heartbeat."""
+    return [
+        (MemberLeases, "is_silent", lambda self, replica, *, now_ns: self.is_failed(replica, now_ns=now_ns))
+    ]
+
+
+@drill_by_chance(range(1, 7))
+def drill_silent_counts_as_connected(seed: int) -> None:
+    """The machines of primary and backup lose their power at one instant. The primary is back after both have failed,
+    the backup never."""
+    cluster, held = holding(3, "disk", seed=seed)
+    cluster.be_patient()
+    primary, backup = cluster.primary(), cluster.backup()
+    for node in (primary, backup):
+        cluster.crash(node, power=True)
+    cluster.run(7)
+    primary.start()
+    demand_kept(cluster, held)
+
+
+@mutant
+def takeover_before_it_could_serve() -> list[Change]:
+    """A backup that began on a journal asks for slots long before the promises of its former life are over."""
+    return [(Copies, "_could_serve_soon", lambda self, now_ns: True)]
+
+
+@drill
+def drill_takeover_before_it_could_serve() -> None:
+    """All nodes are killed. The backup is back a second before the primary, which then serves at once."""
+    cluster, held = holding(2)
+    primary, backup = cluster.primary(), cluster.backup()
+    for node in (primary, backup):
+        cluster.crash(node)
+    backup.start()
+    cluster.run(1)
+    primary.start()
+    took_s = cluster.wait(lambda: cluster.serves(primary) or cluster.serves(backup), 10)
+    cluster.demand(
+        took_s < 0.5, "P7", "a node that is back with its journal waits for promises to its former life"
+    )
+    demand_kept(cluster, held)

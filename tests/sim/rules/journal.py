@@ -16,10 +16,9 @@ from lockring.core.node.journal import NodeJournal
 from lockring.journal import codec, verdict
 from lockring.journal.journal import Journal, SyncPoint
 from tests.sim.framework.disk import SimDisk, SimFiles
-from tests.sim.framework.journal_shell import Durability
 from tests.sim.framework.node_shell import NodeShell
-from tests.sim.framework.workload import Task
 from tests.sim.framework.world import S
+from tests.sim.rules.held import demand_kept, holding
 from tests.sim.rules.switches import Change, drill, drill_by_chance, mutant
 from tests.sim.scenarios.scenario import TTL_MS, Scenario
 
@@ -31,24 +30,10 @@ def _disk_of(node: NodeShell) -> SimDisk:
     return node.disk
 
 
-def _holding(nodes: int, durability: Durability, *, seed: int = 1) -> tuple[Scenario, Task]:
-    """A cluster whose nodes keep journals, with a lock that is held for long."""
-    cluster = Scenario(nodes=nodes, durability=durability, seed=seed)
-    (held,) = cluster.hold(cluster.simulation.clients[0], cluster.name, ttl_ms=30_000)
-    return cluster, held
-
-
 def _one_more_node(cluster: Scenario, node_id: str = "") -> NodeShell:
     cluster.simulation.plan = cluster.simulation.plan._replace(late_nodes=1)
     cluster.simulation.add_node(node_id)
     return cluster.simulation.nodes[-1]
-
-
-def _demand_kept(cluster: Scenario, held: Task) -> None:
-    """Demand that a lock is still held once everything is served again."""
-    cluster.wait(lambda: not cluster.simulation.unserved(), 60)
-    cluster.run(12)
-    cluster.demand(held.outcome == "held", "LOSS", "a lock is lost that a journal has")
 
 
 # ----------------------------------------------------------------------- written before it is answered for
@@ -62,7 +47,7 @@ def answer_before_write() -> list[Change]:
     def changed(self: NodeJournal, now_ns: int) -> Any:
         batch = take_batch(self, now_ns)
         if batch is not None:
-            for stream, index in self._under_way[batch.number].reached:
+            for stream, index in self._under_way[batch.number][0]:
                 stream.acked = index
         return batch
 
@@ -72,7 +57,7 @@ def answer_before_write() -> list[Change]:
 @drill_by_chance(range(1, 4))
 def drill_answer_before_write(seed: int) -> None:
     """The machine of a lone node with a slow disk loses its power at the moment in which a client has its grant."""
-    cluster, _ = _holding(1, "disk", seed=seed)
+    cluster, _ = holding(1, "disk", seed=seed)
     (node,) = cluster.simulation.nodes
     _disk_of(node).slow_ns = S
     wanted = cluster.simulation.clients[1].take(cluster.names(2)[1], ttl_ms=TTL_MS)
@@ -97,14 +82,14 @@ def sync_skipped() -> list[Change]:
 @drill_by_chance(range(1, 4))
 def drill_sync_skipped(seed: int) -> None:
     """All machines of a cluster lose their power while locks are held."""
-    cluster, held = _holding(2, "disk", seed=seed)
+    cluster, held = holding(2, "disk", seed=seed)
     nodes = cluster.simulation.nodes
     for node in nodes:
         cluster.crash(node, power=True)
     cluster.run(0.5)
     for node in nodes:
         node.start()
-    _demand_kept(cluster, held)
+    demand_kept(cluster, held)
 
 
 @mutant
@@ -121,7 +106,7 @@ def failed_sync_tried_again() -> list[Change]:
 @drill_by_chance(range(1, 4))
 def drill_failed_sync_tried_again(seed: int) -> None:
     """A disk fails for a moment while a lock is asked for. Later the machine loses its power."""
-    cluster, _ = _holding(1, "disk", seed=seed)
+    cluster, _ = holding(1, "disk", seed=seed)
     (node,) = cluster.simulation.nodes
     _disk_of(node).fails = True
     tasks = [cluster.simulation.clients[1].take(cluster.names(2)[1], ttl_ms=30_000)]
@@ -132,7 +117,7 @@ def drill_failed_sync_tried_again(seed: int) -> None:
     cluster.crash(node, power=True)
     cluster.run(0.5)
     node.start()
-    _demand_kept(cluster, tasks[0])
+    demand_kept(cluster, tasks[0])
 
 
 @mutant
@@ -144,7 +129,7 @@ def position_before_journaled() -> list[Change]:
 @drill_by_chance(range(1, 4))
 def drill_position_before_journaled(seed: int) -> None:
     """Two machines lose their power just after a grant. The backup's disk is slow, and the primary's is gone."""
-    cluster, _ = _holding(2, "disk", seed=seed)
+    cluster, _ = holding(2, "disk", seed=seed)
     primary, backup = cluster.primary(), cluster.backup()
     _disk_of(backup).slow_ns = S // 2
     wanted = cluster.simulation.clients[1].take(cluster.names(2)[1], ttl_ms=30_000)
@@ -171,7 +156,7 @@ def acknowledges_without_journal() -> list[Change]:
 @drill
 def drill_acknowledges_without_journal() -> None:
     """The disk of a backup is full, and a client asks for a lock."""
-    cluster, _ = _holding(2, "process")
+    cluster, _ = holding(2, "process")
     _disk_of(cluster.backup()).is_full = True
     wanted = cluster.simulation.clients[1].take(cluster.names(2)[1], ttl_ms=30_000)
     cluster.run(4)
@@ -196,7 +181,7 @@ def deleted_before_rewritten() -> list[Change]:
 @drill
 def drill_deleted_before_rewritten() -> None:
     """A node dies while it writes everything again."""
-    cluster, held = _holding(1, "disk")
+    cluster, held = holding(1, "disk")
     cluster.hold(cluster.simulation.clients[0], *cluster.many_names(30), ttl_ms=30_000)
     (node,) = cluster.simulation.nodes
     assert node.journal is not None
@@ -209,7 +194,7 @@ def drill_deleted_before_rewritten() -> None:
     cluster.crash(node)
     cluster.run(0.1)
     node.start()
-    _demand_kept(cluster, held)
+    demand_kept(cluster, held)
 
 
 # ----------------------------------------------------------------------- what may be vouched for
@@ -224,7 +209,7 @@ def testimony_without_lock() -> list[Change]:
 @drill
 def drill_testimony_without_lock() -> None:
     """A node that is cut off from the coordinator works on while a second process starts on its directory."""
-    cluster, _ = _holding(1, "process")
+    cluster, _ = holding(1, "process")
     (node,) = cluster.simulation.nodes
     cluster.cut(node, cluster.coordinator, 60)
     second = _one_more_node(cluster, node.name)
@@ -237,7 +222,10 @@ def drill_testimony_without_lock() -> None:
 @mutant
 def older_copy_served() -> list[Change]:
     """The files of a journal are not compared with those that the node wrote."""
-    return [(verdict, "_reason_against_files", lambda *what: "")]
+    return [
+        (verdict, "_reason_against_files", lambda *what: ""),
+        (verdict, "_reason_against_position", lambda *what: ""),
+    ]
 
 
 @drill
@@ -249,20 +237,24 @@ def drill_older_copy_served() -> None:
 @mutant
 def altered_copy_served() -> list[Change]:
     """It does not matter whether the files of a journal were changed since the node wrote them."""
-    return [(verdict, "_reason_against_changes", lambda *what: "")]
+    return [
+        (verdict, "_reason_against_changes", lambda *what: ""),
+        (verdict, "_reason_against_position", lambda *what: ""),
+    ]
 
 
-@drill
-def drill_altered_copy_served() -> None:
+@drill_by_chance(range(1, 5))
+def drill_altered_copy_served(seed: int) -> None:
     """An older copy of the directory is written into the files of a node that has died."""
-    _restore_an_older_copy("into the files")
+    _restore_an_older_copy("into the files", seed=seed)
 
 
-def _restore_an_older_copy(style: str) -> None:
-    cluster, _ = _holding(1, "process")
+def _restore_an_older_copy(style: str, *, seed: int = 1) -> None:
+    cluster, _ = holding(1, "process", seed=seed)
     (node,) = cluster.simulation.nodes
     older = _disk_of(node).picture()
     cluster.hold(cluster.simulation.clients[0], cluster.names(2)[1], ttl_ms=30_000)
+    cluster.run(2)  # until the position file is another one
     cluster.crash(node)
     _disk_of(node).put_back(older, style=style)
     node.start()
@@ -275,10 +267,10 @@ def durability_overrated() -> list[Change]:
     return [(verdict, "_reason_against_host", lambda *what: "")]
 
 
-@drill_by_chance(range(1, 9))
+@drill_by_chance(range(1, 17))
 def drill_durability_overrated(seed: int) -> None:
     """The machine of a lone node loses its power, and answers have waited for writes only."""
-    cluster, _ = _holding(1, "process", seed=seed)
+    cluster, _ = holding(1, "process", seed=seed)
     (node,) = cluster.simulation.nodes
     cluster.crash(node, power=True)
     cluster.run(0.5)
@@ -295,7 +287,7 @@ def torn_record_applied() -> list[Change]:
 @drill
 def drill_torn_record_applied() -> None:
     """A sector of a record is lost while its node is down: of one session's name, zeros are left."""
-    cluster, held = _holding(1, "process")
+    cluster, held = holding(1, "process")
     (node,) = cluster.simulation.nodes
     assert held.ticket is not None
     cluster.run(0.1)
@@ -326,7 +318,7 @@ def heir_without_word() -> list[Change]:
 @drill
 def drill_heir_without_word() -> None:
     """A lone node without a journal restarts while a client holds a lock."""
-    cluster, _ = _holding(1, "none")
+    cluster, _ = holding(1, "none")
     (node,) = cluster.simulation.nodes
     cluster.crash(node)
     node.start()
@@ -346,7 +338,7 @@ def former_life_is_running() -> list[Change]:
 @drill
 def drill_former_life_is_running() -> None:
     """The machine of a lone node is off for a moment, and its connection to the coordinator has not ended."""
-    cluster, _ = _holding(1, "disk")
+    cluster, _ = holding(1, "disk")
     (node,) = cluster.simulation.nodes
     cluster.crash(node, power=True)
     node.start()
@@ -365,7 +357,7 @@ def former_promise_forgotten() -> list[Change]:
 @drill
 def drill_former_promise_forgotten() -> None:
     """A backup restarts just after it has acknowledged its primary, which is then cut off from all but its clients."""
-    cluster, _ = _holding(2, "process")
+    cluster, _ = holding(2, "process")
     primary, backup = cluster.primary(), cluster.backup()
     for other in (backup, cluster.coordinator):
         cluster.cut(primary, other, 60)
@@ -391,7 +383,7 @@ def journal_of_another_reign() -> list[Change]:
 @drill
 def drill_journal_of_another_reign() -> None:
     """A backup takes over from a primary that is cut off, and restarts before its promise to that one is over."""
-    cluster, _ = _holding(2, "process")
+    cluster, _ = holding(2, "process")
     primary, backup = cluster.primary(), cluster.backup()
     for other in (backup, cluster.coordinator):
         cluster.cut(primary, other, 60)
@@ -423,7 +415,7 @@ def journal_of_another_cluster() -> list[Change]:
 @drill
 def drill_journal_of_another_cluster() -> None:
     """A lone node is started with the coordinator of another cluster by mistake, and then with its own again."""
-    cluster, held = _holding(1, "process")
+    cluster, held = holding(1, "process")
     (node,) = cluster.simulation.nodes
     coordinator, store = cluster.coordinator, cluster.simulation.store
     node.has_patient_operator = True
@@ -448,4 +440,4 @@ def drill_journal_of_another_cluster() -> None:
     store.state = own
     coordinator.start()
     node.start()
-    _demand_kept(cluster, held)
+    demand_kept(cluster, held)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
+from lockring.cluster_state import ClusterState, Relocation
 from lockring.core.coordinator.candidate import CandidateCore
 from lockring.core.coordinator.leadership import Leadership
 from lockring.core.coordinator.standby import StandbyDesk
@@ -11,7 +14,7 @@ from lockring.core.coordinator.term import News, Term
 from lockring.core.effects import Admit, Send
 from lockring.core.election import Candidate, Election
 from lockring.core.node.coordinator_tie import CoordinatorTie
-from lockring.ids import ConnectionId, OperationNumber
+from lockring.ids import ConnectionId, OperationNumber, TermId, Version
 from lockring.protocol import PROTOCOL, Drain, DrainReply, Heartbeat, HeartbeatAck, Join, Message, Welcome
 from lockring.store.memory import MemoryStore
 from lockring.units import ms_to_ns
@@ -241,6 +244,46 @@ def drill_lead_ended_by_silence() -> None:
     cluster = Scenario(coordinators=3, standbys=True)
     cluster.simulation.store.campaigns_unanswered = True
     _is_calm(cluster, 20)
+
+
+@mutant
+def left_store_taken() -> list[Change]:
+    """A coordinator goes on in a store that bears the mark of a move."""
+    end = Term._end
+
+    def changed(self: Term, stored: ClusterState) -> News:
+        return end(self, msgspec.structs.replace(stored, relocation=None))
+
+    def read(self: Term, ok: bool, stored: ClusterState | None, now_ns: int, wall_ns: int) -> News:
+        if ok:
+            self._claim(stored or ClusterState(), now_ns, wall_ns)
+        return News.NONE
+
+    return [
+        (Term, "_end", changed),
+        (Term, "_read", read),
+        (CandidateCore, "_fail", lambda self, relocation: None),
+    ]
+
+
+@drill
+def drill_left_store_taken() -> None:
+    """A leader is frozen while the cluster moves to another store, and its standby has never heard of the move."""
+    cluster = Scenario(coordinators=2, standbys=True)
+    cluster.hold(cluster.simulation.clients[0], cluster.name, ttl_ms=TTL_MS)
+    store, leader = cluster.simulation.store, cluster.leader()
+    leader.pause(3 * S)
+    state = store.state
+    assert state is not None
+    mark = Relocation(state.version, 0, "it was moved")
+    store.state = msgspec.structs.replace(
+        state, version=Version(state.version + 1), term=TermId("export"), relocation=mark
+    )
+    cluster.run(10)
+    for coordinator in cluster.simulation.coordinators:
+        cluster.demand(
+            not cluster.decides(coordinator), "P1", f"{coordinator.name} decides in a store that was left"
+        )
 
 
 def _whatever_the_lead() -> list[Change]:

@@ -114,5 +114,9 @@ def measured(nodes: int, clients: int, *, spread_s: float = 5, rest_s: int = 2) 
         0,
         served.processor_ns / MS,
     )
-    joining = joining._replace(processor_ms=joining.processor_ms - at_rest_ms)
+    joining = joining._replace(
+        sent=joining.sent - to_clients.sent,
+        decided=joining.decided - to_clients.sent,
+        processor_ms=joining.processor_ms - at_rest_ms,
+    )
     return Figures(forming, resting, joining, to_clients, cluster.idle_processor_ms(5))

@@ -18,10 +18,10 @@ SOON_S = 2
 
 
 def began(
-    *, nodes: int = 1, durability: Durability = "process", ttl_ms: int = TTL_MS
+    *, nodes: int = 1, durability: Durability = "process", ttl_ms: int = TTL_MS, seed: int = 1
 ) -> tuple[Scenario, Task]:
     """A cluster whose nodes keep a journal, with a held lock."""
-    cluster = Scenario(nodes=nodes, durability=durability)
+    cluster = Scenario(nodes=nodes, durability=durability, seed=seed)
     (held,) = cluster.hold(cluster.simulation.clients[0], cluster.name, ttl_ms=ttl_ms)
     return cluster, held
 
@@ -297,12 +297,29 @@ def test_an_older_copy_of_the_directory_is_noticed_and_nothing_of_it_served(styl
     assert node.disk is not None
     older = node.disk.picture()
     (later,) = cluster.hold(cluster.simulation.clients[0], cluster.names(2)[1], ttl_ms=30_000)
+    cluster.run(2)  # until the position file is another one
     cluster.crash(node)
     node.disk.put_back(older, style=style)
     node.start()
     assert acquired_after(cluster, held) > 10
     assert (held.outcome, later.outcome) == ("local-deadline", "local-deadline")
     assert cluster.world.stats["inherited"] == 0
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+def test_another_owner_of_the_files_matters_only_where_nothing_better_tells_a_copy(seed: int) -> None:
+    cluster, held = began(seed=seed)
+    (node,) = cluster.simulation.nodes
+    assert node.disk is not None
+    cluster.crash(node)
+    node.disk.change_owner()
+    is_doubtful = bool(node.disk.doubt)
+    node.start()
+    if is_doubtful:
+        assert acquired_after(cluster, held) > 10
+        return
+    served_again(cluster)
+    assert_kept(cluster, held)
 
 
 def test_a_node_whose_directory_is_lost_begins_with_nothing_and_the_other_copy_is_used() -> None:

@@ -70,6 +70,7 @@ JOURNAL_KINDS = (
     "disk_lost",
     "disk_older",
     "disk_flip",
+    "disk_owner",
 )
 """Those of clusters whose nodes keep journals."""
 
@@ -371,6 +372,13 @@ class Injector:
         assert node.disk is not None
         self._crash(node, rng, rng.randrange(MS, 500 * MS))
         node.disk.put_back(picture, style=rng.choice(STYLES))
+
+    def _disk_owner(self, rng: random.Random, duration: int) -> None:
+        """A node's files get another owner, mostly while it does not run."""
+        for node, disk in filter(None, [self._disk_of(rng)]):
+            if rng.random() < 0.7:
+                self._crash(node, rng, duration)
+            disk.change_owner()
 
     def _disk_flip(self, rng: random.Random, duration: int) -> None:
         """A bit in a node's files turns over, and the node perhaps has to read them soon."""

@@ -6,7 +6,7 @@ import msgspec
 
 from lockring.cli.health import Health, ServerAnswer, diagnose
 from lockring.cluster_state import ClusterState, Copy, Member, Replica, SlotState
-from lockring.ids import NodeId
+from lockring.ids import ClusterId, NodeId
 from lockring.protocol import ServerStatus
 from lockring.slots import SLOTS
 from lockring.units import NS_PER_S
@@ -251,3 +251,11 @@ def test_locks_without_a_backup_outlive_a_crash_where_there_is_a_journal() -> No
     ]
     health = judge(alone, with_journal(node(A, HALF)), node(B, HALF), coordinator())
     assert health.remarks == ["4096 slots without a backup: a crash of the primary would lose their locks"]
+
+
+def test_a_server_of_another_cluster_is_named() -> None:
+    """The state that is shown is that of the cluster that answered first, which may be the wrong one."""
+    nodes = {NodeId("a"): node(A, HALF), NodeId("b"): node(B, HALF)}
+    health = diagnose(WHOLE, nodes, coordinator(), strangers={"h:9": ClusterId("c9")}, wall_ns=NOW)
+    assert health.condition == "degraded"
+    assert any("h:9 belongs to another cluster, c9" in each for each in health.remarks)

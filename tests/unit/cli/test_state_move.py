@@ -41,7 +41,7 @@ def test_a_state_goes_from_one_directory_to_another(
     assert main(["coordinator", "export", "--data-dir", str(old), file]) == 0
     said = capsys.readouterr()
     assert "exported cluster c1 (without members), version " in said.out
-    assert "Do not start one on the old store again" in said.out
+    assert "none starts on the old store any more" in said.out
     assert main(["coordinator", "import", "--data-dir", str(new), file]) == 0
     said = capsys.readouterr()
     assert f"from SQLite ({old}) into SQLite ({new})" in said.out
@@ -49,6 +49,23 @@ def test_a_state_goes_from_one_directory_to_another(
     assert cluster_in(new) == "c1"
     assert main(["coordinator", "import", "--data-dir", str(new), file]) == 0
     assert "has the state already" in capsys.readouterr().out
+
+
+def test_a_copy_leaves_the_store_as_it_is_and_its_import_warns(
+    tmp_path: Path, old: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, new = str(tmp_path / "state.json"), tmp_path / "new"
+    assert main(["coordinator", "export", "--copy", "--data-dir", str(old), file]) == 0
+    assert "this is a copy" in capsys.readouterr().out
+    store = SqliteStore(old)
+    state = store.read()
+    store.close()
+    assert state is not None
+    assert state.relocation is None
+    assert main(["coordinator", "import", "--data-dir", str(new), file]) == 0
+    assert (
+        f"the file is a copy: do not start a coordinator on SQLite ({old}) again" in capsys.readouterr().err
+    )
 
 
 def test_json_has_the_same_facts(tmp_path: Path, old: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,6 +109,18 @@ def test_no_file_is_written_over(tmp_path: Path, old: Path, capsys: pytest.Captu
     assert file.read_text() == "precious"
 
 
+def test_with_json_a_loss_is_told_in_the_object_alone(
+    tmp_path: Path, old: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, new = str(tmp_path / "state.json"), store_with(tmp_path / "new", "c2")
+    assert main(["coordinator", "export", "--json", "--data-dir", str(old), file]) == 0
+    capsys.readouterr()
+    assert main(["coordinator", "import", "--json", "--data-dir", str(new), "--force", file]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["replaced_cluster"] == "c2"
+    assert said.err == ""
+
+
 def test_a_forced_import_says_what_is_lost(
     tmp_path: Path, old: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,7 +149,7 @@ def test_a_forced_import_says_what_is_lost(
             "other.json cannot be imported: it is not an export",
         ),
         (["export", "--data-dir", "d", "--store", "etcd://h", "x"], 64, "contradicts"),
-        (["export", "--store", "redis://h", "x"], 1, "named by a URL of one of these kinds"),
+        (["export", "--store", "redis://h", "x"], 64, "named by a URL of one of these kinds"),
         (["--data-dir", "d", "export", "x"], 64, "flags come after the word 'export'"),
         (["exprot"], 64, "no such command 'exprot'"),
     ],

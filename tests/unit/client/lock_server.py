@@ -180,13 +180,14 @@ class LockServer:
                         self._connections.remove(connection)
                         for name in list(self._queues):
                             self._drop_waiters(name, connection)
-                        self._news.notify_all()
-                        return
+                        break
                     for message in frames.feed(data):
                         self.seen.append(message)
                         if type(message) not in self.mute:
                             self._answer(connection, message)
                     self._news.notify_all()
+        with self._news:
+            self._news.notify_all()
 
     def _send(self, connection: socket.socket, message: Message) -> None:
         with contextlib.suppress(OSError):

@@ -44,6 +44,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "protocol": frozenset({"ids"}),
     "ring_picture": _PURE_WORDS | {"cluster_state", "ring"},
     "slots": frozenset({"ids", "names"}),
+    "file_editions": frozenset(),
     "system_errors": frozenset(),
     "terminals": frozenset(),
     "troubles": frozenset({"units"}),
@@ -52,8 +53,8 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "core": _PURE_WORDS | {"cluster_state", "ring"},
     "config": _WORDS | {"clock", "core"},
     "net": _WORDS | {"clock", "cluster_state", "core"},
-    "store": _WORDS | {"clock", "cluster_state", "core"},
-    "journal": _WORDS | {"clock", "core"},
+    "store": _WORDS | {"clock", "cluster_state", "core", "file_editions"},
+    "journal": _WORDS | {"clock", "core", "file_editions"},
     "grpc_api": _WORDS | {"_version", "client", "clock", "cluster_state", "core", "net"},
     "server": _WORDS
     | {

@@ -159,6 +159,7 @@ class FaultyDisk:
         """All files are gone; a process that is running has its own, which no one else can reach."""
         self._names, self._durable_names = {}, {}
         self._directory += 1
+        self._holder = None
 
     def change_machine(self, machine: str) -> None:
         """The disk moves to another machine."""
@@ -241,6 +242,10 @@ class FaultyFiles:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         return FaultyFile(self._disk, self._here()[name])
 
+    def replace(self, name: str, by: str) -> None:
+        here = self._here()
+        here[name] = here.pop(by)
+
     def delete(self, name: str) -> None:
         inode = self._here().pop(name, None)
         if inode is None:
@@ -256,6 +261,9 @@ class FaultyFiles:
     def is_in_place(self, name: str, identity: FileIdentity) -> bool:
         found = self._disk._names.get(name)
         return found is not None and self._identity(found) == identity
+
+    def is_deleted(self) -> bool:
+        return self._directory != self._disk._directory
 
     def salt(self) -> int:
         return self._disk._random.getrandbits(64)

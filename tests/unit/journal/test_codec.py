@@ -16,6 +16,7 @@ from lockring.journal.codec import (
     HEADER_BYTES,
     POSITION_BYTES,
     POSITION_FILE_BYTES,
+    POSITION_NAMEPLATE_OFFSET,
     POSITION_OFFSETS,
     RECORD_HEAD_BYTES,
     DurablePosition,
@@ -27,9 +28,11 @@ from lockring.journal.codec import (
     SegmentHeader,
     decode_entries,
     decode_header,
+    decode_nameplate,
     decode_positions,
     encode_entries,
     encode_header,
+    encode_nameplate,
     encode_position,
 )
 from lockring.protocol.replication import (
@@ -55,7 +58,6 @@ HEADER = SegmentHeader(
     machine="m",
     is_synced=True,
     lock=FileIdentity(1, 2, 3),
-    position=FileIdentity(1, 3, 4),
     itself=FileIdentity(1, 4, 5),
 )
 SEAL = Seal(77)
@@ -198,3 +200,17 @@ def test_two_damaged_positions_are_none() -> None:
         assert decode_positions(random.randbytes(POSITION_FILE_BYTES))[0] is None
     assert decode_positions(b"")[0] is None
     assert decode_positions(bytes(POSITION_FILE_BYTES))[0] is None
+
+
+def test_a_position_file_says_which_file_it_is_unless_that_is_damaged() -> None:
+    itself = FileIdentity((1 << 64) - 1, (1 << 64) - 2, (1 << 32) - 1)
+    content = bytearray(POSITION_NAMEPLATE_OFFSET) + encode_nameplate(itself)
+    assert len(content) == POSITION_FILE_BYTES
+    assert decode_nameplate(bytes(content)) == itself
+    for size in range(POSITION_NAMEPLATE_OFFSET + 30):
+        assert decode_nameplate(bytes(content[:size])) is None
+    for bit in range(8 * 30):
+        content[POSITION_NAMEPLATE_OFFSET + bit // 8] ^= 1 << bit % 8
+        assert decode_nameplate(bytes(content)) is None
+        content[POSITION_NAMEPLATE_OFFSET + bit // 8] ^= 1 << bit % 8
+    assert decode_nameplate(bytes(POSITION_FILE_BYTES)) is None

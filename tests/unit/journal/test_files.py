@@ -18,7 +18,7 @@ import pytest
 from lockring.errors import JournalError
 from lockring.exits import CANNOT_CREATE, exit_code_of_server
 from lockring.journal import files as files_module
-from lockring.journal.files import LOCK_NAME, DirectoryFiles
+from lockring.journal.files import LOCK_NAME, DirectoryFiles, what_to_do
 
 
 @pytest.fixture
@@ -239,3 +239,16 @@ def test_a_write_that_the_system_cuts_short_fails_with_the_reason(
 
 def test_salts_differ(files: DirectoryFiles) -> None:
     assert len({files.salt() for _ in range(100)}) == 100
+
+
+@pytest.mark.parametrize(
+    ("number", "way"),
+    [
+        (errno.ENOSPC, "free some space there, or name another directory with --data-dir"),
+        (errno.EROFS, "mount it for writing, or name another directory with --data-dir"),
+        (errno.EACCES, "give it to this node's user (chown -R), or name another directory with --data-dir"),
+        (errno.EIO, "name another directory with --data-dir"),
+    ],
+)
+def test_an_operator_learns_the_ways_out_of_an_error(number: int, way: str) -> None:
+    assert what_to_do(OSError(number, "")) == way

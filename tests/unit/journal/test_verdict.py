@@ -13,7 +13,26 @@ HERE = Host("boot", "machine")
 WRITTEN = FileIdentity(device=1, inode=2, edition=3)
 
 
-def is_vouched_for(written: FileIdentity, found: FileIdentity, *, host: Host = HERE) -> bool:
+def evidence_of(
+    *,
+    here: FileIdentity = WRITTEN,
+    nameplate: FileIdentity | None = WRITTEN,
+    altered_ns: int = 0,
+    host: Host = HERE,
+) -> Evidence:
+    """Return what a directory shows beside its segments."""
+    return Evidence(
+        WRITTEN,
+        here,
+        DurablePosition(0),
+        nameplate=nameplate,
+        altered_ns=altered_ns,
+        newest_number=1,
+        host=host,
+    )
+
+
+def judgement(evidence: Evidence, written: FileIdentity = WRITTEN, found: FileIdentity = WRITTEN) -> str:
     """Return the judgement on a journal whose only segment has an identity and is found with another."""
     header = SegmentHeader(
         number=1,
@@ -27,13 +46,16 @@ def is_vouched_for(written: FileIdentity, found: FileIdentity, *, host: Host = H
         machine=HERE.machine,
         is_synced=True,
         lock=WRITTEN,
-        position=WRITTEN,
         itself=written,
     )
     segment = SegmentContent("1", header, found, [], last=0, begins=True, answered=0, gap=None, size=0)
     content = JournalContent([], header, 0, 0, gap=None, used=[segment], size=0)
-    evidence = Evidence(WRITTEN, WRITTEN, DurablePosition(0), 0, newest_number=1, host=host)
-    return reason_against(content, evidence, "/data") == ""
+    return reason_against(content, evidence, "/data")
+
+
+def is_vouched_for(written: FileIdentity, found: FileIdentity, *, host: Host = HERE) -> bool:
+    """Return whether a journal is vouched for whose only segment has an identity and is found with another."""
+    return judgement(evidence_of(host=host), written, found) == ""
 
 
 @pytest.mark.parametrize(
@@ -58,3 +80,19 @@ def test_without_an_edition_a_file_on_another_device_is_a_copy_within_one_boot()
 
 def test_a_kernel_that_learns_of_editions_makes_no_copy_of_a_file() -> None:
     assert is_vouched_for(FileIdentity(1, 2, 0), FileIdentity(1, 2, 5))
+
+
+def test_a_position_file_that_names_another_file_is_a_copy() -> None:
+    assert judgement(evidence_of()) == ""
+    assert judgement(evidence_of(nameplate=FileIdentity(1, 2, 4))) == (
+        "the journal in /data is a copy: its file position is not the one that the node wrote"
+    )
+    assert "no valid file named position" in judgement(evidence_of(nameplate=None))
+
+
+def test_a_change_of_the_times_counts_only_where_files_have_no_edition() -> None:
+    assert judgement(evidence_of(altered_ns=1 << 60)) == ""
+    here = FileIdentity(1, 2, 0)
+    assert judgement(evidence_of(here=here, nameplate=here)) == ""
+    altered = judgement(evidence_of(here=here, nameplate=here, altered_ns=1 << 60))
+    assert altered.startswith("the journal in /data was changed after the node's last write")

@@ -199,9 +199,11 @@ def test_a_directory_that_was_replaced_is_noticed_by_the_next_sync() -> None:
 
     bench = run(story)
     assert bench.synced == []
-    assert bench.failures == [
-        "the journal's directory /data/journal was deleted or replaced while it was in use"
-    ]
+    (failure,) = bench.failures
+    assert failure == (
+        "the journal's directory /data/journal was deleted or replaced while it was in use; unless it is made again at"
+        " once, put it back, or start the node again"
+    )
 
 
 def test_a_directory_that_was_replaced_is_noticed_without_a_sync(monkeypatch: pytest.MonkeyPatch) -> None:

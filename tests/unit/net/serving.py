@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from lockring.errors import ProtocolError
+from lockring.errors import LockringError, ProtocolError
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
 from lockring.net.connection import Outbox
 from lockring.net.listener import Listener
@@ -55,6 +55,7 @@ class EchoHost:
         self.most_at_once = 1_000_000
         self.refused: tuple[type[Message], ...] = (Acquire,)
         self.on_deliver: Callable[[AcceptedConnection], None] = lambda _guest: None
+        self.refuses: LockringError | None = None
         self.longest_queue = 0
         self.arrived: list[Message] = []
         self.left: list[str] = []
@@ -69,6 +70,8 @@ class EchoHost:
         await self.listener.closed(1.0)
 
     def greet(self, guest: AcceptedConnection, hello: Message) -> None:
+        if self.refuses is not None:
+            raise self.refuses
         if not isinstance(hello, (ClientHello, PeerHello)):
             raise ProtocolError("no hello")
         if isinstance(hello, ClientHello):

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Sequence
 
-from lockring.errors import LockringError, ProtocolError, Unavailable, WrongRole
+from lockring.errors import LockringError, NotCoordinator, ProtocolError, Unavailable, WrongRole
 from lockring.net.connection import Outbox
 from lockring.net.dialer import Dialer
 from lockring.protocol import PROTOCOL, ClientHello, GetState, Message, StateReply, ToClient, Welcome
@@ -137,6 +137,27 @@ def test_a_refusal_is_handed_over_with_its_code() -> None:
         assert caller.opened_at == []
         caller.dialer.close("done")
         await host.stop()
+
+    run(main())
+
+
+def test_a_dialer_follows_to_the_coordinator_that_another_one_names() -> None:
+    """Even if that one is none of the addresses it knows; these are tried first all the same."""
+
+    async def main() -> None:
+        leader, standby = EchoHost(), EchoHost()
+        await leader.start()
+        await standby.start()
+        standby.refuses = NotCoordinator("it does not lead", leader=leader.address)
+        caller = Caller([standby.address])
+        await until(lambda: caller.opened_at == [leader.address])
+        assert [address for address, _, _ in caller.failures] == [standby.address]
+        standby.refuses = None
+        caller.dialer.hang_up("the test cuts it")
+        await until(lambda: caller.opened_at == [leader.address, standby.address])
+        caller.dialer.close("done")
+        await leader.stop()
+        await standby.stop()
 
     run(main())
 

@@ -43,3 +43,17 @@ def test_a_node_says_why_it_stops_and_whether_it_is_drained(
 
 def test_each_end_of_a_departure_has_a_line() -> None:
     assert {depart.end for depart, *_ in LAST_LINES} == set(DepartureEnd)
+
+
+@pytest.mark.parametrize("end", [DepartureEnd.KEPT, DepartureEnd.TIMED_OUT, DepartureEnd.COORDINATOR_AWAY])
+def test_a_journal_that_has_failed_is_named_where_locks_remain(
+    end: DepartureEnd, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "lockring.node")
+    report_departure(
+        Depart(end), left="serves 4 slots", locks=3, is_last=True, journal_trouble="the disk is full"
+    )
+    ((_, level, line),) = caplog.record_tuples
+    assert level == logging.WARNING
+    assert "the disk is full" in line
+    assert "3 locks are kept" not in line

@@ -15,6 +15,7 @@ from lockring.core.effects import COORDINATOR, Effect, Send
 from lockring.core.journal import LifeBegan
 from lockring.core.node import NodeCore
 from lockring.ids import Incarnation, NodeId
+from lockring.journal import worker as worker_module
 from lockring.journal.journal import Durability, Journal
 from lockring.net.core_loop import CoreLoop
 from lockring.protocol import (
@@ -55,6 +56,9 @@ class Life:
             self.journal,
             waits_for_sync=durability == "disk",
             wake=lambda: self.pump.schedule(),
+            reopen=lambda: Journal(
+                disk.files(), node=N1, durability=durability, host=disk.host, is_of_new_life=False
+            ),
         )
         self.pump = CoreLoop(self.core, self._carry_out, take_effects=self.writer.take_effects)
         self._requests = itertools.count(1)
@@ -181,6 +185,33 @@ def test_what_comes_while_a_sync_is_under_way_shares_the_next_one() -> None:
             life.acquire(f"x{number}", number)
         await until(lambda: len(life.granted) == 50)
         assert disk.syncs - before < 10
+
+    in_loop(main)
+
+
+@pytest.mark.parametrize("durability", ["process", "disk"])
+def test_a_directory_that_was_deleted_is_made_again_with_everything_that_is_held(
+    durability: Durability, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "CHECK_EVERY_S", 0.01)
+
+    async def main(disk: FaultyDisk) -> None:
+        life = Life(disk, durability)
+        await life.settled()
+        life.acquire("x", 1)
+        await until(lambda: life.granted == ["x"])
+        disk.lose_directory()
+        await until(lambda: bool(life.core.journal_trouble))
+        life.acquire("y", 2)
+        assert life.granted == ["x"]
+        await until(lambda: life.granted == ["x", "y"])
+        await life.settled()
+        life.pump.stop()
+        life.writer._worker.finish()
+        disk.kill()
+        journal = Journal(disk.files(), node=N1, durability=durability, host=disk.host)
+        assert journal.reason == ""
+        assert all(f"name={name!r}" in str(journal.found.entries) for name in ("x", "y"))
 
     in_loop(main)
 

@@ -11,7 +11,7 @@ from lockring.cluster_state import ClusterState, Copy, Farewell, Member, Replica
 from lockring.core.coordinator import check_state
 from lockring.errors import ConfigError, StoreError
 from lockring.server.settings import StorePlaceSettings
-from lockring.server.state_move import export_state, import_state, merged
+from lockring.server.state_move import copy_state, export_state, import_state, merged
 from lockring.slots import SLOTS
 from lockring.store.export_file import Export
 from lockring.store.sqlite import DATABASE_NAME, MARK_NAME, SqliteStore
@@ -55,7 +55,7 @@ def stored(path: Path) -> ClusterState:
 
 @pytest.fixture
 def export(tmp_path: Path) -> Export:
-    return export_state(directory(tmp_path / "old", STATE), wall_ns=NOW)
+    return copy_state(directory(tmp_path / "old", STATE), wall_ns=NOW)
 
 
 def is_placed_as_before(state: ClusterState) -> bool:
@@ -80,11 +80,11 @@ def test_an_export_has_all_but_the_farewell_and_leaves_the_store_as_it_was(
 
 def test_there_is_nothing_to_export_where_there_is_no_state(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"there is no state in .*missing"):
-        export_state(directory(tmp_path / "missing"), wall_ns=NOW)
+        copy_state(directory(tmp_path / "missing"), wall_ns=NOW)
     assert not (tmp_path / "missing").exists()
     SqliteStore(tmp_path / "empty").close()
     with pytest.raises(StoreError, match=r"there is no state in .*empty"):
-        export_state(directory(tmp_path / "empty"), wall_ns=NOW)
+        copy_state(directory(tmp_path / "empty"), wall_ns=NOW)
 
 
 def test_a_directory_in_use_is_neither_exported_nor_imported(tmp_path: Path, export: Export) -> None:
@@ -93,13 +93,13 @@ def test_a_directory_in_use_is_neither_exported_nor_imported(tmp_path: Path, exp
         import_state(directory(tmp_path / "new"), export, force=True, wall_ns=NOW)
     assert coordinator.write(0, STATE)
     with pytest.raises(StoreError, match="in use by another coordinator"):
-        export_state(directory(tmp_path / "new"), wall_ns=NOW)
+        copy_state(directory(tmp_path / "new"), wall_ns=NOW)
     coordinator.close()
 
 
 def test_a_store_must_be_named() -> None:
     with pytest.raises(ConfigError, match=r"--data-dir DIR .* or --store URL"):
-        export_state(StorePlaceSettings(), wall_ns=NOW)
+        copy_state(StorePlaceSettings(), wall_ns=NOW)
     with pytest.raises(ConfigError, match="contradicts"):
         StorePlaceSettings(data_dir="d", store="etcd://h")
 
@@ -113,10 +113,86 @@ def test_a_look_at_a_copy_does_not_make_it_the_store_that_was_left_there(
     data = (place / DATABASE_NAME).read_bytes()
     (place / DATABASE_NAME).unlink()
     (place / DATABASE_NAME).write_bytes(data)
-    export_state(directory(place), wall_ns=NOW)
+    copy_state(directory(place), wall_ns=NOW)
     store = SqliteStore(place)
     assert not store.is_as_left
     store.close()
+
+
+# --------------------------------------------------------------------------- the mark of a move
+
+
+def moved(tmp_path: Path) -> Export:
+    """Move a cluster's state out of the directory `left`."""
+    kept: list[Export] = []
+    export = export_state(
+        directory(tmp_path / "left", STATE), kept.append, target="the file /x.json", wall_ns=NOW
+    )
+    assert kept == [export]
+    return export
+
+
+def test_a_move_leaves_a_mark_in_the_old_store_and_the_state_beside_it(tmp_path: Path) -> None:
+    export = moved(tmp_path)
+    assert export.is_move
+    assert export.state == msgspec.structs.replace(STATE, farewell=None)
+    left = stored(tmp_path / "left")
+    assert left.version == V + 1
+    assert left.relocation is not None
+    assert left.relocation.version == V
+    assert (
+        "2027-01-15 at 09:00:00 UTC its state was moved into the file /x.json, by " in left.relocation.account
+    )
+
+
+def test_a_move_that_is_repeated_gives_the_state_as_it_was_moved_first(tmp_path: Path) -> None:
+    """The cluster may have gone on elsewhere since, so the file is as old as the first one."""
+    first = moved(tmp_path)
+    left = stored(tmp_path / "left")
+    late_ns = NOW + 60 * NS_PER_S
+    again = export_state(directory(tmp_path / "left"), lambda _: None, target="y", wall_ns=late_ns)
+    for found in (again, copy_state(directory(tmp_path / "left"), wall_ns=late_ns)):
+        assert found.exported_at_ns == NOW
+        assert found.is_move
+        assert msgspec.structs.replace(found.state, term=first.state.term) == first.state
+    assert stored(tmp_path / "left") == left
+
+
+def test_a_store_whose_state_could_not_be_kept_elsewhere_is_not_left(tmp_path: Path) -> None:
+    def fail(export: Export) -> None:
+        raise StoreError("no space left on device")
+
+    with pytest.raises(StoreError, match="no space left on device"):
+        export_state(directory(tmp_path / "left", STATE), fail, target="x", wall_ns=NOW)
+    assert stored(tmp_path / "left") == STATE
+
+
+def test_the_file_of_a_move_undoes_it_on_demand_only(tmp_path: Path) -> None:
+    export, place = moved(tmp_path), directory(tmp_path / "left")
+    with pytest.raises(StoreError, match=r"was left: on 2027-01-15 .*--force undoes that"):
+        import_state(place, export, force=False, wall_ns=NOW)
+    outcome = import_state(place, export, force=True, wall_ns=NOW + 20 * NS_PER_S)
+    assert (outcome.replaced, outcome.why_forgotten) == (None, "")
+    state = stored(tmp_path / "left")
+    assert state.relocation is None
+    assert state.version == V + 2, "the version of a store only rises"
+    assert is_placed_as_before(state)
+
+
+def test_a_move_that_is_undone_late_keeps_no_placement(tmp_path: Path) -> None:
+    export = moved(tmp_path)
+    outcome = import_state(directory(tmp_path / "left"), export, force=True, wall_ns=NOW + 60 * NS_PER_S)
+    assert "may have gone on since" in outcome.why_forgotten
+    assert is_forgotten(outcome.state)
+
+
+def test_a_cluster_moves_back_into_a_store_that_it_has_left(tmp_path: Path) -> None:
+    export = moved(tmp_path)
+    newer = export._replace(state=msgspec.structs.replace(export.state, version=V + 100))
+    outcome = import_state(directory(tmp_path / "left"), newer, force=False, wall_ns=NOW)
+    assert (outcome.replaced, outcome.why_forgotten) == (None, "")
+    assert stored(tmp_path / "left").relocation is None
+    assert is_placed_as_before(outcome.state)
 
 
 # --------------------------------------------------------------------------- import
@@ -173,7 +249,7 @@ def test_a_newer_state_of_the_same_cluster_is_never_set_back(tmp_path: Path, exp
 def test_an_export_that_may_be_older_than_its_cluster_keeps_no_placement(export: Export, late_s: int) -> None:
     state, why = merged(export, None, wall_ns=NOW + late_s * NS_PER_S)
     assert "may have gone on since" in why
-    assert state.version > STATE.version
+    assert state.version == max(STATE.version + 1, NOW + late_s * NS_PER_S), "people read it as a time"
     assert is_forgotten(state)
     assert all(slot.generation_from == SLOT.generation_below for slot in state.slots)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from lockring.cluster_state import ClusterState
 from lockring.errors import StoreError
-from lockring.server.store_worker import StoreOutcome, StoreWorker
+from lockring.server.store_worker import CLOSE_S_MAX, StoreOutcome, StoreWorker
 from lockring.store.memory import MemoryStore
 
 
@@ -76,3 +78,30 @@ def test_a_store_that_fails_gives_an_unknown_outcome_with_the_reason() -> None:
         worker.write(3, state_of(4), outcomes.append)
 
     assert work(test, store) == [StoreOutcome(False, None, "the store is closed")] * 2
+
+
+def test_a_store_that_does_not_answer_does_not_hold_up_the_end() -> None:
+    class Frozen(MemoryStore):
+        def __init__(self) -> None:
+            super().__init__()
+            self.thaws = threading.Event()
+
+        def read(self) -> ClusterState | None:
+            self.thaws.wait()
+            return super().read()
+
+    store = Frozen()
+
+    async def main() -> None:
+        worker = StoreWorker(store)
+        worker.read(lambda _: None)
+        worker.write(0, state_of(1), lambda _: None)
+        began_s = time.monotonic()
+        assert not await worker.close()
+        assert time.monotonic() - began_s < CLOSE_S_MAX + 1
+
+    asyncio.run(main())
+    store.thaws.set()
+    (thread,) = (each for each in threading.enumerate() if each.name == "lockring-store")
+    assert thread.daemon, "the process does not wait for it"
+    thread.join(10)

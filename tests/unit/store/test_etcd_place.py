@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import traceback
 from pathlib import Path
 
 import pytest
 
-from lockring.errors import StoreError
+from lockring.errors import InvalidRequest, StoreError
 from lockring.store.etcd.place import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE, TlsFiles, parse
 from lockring.store.urls import check_store_url
 
@@ -67,7 +66,8 @@ def test_a_password_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ("etcd://a,,b", "HOST or HOST:PORT"),
         ("etcd://a:port", "HOST or HOST:PORT"),
         ("etcd://a:70000", "HOST or HOST:PORT"),
-        ("etcd://[::1", "malformed"),
+        ("etcd://[::1", "HOST or HOST:PORT"),
+        ("etcd://%2Frun/x", "HOST or HOST:PORT"),
         ("etcd://a/b#c", "malformed"),
         ("http://a/b", "malformed"),
         ("etcd://a?ca=/f", "write etcds://"),
@@ -81,17 +81,8 @@ def test_a_password_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_malformed_url_is_refused_with_a_hint(url: str, text: str) -> None:
-    with pytest.raises(StoreError, match=text):
+    with pytest.raises(InvalidRequest, match=text):
         parse(url, {})
-
-
-@pytest.mark.parametrize(
-    "url", ["etcd://me:s3cr/et@a", "etcd://me:s3cr#et@a", "etcd://me:s3cr?et@a", "etcd://me:[s3cret@a"]
-)
-def test_a_password_that_was_not_escaped_is_not_shown(url: str) -> None:
-    with pytest.raises(StoreError) as refused:
-        parse(url, {})
-    assert "s3cr" not in "".join(traceback.format_exception(refused.value, limit=0))
 
 
 @pytest.mark.parametrize("url", ["etcd://a", "etcds://a"])

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from lockring.cluster_state import ClusterState, Copy, Member, Replica, SlotState
@@ -287,19 +288,36 @@ def test_a_store_that_was_closed_in_order_is_known_as_it_was_left_and_once_only(
     second.close()
 
 
-@pytest.mark.parametrize("whole", [True, False], ids=["the directory", "the database"])
-def test_a_store_that_was_put_back_from_a_copy_is_not_as_it_was_left(directory: Path, whole: bool) -> None:
+@pytest.mark.parametrize("put_back", ["the directory", "the database", "all files in place"])
+def test_a_store_that_was_put_back_from_a_copy_is_not_as_it_was_left(directory: Path, put_back: str) -> None:
     first = SqliteStore(directory)
     first.write(0, STATE)
     first.close()
     copy = directory.with_name("copy")
     shutil.copytree(directory, copy)
-    if whole:
+    later = SqliteStore(directory)
+    assert later.write(STATE.version, msgspec.structs.replace(STATE, version=STATE.version + 1))
+    later.close()
+    if put_back == "the directory":
         shutil.rmtree(directory)
-        shutil.copytree(copy, directory)
-    else:
+    if put_back == "the database":
         shutil.copy2(copy / DATABASE_NAME, directory / DATABASE_NAME)
+    else:
+        shutil.copytree(copy, directory, dirs_exist_ok=True)
     again = SqliteStore(directory)
     assert again.read() == STATE
     assert not again.is_as_left
+    again.close()
+
+
+def test_another_owner_or_mode_of_the_files_leaves_a_store_as_it_was(directory: Path) -> None:
+    """Kubernetes changes both for all files of a volume each time that it is mounted."""
+    store = SqliteStore(directory)
+    store.write(0, STATE)
+    store.close()
+    for path in [directory, *directory.iterdir()]:
+        os.chown(path, os.getuid(), os.getgid())
+        path.chmod(0o770)
+    again = SqliteStore(directory)
+    assert again.is_as_left
     again.close()

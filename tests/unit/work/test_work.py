@@ -157,7 +157,7 @@ def test_a_lock_takes_few_calls_at_its_nodes(names: tuple[str, ...], calls_max: 
     assert servers.work.calls <= calls_max * PAIRS
 
 
-@pytest.mark.parametrize(("names", "calls_max"), [(("A",), 74), (("A", "B"), 200)])
+@pytest.mark.parametrize(("names", "calls_max"), [(("A",), 64), (("A", "B"), 178)])
 def test_a_lock_takes_few_calls_at_its_nodes_with_journals(names: tuple[str, ...], calls_max: int) -> None:
     servers = Servers(*names, journals=True)
     servers.pair(1)

@@ -23,7 +23,15 @@ from lockring.apps.cleaner.core.policy import Policy
 from lockring.apps.cleaner.core.words import FolderState, Reason
 from lockring.apps.cleaner.s3_keys import Key, folders_of
 from lockring.apps.cleaner.storage import FoundFolder
-from lockring.errors import ConfigError, Denied, InvalidRequest, LockringError, RootMissing, Unavailable
+from lockring.errors import (
+    ConfigError,
+    Denied,
+    ExtraMissing,
+    InvalidRequest,
+    LockringError,
+    RootMissing,
+    Unavailable,
+)
 
 SCHEME: Final = "s3://"
 
@@ -77,7 +85,7 @@ class S3Storage:
             import botocore.exceptions
             from botocore.config import Config
         except ImportError as error:
-            raise ConfigError(f"{url}: buckets need boto3 ({error}): install lockring[s3]") from None
+            raise ExtraMissing(f"{url}: buckets need boto3 ({error}): install lockring[s3]") from None
         self._errors = botocore.exceptions
         config = Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "max_attempts": 3})
         try:

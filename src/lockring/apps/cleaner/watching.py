@@ -15,7 +15,7 @@ from typing import Any
 
 from lockring.apps.cleaner.core.words import ROOT, Change, FolderEvent
 from lockring.clock import monotonic_ns
-from lockring.errors import ConfigError, LockringError, Overloaded
+from lockring.errors import ExtraMissing, LockringError, Overloaded
 from lockring.native import from_native, to_native
 
 # Without this, watchdog's remarks at its end reach standard error, between our own lines.
@@ -62,7 +62,7 @@ class InotifySource:
             from watchdog.observers.inotify import InotifyEmitter
             from watchdog.observers.inotify_c import InotifyFD
         except ImportError as error:
-            raise ConfigError(
+            raise ExtraMissing(
                 f"events need watchdog ({error}): install lockring[cleaner], or use --no-events"
             ) from None
         source = self

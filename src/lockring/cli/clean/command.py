@@ -33,7 +33,7 @@ from lockring.cli.connect import client_options, client_settings, connect
 from lockring.cli.sections import read_settings
 from lockring.cli.signal_end import SignalEnd
 from lockring.clock import monotonic_ns
-from lockring.errors import ConfigError, InvalidRequest, LockLost, LockringError
+from lockring.errors import ConfigError, ExtraMissing, InvalidRequest, LockLost, LockringError
 from lockring.names import LOCK_NAME_BYTES_MAX
 from lockring.native import from_native, to_native
 from lockring.terminals import shown
@@ -98,7 +98,7 @@ def _policy(settings: CleanSettings) -> Policy:
         try:
             import pathspec
         except ImportError as error:
-            raise ConfigError(f"--keep needs pathspec ({error}): install lockring[cleaner]") from None
+            raise ExtraMissing(f"--keep needs pathspec ({error}): install lockring[cleaner]") from None
         try:
             spec = pathspec.GitIgnoreSpec.from_lines(settings.keep)
         except ValueError as error:

@@ -6,6 +6,14 @@ from lockring.core.coordinator.candidate import CandidateCore
 from lockring.core.coordinator.core import CoordinatorCore
 from lockring.core.coordinator.status import CoordinatorStatus
 from lockring.core.coordinator.store_health import StoreNews
-from lockring.core.coordinator.transitions import check_state, forgotten
+from lockring.core.coordinator.transitions import VERSION_MAX, check_state, forgotten
 
-__all__ = ["CandidateCore", "CoordinatorCore", "CoordinatorStatus", "StoreNews", "check_state", "forgotten"]
+__all__ = [
+    "VERSION_MAX",
+    "CandidateCore",
+    "CoordinatorCore",
+    "CoordinatorStatus",
+    "StoreNews",
+    "check_state",
+    "forgotten",
+]

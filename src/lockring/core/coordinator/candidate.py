@@ -6,6 +6,8 @@
 - It ends a lead when the store names another leader, or when its core finds that its term is over. Every connection
   ends with it: nodes and clients find the leader again by dialing.
 
+- It *fails* for good when it reads that the cluster has left the store, whether it leads or stands by.
+
 A store that is not shared names no leader: its one coordinator leads from the start, and a term that is over stays so.
 """
 
@@ -14,16 +16,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from lockring.cluster_state import ClusterState
+from lockring.cluster_state import ClusterState, Relocation
 from lockring.core.coordinator.core import CoordinatorCore
 from lockring.core.coordinator.leadership import LEAD_MS, Leadership
 from lockring.core.coordinator.standby import StandbyDesk
 from lockring.core.coordinator.status import CoordinatorStatus, standby_status
 from lockring.core.coordinator.store_health import StoreNews
 from lockring.core.coordinator.store_operations import OPERATION_TIMEOUT_NS
+from lockring.core.coordinator.store_past import abandoned
 from lockring.core.effects import (
     Close,
     Effect,
+    Fail,
     Note,
     StoreCampaign,
     StoreRead,
@@ -89,6 +93,7 @@ class CandidateCore:
         self._reading: tuple[OperationNumber, int] | None = None
         self._read_at_ns = now_ns
         self._wall_offset_ns = wall_ns - now_ns
+        self._has_failed = False
 
     # ----------------------------------------------------------------------- queries
 
@@ -187,6 +192,9 @@ class CandidateCore:
             self._reading = None
             if ok:
                 self._desk.learn(state)
+                if state is not None and state.relocation is not None:
+                    self._effects.append(StoreResign(self._leadership.candidate.term))
+                    self._fail(state.relocation)
             return
         number = self._operations.take(operation, self._decider)
         if number is not None and self._decider is not None:
@@ -205,6 +213,8 @@ class CandidateCore:
             now_ns: the monotonic clock, in nanoseconds.
         """
         was_led_by = self._leadership.election.leader
+        if self._has_failed:
+            return
         if not self._leadership.take_result(operation, election, problem, now_ns):
             return
         leader = self._leadership.election.leader
@@ -219,7 +229,7 @@ class CandidateCore:
     def next_deadline_ns(self) -> int | None:
         """Return when to call `on_timer`, None if never."""
         deadlines = [] if self._decider is None else [self._decider.next_deadline_ns()]
-        if self._is_shared:
+        if self._is_shared and not self._has_failed:
             deadlines.append(self._leadership.next_deadline_ns())
             if self._decider is None:
                 deadlines.append(self._read_due_ns())
@@ -233,11 +243,11 @@ class CandidateCore:
 
     def take_effects(self, *, now_ns: int) -> list[Effect]:
         """Begin due campaigns, reads and writes, and return all effects since the last call."""
-        if self._is_shared:
+        if self._is_shared and not self._has_failed:
             self._campaign_if_due(now_ns)
         if self._decider is not None:
             self._take_from_decider(now_ns)
-        elif self._is_shared and now_ns >= self._read_due_ns():
+        elif self._is_shared and not self._has_failed and now_ns >= self._read_due_ns():
             self._reading = self._operations.take_number(), now_ns
             self._read_at_ns = now_ns + READ_NS
             self._effects.append(StoreRead(self._reading[0]))
@@ -258,9 +268,14 @@ class CandidateCore:
 
     def _end_if_over(self, now_ns: int) -> None:
         """End a lead whose term is over."""
-        if self._decider is not None and self._decider.is_over and self._is_shared:
+        if self._decider is None or not self._decider.is_over:
+            return
+        relocation = self._decider.relocation
+        if self._is_shared:
             self._effects.append(StoreResign(self._leadership.candidate.term))
             self._stand_by(now_ns)
+        if relocation is not None:
+            self._fail(relocation)
 
     def _stand_by(self, now_ns: int) -> None:
         """Decide nothing more."""
@@ -275,6 +290,14 @@ class CandidateCore:
         where = "" if leader is None else f": the one at {leader.address} does"
         self._effects.append(Note(f"this coordinator leads no more{where}", is_warning=True))
         self._tell_election()
+
+    def _fail(self, relocation: Relocation) -> None:
+        """Decide nothing more, and campaign no more: the cluster has left the store."""
+        if self._has_failed:
+            return
+        self._has_failed = True
+        self._desk.note = abandoned(relocation)
+        self._effects.append(Fail(self._desk.note))
 
     def _close_all(self, reason: str) -> None:
         for connection in self._connections:

@@ -28,24 +28,18 @@ from __future__ import annotations
 
 import msgspec
 
-from lockring.cluster_state import ClusterState, Member, Replica, Replication
+from lockring.cluster_state import ClusterState, Member, Relocation, Replica, Replication
 from lockring.core.coordinator.clients import Clients, why_not_greet
 from lockring.core.coordinator.clocks import Clocks
 from lockring.core.coordinator.decisions import Decisions, Moment
 from lockring.core.coordinator.heartbeats import Heartbeats
 from lockring.core.coordinator.invariants import Checks
-from lockring.core.coordinator.join_checks import (
-    contradicted,
-    foreign,
-    malformed,
-    not_the_latest,
-    outdated,
-)
+from lockring.core.coordinator.join_checks import contradicted, foreign, malformed, not_the_latest, outdated
 from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.misplaced import why_not_first, why_not_taken
 from lockring.core.coordinator.pace import Pace
 from lockring.core.coordinator.reconciler_runs import ReconcilerRuns
-from lockring.core.coordinator.roster import Roster
+from lockring.core.coordinator.roster import Roster, described
 from lockring.core.coordinator.slot_requests import check_requests
 from lockring.core.coordinator.state_broadcast import StateBroadcast
 from lockring.core.coordinator.status import (
@@ -78,7 +72,6 @@ from lockring.ids import (
     TermId,
 )
 from lockring.protocol import (
-    NO_DIFFERENCES,
     PROTOCOL,
     ClientHello,
     Drain,
@@ -148,11 +141,10 @@ class CoordinatorCore:
         self._roster = Roster()
         self._clients = Clients(now_ns=now_ns)
         self._membership = MemberLeases(timing, now_ns=now_ns)
-        self._heartbeats = Heartbeats()
+        self._heartbeats = Heartbeats(Pace(timing))
         self.farewells = Farewells(boot)
         self._runs = ReconcilerRuns(timing, self._membership, now_ns=now_ns)
-        self._pace = Pace(timing)
-        self._decisions = Decisions(self._roster, self._membership, self._runs, self.farewells, self._pace)
+        self._decisions = Decisions(self._roster, self._membership, self._runs, self.farewells, Pace(timing))
         self._broadcast = StateBroadcast(now_ns=now_ns)
         self._checks = Checks()
 
@@ -172,6 +164,11 @@ class CoordinatorCore:
     def is_over(self) -> bool:
         """Whether the term has ended, for good."""
         return self._term.phase is Phase.PASSIVE
+
+    @property
+    def relocation(self) -> Relocation | None:
+        """The mark that the cluster has left this store, None if it has not. The term is over then."""
+        return self._term.relocation
 
     @property
     def note(self) -> str:
@@ -298,11 +295,7 @@ class CoordinatorCore:
         if (
             self._term.is_active
             and not self._term.is_confirming
-            and self._heartbeats.begin(
-                self._may_confirm,
-                pause_ns=self._pace.confirming_pause_ns(self._roster.count),
-                now_ns=now_ns,
-            )
+            and self._heartbeats.begin(self._may_confirm, nodes=self._roster.count, now_ns=now_ns)
         ):
             self._term.confirm(now_ns=now_ns)
         if self._term.is_active and not self._term.is_writing:
@@ -419,13 +412,7 @@ class CoordinatorCore:
         for connection in self._roster.connections_of(join.node):
             self._drop(connection)
             self._effects.append(Close(connection, f"node {join.node} has opened a newer connection"))
-        node = Member(
-            Replica(join.node, join.incarnation),
-            join.address,
-            join.weight,
-            grpc=join.grpc,
-            differences=join.has != NO_DIFFERENCES,
-        )
+        node = described(join)
         self._roster.connect(sender, node, join.former)
         self._roster.arrive(node, state)
         self._membership.hear(node.replica, now_ns=now_ns)
@@ -498,8 +485,7 @@ class CoordinatorCore:
             self._term.begin_above(heartbeat.version, now_ns=now_ns)
             self._act_on(News.INTERRUPTED, now_ns)
             return
-        if not state.is_current(node.replica):
-            # It counted as failed, and was dropped meanwhile.
+        if not state.is_current(node.replica):  # it counted as failed, and was dropped meanwhile
             self._roster.arrive(node, state)
         self._effects += self._broadcast.catch_up(sender, heartbeat, now_ns=now_ns)
 
@@ -547,6 +533,7 @@ class CoordinatorCore:
             if news is News.STARTED:
                 self._membership.start(now_ns=now_ns)
                 self._broadcast.start_at(self._term.found)
+            self._effects += [Note(each, is_warning=True) for each in self._term.take_warnings()]
             self._install(now_ns, is_own=news is News.WRITTEN)
             for connection, join in self._roster.pending.pop_all():
                 self._join(connection, join, now_ns)

@@ -50,7 +50,7 @@ class MemberLeases:
         # Longer than the pause between heartbeats that all nodes happen to send together, and shorter than the lease.
         # With half of a lease of 1.5 heartbeats, say, the survivors' heartbeats kept a dead node from ever failing.
         heartbeat_ns = timing.heartbeat_for_ns(timing.coordinator_lease_ns // NS_PER_MS)
-        self._own_gap_ns = (heartbeat_ns + timing.member_lease_ns) // 2
+        self._gap_ns = (heartbeat_ns + timing.member_lease_ns) // 2
         self._heard_at_ns: dict[Replica, int] = {}
         self._acknowledged_at_ns: dict[Replica, int] = {}
         self._started_at_ns = now_ns
@@ -70,10 +70,10 @@ class MemberLeases:
     # ----------------------------------------------------------------------- inputs
 
     def hear(self, replica: Replica, *, now_ns: int) -> bool:
-        """Note a message of this life, and return whether it matters to planning: the life is new, or had failed."""
-        news = replica not in self._heard_at_ns or self.is_failed(replica, now_ns=now_ns)
+        """Note a message of this life, and return whether it matters to planning: the life is new, or was silent."""
+        news = replica not in self._heard_at_ns or self.is_silent(replica, now_ns=now_ns)
         # A gap in which no node was heard is the coordinator's own: else it would fail all members at once on waking.
-        if now_ns - self._anyone_heard_at_ns > self._own_gap_ns:
+        if now_ns - self._anyone_heard_at_ns > self._gap_ns:
             self._silence_from_ns = now_ns
         self._anyone_heard_at_ns = now_ns
         self._heard_at_ns[replica] = now_ns
@@ -94,6 +94,14 @@ class MemberLeases:
     def is_failed(self, replica: Replica, *, now_ns: int) -> bool:
         """Return whether this life has been silent for a member lease."""
         return now_ns - self._silent_from_ns(replica) >= self._timing.member_lease_ns
+
+    def is_silent(self, replica: Replica, *, now_ns: int) -> bool:
+        """Return whether this life has missed heartbeats: it may be over, though it has not failed yet.
+
+        Lives that ended at one instant fail one after the other, by up to a heartbeat. The last of them is silent when
+        the first one fails.
+        """
+        return now_ns - self._silent_from_ns(replica) >= self._gap_ns
 
     def is_expected(self, replica: Replica, *, now_ns: int) -> bool:
         """Return whether this life is alive, or has failed so recently that the ring still has it."""

@@ -14,7 +14,8 @@ The rules, first match wins:
    One that was given up in order, with its nodes' word on their promises, waits for the last of these (`farewells`).
 4. The cluster is being stopped and no node is left to take over: slots of members that leave go to a backup that
    stays, or are released. Members that keep theirs in a journal stay in this sense.
-5. A dead backup or learner is dropped, and so is a learner that does not come into sync.
+5. A dead backup or learner is dropped, and so is a learner that does not come into sync. A backup is dropped only while
+   the primary is connected: if the two ended together, the next that is back goes on.
 6. The ring's primary is the backup: they swap. The former primary stays as backup.
 7. The ring's primary is neither: it becomes learner; in sync, it replaces the backup, then rule 6.
 8. The backup is not the ring's, or there is none: the ring's backup becomes learner; in sync, it replaces the other.
@@ -70,8 +71,8 @@ class Liveness(NamedTuple):
         usable: may be given slots: alive, settled and not draining.
         gone: the cluster knows another life of the node, or none.
         unacknowledged_ns: for how long it cannot have got a coordinator lease.
-        connected: has a connection to the coordinator. A life whose connection has just ended may have ended too, long
-            before its silence shows it: nothing is left to it alone meanwhile.
+        connected: has a connection to the coordinator, and has missed no heartbeats. Any other life may have ended,
+            long before its silence shows it: nothing is left to it alone meanwhile.
     """
 
     dead: bool
@@ -257,6 +258,8 @@ class _PlanRun:
             if backup is None or self._is_unwanted(backup):
                 return released(slot, version)
             return self._swapped(slot, backup)
+        if backup is not None and self._are_both_away(primary, backup):
+            return slot
         if backup is not None and self._is_unwanted(backup):
             backup = None
         if learner is not None and (self._is_unwanted(learner) or self._time_out_if_due(primary, learner)):
@@ -340,6 +343,10 @@ class _PlanRun:
             if replica is not None:
                 self._depose(replica)
         return assigned_empty(slot, version, successor)
+
+    def _are_both_away(self, primary: Replica, backup: Copy) -> bool:
+        """Return whether both copies may have ended, perhaps together: then neither is given up, nor anything begun."""
+        return self._is_dead(backup.replica) and not self._liveness(primary).connected
 
     def _is_unwanted(self, copy: Copy) -> bool:
         return self._is_dead(copy.replica) or copy.replica in self._input.leaving

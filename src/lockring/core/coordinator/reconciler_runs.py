@@ -167,7 +167,7 @@ def _liveness_of(
         usable=usable,
         gone=gone,
         unacknowledged_ns=membership.unacknowledged_ns(replica, now_ns=now_ns),
-        connected=connected(replica),
+        connected=connected(replica) and not membership.is_silent(replica, now_ns=now_ns),
     )
 
 

@@ -21,7 +21,7 @@ from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.pending_joins import PendingJoins
 from lockring.errors import LastNode, NodeLeaving, Unavailable, UnknownNode
 from lockring.ids import NO_NODE, ConnectionId, Incarnation, NodeId, RequestNumber
-from lockring.protocol import Drain, DrainReply, Leave, Refusal, Undrain, UndrainReply
+from lockring.protocol import NO_DIFFERENCES, Drain, DrainReply, Join, Leave, Refusal, Undrain, UndrainReply
 
 Answer = DrainReply | UndrainReply
 
@@ -168,10 +168,9 @@ class Roster:
         self, node: NodeId, state: ClusterState, membership: MemberLeases, now_ns: int
     ) -> tuple[str, str] | None:
         """Return code and text of the refusal of an operator's drain, None if it may be granted."""
-        others = [each.replica for each in self.others(node, state)]
-        alive = [each for each in others if not membership.is_failed(each, now_ns=now_ns)]
+        alive, failed = self._others_by_life(node, state, membership, now_ns)
         if not alive:
-            return LastNode.code, self._last_one(node, [each.node for each in others], state)
+            return LastNode.code, self._last_one(node, failed, state)
         if not any(map(self.is_connected, alive)):
             names = ", ".join(sorted(each.node for each in alive))
             return Unavailable.code, (
@@ -194,14 +193,22 @@ class Roster:
             is_in_force = member is not None and member.replica == life and member.condition == "draining"
             if not change.draining or is_in_force or life in self._leaving:
                 continue
-            others = [each.replica for each in self.others(life.node, state)]
-            if not any(not membership.is_failed(each, now_ns=now_ns) for each in others):
-                text = self._last_one(life.node, [each.node for each in others], state)
+            alive, failed = self._others_by_life(life.node, state, membership, now_ns)
+            if not alive:
+                text = self._last_one(life.node, failed, state)
                 refused += [
                     (connection, Refusal(answer.request, LastNode.code, text, life.node))
                     for connection, answer in self._changes.pop(life).answers
                 ]
         return refused
+
+    def _others_by_life(
+        self, node: NodeId, state: ClusterState, membership: MemberLeases, now_ns: int
+    ) -> tuple[list[Replica], list[NodeId]]:
+        """Return the other members that could take a node's slots: those alive, and the ids of those that failed."""
+        others = [each.replica for each in self.others(node, state)]
+        alive = [each for each in others if not membership.is_failed(each, now_ns=now_ns)]
+        return alive, [each.node for each in others if each not in alive]
 
     def _last_one(self, node: NodeId, failed: list[NodeId], state: ClusterState) -> str:
         drained = sorted({*state.members, *self._arrived} - {node, *failed})
@@ -390,6 +397,17 @@ class Roster:
         assert all(heir in self._connections for heir in self.heirs.lives())
         ids = [node.replica.node for node in self._nodes.values()]
         assert len(set(ids)) == len(ids), f"two lives of one node are connected: {ids}"
+
+
+def described(join: Join) -> Member:
+    """Return the node that joins, as it describes itself."""
+    return Member(
+        Replica(join.node, join.incarnation),
+        join.address,
+        join.weight,
+        grpc=join.grpc,
+        differences=join.has != NO_DIFFERENCES,
+    )
 
 
 def _is_known(node: Member, state: ClusterState) -> bool:

@@ -1,7 +1,8 @@
 """The answers of a coordinator that stands by: what it has read in the store, and which coordinator leads.
 
-It decides nothing. Clients get routes and states from it as from the leader, up to a second old. Nodes are sent on,
-since only the leader can give them leases, and so are operators with orders.
+It decides nothing. Clients get routes and states from it as from the leader, up to a second old. Nodes are sent on to
+the leader, whose address they need not have been started with: only it can give them leases. So are operators with
+orders.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from lockring.core.coordinator.store_health import StoreReport, StoreTrouble
 from lockring.core.effects import Admit, Close, Effect, Refuse, Send
 from lockring.core.election import Election
 from lockring.core.state_history import StateHistory
-from lockring.errors import LockringError
+from lockring.errors import LockringError, NotCoordinator
 from lockring.ids import NO_INCARNATION, NO_NODE, NO_REQUEST, ConnectionId, RequestNumber, Version
 from lockring.protocol import (
     PROTOCOL,
@@ -138,7 +139,9 @@ class StandbyDesk:
         return server_status_of(status, StoreReport(self._store, self.election, self.trouble), now_ns=now_ns)
 
     def _not_leading(self, request: RequestNumber) -> Refusal:
-        return Refusal(request, "not-coordinator", f"{self._address} does not lead: {self.note}")
+        leader = "" if self.election.leader is None else self.election.leader.address
+        text = f"{self._address} does not lead: {self.note}"
+        return Refusal(request, NotCoordinator.code, text, leader=leader)
 
     def _refuse(self, sender: ConnectionId, error: LockringError) -> None:
         self._effects.append(Refuse(sender, Refusal(NO_REQUEST, error.code, str(error))))

@@ -11,6 +11,7 @@ from lockring.core.coordinator.reconciler_runs import ReconcilerRuns
 from lockring.core.coordinator.roster import Roster
 from lockring.core.coordinator.store_health import StoreReport
 from lockring.core.coordinator.term import Term
+from lockring.core.election import Election
 from lockring.ids import NO_INCARNATION, NO_NODE, NO_VERSION, NodeId, Version
 from lockring.protocol import ServerStatus
 from lockring.units import ns_to_ms_floor
@@ -48,6 +49,7 @@ _UNKNOWN: Final = (
     "it is unknown what was held before this start, and it may still be held (where there was no cluster before,"
     " --new-cluster says so)"
 )
+_LOST: Final = "it is unknown what is held, since the coordinator's store cannot be relied on"
 _GONE: Final = "all copies are gone, and what was held may still be held"
 
 
@@ -56,7 +58,7 @@ def wait_reason_of(term: Term, roster: Roster, runs: ReconcilerRuns) -> str:
     if not runs.waiting:
         return ""
     if term.knows_no_past:
-        return _UNKNOWN
+        return _UNKNOWN if term.loss is None else f"{_LOST}; {term.loss.account}"
     keepers = roster.keepers()
     return f"{_GONE}; {_kept_by(keepers)}" if keepers else _GONE
 
@@ -159,8 +161,14 @@ def server_status_of(status: CoordinatorStatus, store: StoreReport, *, now_ns: i
         waiting=status.waiting,
         heard=list(status.heard),
         leader="" if election.leader is None else election.leader.address,
-        standbys=[each.address for each in election.standbys],
+        standbys=_standbys_of(election),
         store=store.place,
         store_failing_ms=-1 if trouble is None else ns_to_ms_floor(max(0, now_ns - trouble.since_ns)),
         store_problem="" if trouble is None else trouble.reason,
     )
+
+
+def _standbys_of(election: Election) -> list[str]:
+    """Return the addresses that stand by: an earlier life of one counts for a while beside the present one."""
+    leader = "" if election.leader is None else election.leader.address
+    return list(dict.fromkeys(each.address for each in election.standbys if each.address != leader))

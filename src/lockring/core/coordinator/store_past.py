@@ -5,12 +5,46 @@ coordinators have skipped when they began (`ClusterState.skipped`): the store we
 node has which slot is then unknown, and all slots wait for every lease to
 end: the *quarantine*. It happens once per process: afterwards no node serves on the strength of what was lost, and a
 higher version is enough.
+
+A *store that the cluster has left* bears a mark, which `lockring coordinator export` wrote. A coordinator that finds it
+ends, whether it starts, stands by or leads: what it decided would be a second cluster's.
 """
 
 from __future__ import annotations
 
-from lockring.cluster_state import ClusterState
+from typing import NamedTuple
+
+from lockring.cluster_state import ClusterState, Relocation
 from lockring.ids import Version
+
+
+class Loss(NamedTuple):
+    """A loss of the store: it has an older version than one that is known to have been in it.
+
+    Attributes:
+        found: the version that it has, 0 if it is empty.
+        known: the version that was in it.
+        source: the source of that knowledge, as the words before "version".
+    """
+
+    found: Version
+    known: Version
+    source: str
+
+    @property
+    def account(self) -> str:
+        """The loss, as a sentence for people."""
+        found = f"has version {self.found}" if self.found else "is empty"
+        return f"it has lost what it was given or was set back: it {found}, but {self.source} version {self.known}"
+
+
+def abandoned(relocation: Relocation) -> str:
+    """Return why no coordinator may begin on a store that its cluster has left, and what to do, for people."""
+    return (
+        f"the cluster has left this store: {relocation.account}. A coordinator here would make a second cluster; start it on"
+        " the store that has the state now. To undo the move, while no coordinator has started there: lockring coordinator"
+        " import --force FILE, into this store"
+    )
 
 
 class StorePast:
@@ -22,6 +56,8 @@ class StorePast:
         is_quarantined: whether a claim has made up for a loss.
         cluster_is_chosen_here: whether the store knew of no cluster, so that its id is this process's choice.
         found: the state of the store just before the last claim.
+        relocation: the mark that the cluster has left this store, None if it has not.
+        loss: the newest loss that made all slots wait, None if there was none.
     """
 
     def __init__(self) -> None:
@@ -30,6 +66,9 @@ class StorePast:
         self.is_quarantined = False
         self.cluster_is_chosen_here = False
         self.found = ClusterState()
+        self.relocation: Relocation | None = None
+        self.loss: Loss | None = None
+        self._is_loss_new = False
         self._has_claimed = False
 
     def record_found(self, stored: ClusterState, *, is_own: bool, may_be_empty: bool) -> None:
@@ -47,15 +86,27 @@ class StorePast:
         if stored.version == 0 and not may_be_empty:
             self.has_lost = True
 
-    def record_older(self, version: Version) -> None:
+    def record_older(self, version: Version, found: Version) -> None:
         """Record that the store was set back below a version that this very process wrote: it cannot be relied on."""
         self.version_min = max(self.version_min, version + 1)
         self.has_lost, self.is_quarantined = True, False
+        self._record(Loss(found, version, "this coordinator has written"))
 
-    def see(self, version: Version) -> None:
-        """Record that a node has seen a version which the store does not account for."""
+    def see(self, version: Version, found: Version) -> None:
+        """Record that a node has seen a version which the store does not account for; it has another one."""
         self.version_min = max(self.version_min, version + 1)
         self.has_lost = True
+        if not self.is_quarantined:
+            self._record(Loss(found, version, "a node has seen"))
+
+    def take_loss(self) -> Loss | None:
+        """Hand out the loss that has made all slots wait since the last call, None if there was none."""
+        loss, self._is_loss_new = (self.loss if self._is_loss_new else None), False
+        return loss
+
+    def _record(self, loss: Loss) -> None:
+        self.loss = loss
+        self._is_loss_new = True
 
     def claimed(self) -> None:
         """Record that a claim is in the store, and with it the quarantine if something was lost."""

@@ -10,6 +10,7 @@ The store holds one state, and compares and sets it by version. The rules:
 - *Confirmation.* A read whose result still bears the term says that no successor had begun when the read was made.
 - *Versions only rise*, above the store's, above the wall clock's, and above everything that a node has seen.
 - *A store that lost something* is claimed with all slots forgotten; see `store_past`.
+- *A store that the cluster has left* is never claimed: the coordinator that decides now has another one.
 """
 
 from __future__ import annotations
@@ -17,16 +18,23 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final, NamedTuple
 
-from lockring.cluster_state import SKIPPED_MAX, ClusterState, Replica, Replication, SlotState
+from lockring.cluster_state import (
+    SKIPPED_MAX,
+    ClusterState,
+    Relocation,
+    Replica,
+    Replication,
+    SlotState,
+)
 from lockring.core.coordinator.store_health import StoreHealth, StoreReport, StoreTrouble
 from lockring.core.coordinator.store_operations import OPERATION_TIMEOUT_NS, StoreOperations
-from lockring.core.coordinator.store_past import StorePast
+from lockring.core.coordinator.store_past import Loss, StorePast, abandoned
 from lockring.core.coordinator.transitions import VERSION_MAX, forgotten, replicated_from_now_on
 from lockring.core.effects import Effect
 from lockring.core.election import Election
 from lockring.core.farewells import is_trusted
 from lockring.core.timing import Timing, up
-from lockring.ids import NO_CLUSTER, ClusterId, OperationNumber, TermId, Version
+from lockring.ids import NO_CLUSTER, NO_VERSION, ClusterId, OperationNumber, TermId, Version
 from lockring.units import NS_PER_MS, NS_PER_S, ms_to_ns
 
 _SILENT: Final = f"the store has not answered for {OPERATION_TIMEOUT_NS // NS_PER_S} s"
@@ -146,6 +154,16 @@ class Term:
         return self._past.found
 
     @property
+    def loss(self) -> Loss | None:
+        """The newest loss of the store that made all slots wait, None if there was none."""
+        return self._past.loss
+
+    @property
+    def relocation(self) -> Relocation | None:
+        """The mark that the cluster has left this store, None if it has not."""
+        return self._past.relocation
+
+    @property
     def is_writing(self) -> bool:
         """Whether the write of a new state is under way."""
         return self._operations.writing is not None
@@ -190,7 +208,7 @@ class Term:
 
     def begin_above(self, version: Version, *, cluster: ClusterId = NO_CLUSTER, now_ns: int) -> None:
         """Claim the store with a version above what a node has seen, for the node's cluster if one is given."""
-        self._past.see(version)
+        self._past.see(version, NO_VERSION if self.state is None else self.state.version)
         if cluster:
             self._cluster = cluster
         self.begin(now_ns=now_ns)
@@ -216,6 +234,14 @@ class Term:
         assert self.is_active
         assert not self.is_confirming
         self._operations.confirm(now_ns)
+
+    def take_warnings(self) -> list[str]:
+        """Hand out the sentences about losses of the store since the last call, for an operator to act on."""
+        loss = self._past.take_loss()
+        if loss is None:
+            return []
+        place = self._settings.store or "the store"
+        return [f"{place} cannot be relied on: {loss.account}. {_of_wait(self.lease_wait_ns)}"]
 
     def step_down(self, reason: str) -> None:
         """End the term, for good.
@@ -305,6 +331,8 @@ class Term:
         if not ok:
             return News.NONE
         self.health.worked(is_write=False, now_ns=now_ns)
+        if stored is not None and stored.relocation is not None:
+            return self._end(stored)
         if (
             stored is not None
             and self.state is not None
@@ -319,7 +347,7 @@ class Term:
         self.phase = Phase.CLAIMING
         settings, past = self._settings, self._past
         if self.state is not None and stored.version < self.state.version:
-            past.record_older(self.state.version)
+            past.record_older(self.state.version, stored.version)
         version = self._version_after(stored.version, wall_ns)
         past.record_found(stored, is_own=stored.term == self.name, may_be_empty=settings.new_cluster)
         # Leases are chosen once: a node that waits one out cannot know that another one still uses a different length.
@@ -374,6 +402,10 @@ class Term:
         return News.STARTED if before is None else News.RESUMED
 
     def _end(self, stored: ClusterState) -> News:
+        if stored.relocation is not None:
+            self._past.relocation = stored.relocation
+            self.step_down(abandoned(stored.relocation))
+            return News.ENDED
         where = f" at {stored.coordinator}" if stored.coordinator else ""
         self.step_down(f"another coordinator{where} has taken over")
         return News.ENDED
@@ -402,3 +434,12 @@ def _forgotten(slots: tuple[SlotState, ...], version: Version) -> tuple[SlotStat
     """Return all slots as forgotten; equal ones stay one object."""
     after = {id(slot): forgotten(slot, version) for slot in slots}
     return tuple([after[id(slot)] for slot in slots])
+
+
+def _of_wait(lease_wait_ns: int) -> str:
+    """Return what follows from a loss of the store, and what to do."""
+    return (
+        f"Locks that were held may be held still, so no lock is granted for up to {lease_wait_ns / NS_PER_S:.1f} s, until"
+        " every earlier lease has ended; they are not taken over. After that the cluster goes on by itself. Find the cause:"
+        " a backup that was put back, a deleted row or key, or a replica without the newest writes"
+    )

@@ -5,6 +5,8 @@
   counts from when it sent the message.
 - If it keeps a journal, a position is acknowledged once the journal has it (`held_acks`).
 - As backup it asks for a primary's slots once that is silent, unreachable, or says that it may not serve.
+- If it began on a journal, it asks for those of an unreachable primary only when the promises of its former lives are
+  nearly over. It could not serve earlier; the primary's next life could, at once, as long as the slots are left to it.
 - To a primary that goes on without the newest state it passes that on: it may be cut off from the coordinator.
 """
 
@@ -25,6 +27,10 @@ from lockring.units import NS_PER_MS
 
 BEHIND_NS: Final = 300 * NS_PER_MS
 """How long a primary may not know the newest state before a copy passes it on: the coordinator is mostly quicker."""
+
+TAKEOVER_LEAD_NS: Final = 400 * NS_PER_MS
+"""How long before the end of former lives' promises a backup asks for slots: a write of the store and the news of it
+take less, so that nothing waits for them afterwards."""
 
 HEARD_MAX: Final = 1_024
 """Beyond this many remembered lives of peers, those that are not needed any more are forgotten."""
@@ -108,7 +114,7 @@ class Copies:
         """Acknowledge what is durable."""
         journal, waiting = self._context.journal, self.held
         assert journal is not None
-        if not journal.trouble:
+        if waiting.awaits_rewrite and not journal.trouble:
             waiting.recovered(journal.durable)
         for primary, held in waiting.take_durable(journal.durable):
             positions = list(held.positions.values())
@@ -148,9 +154,10 @@ class Copies:
         """Ask, as backup, for the slots of every primary that is silent or unable to serve."""
         context, grace_ns = self._context, self._context.timing.takeover_link_grace_ns
         silent_ns = up(self._backup_lease_ns())
+        could_serve = self._could_serve_soon(now_ns)
         for primary, numbers in self._backup_slots.items():
             silence_ns = now_ns - self._promises.heard_at_ns.get(primary, now_ns)
-            gone = self._replicator.is_down(primary, grace_ns, now_ns)
+            gone = could_serve and self._replicator.is_down(primary, grace_ns, now_ns)
             if not (
                 silence_ns > silent_ns or (gone and silence_ns > grace_ns) or primary in self._not_serving
             ):
@@ -164,6 +171,14 @@ class Copies:
                 assert state.backup is not None
                 item = SlotRequest(number, state.epoch, me.node, me.incarnation, state.backup.joined)
                 context.outbox.ask(SlotRequestKind.TAKEOVER, item)
+
+    def _could_serve_soon(self, now_ns: int) -> bool:
+        """Return whether the promises of former lives are over, or nearly so."""
+        context = self._context
+        if context.journal is None:
+            return True
+        promised_until_ns = context.journal.former.promised_until_ns(context.state.backup_lease_ms)
+        return now_ns >= promised_until_ns - TAKEOVER_LEAD_NS
 
     def learned(self, state: ClusterState, now_ns: int) -> None:
         """Update, by a new state, the primaries that this node backs up. A new one counts as just heard from."""

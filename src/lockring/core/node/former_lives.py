@@ -97,7 +97,11 @@ class FormerLives:
 
     def bound_until_ns(self, number: SlotNumber, backup_lease_ms: int) -> int:
         """Return the time before which this life does not serve a slot in place of a primary that they have copied."""
-        if not self.lives or number in self._unbound:
+        return DISTANT_PAST_NS if number in self._unbound else self.promised_until_ns(backup_lease_ms)
+
+    def promised_until_ns(self, backup_lease_ms: int) -> int:
+        """Return the time at which the promises of former lives are over, in the distant past if there were none."""
+        if not self.lives:
             return DISTANT_PAST_NS
         if self.seen is not None:
             backup_lease_ms = max(backup_lease_ms, self.seen.backup_lease_ms)

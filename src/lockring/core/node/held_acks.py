@@ -65,14 +65,18 @@ class HeldAcks:
 
     Attributes:
         by_primary: in order; none of the lists is empty.
+        awaits_rewrite: whether some may wait for the end of a rewrite.
     """
 
     def __init__(self) -> None:
         self.by_primary: dict[Replica, list[HeldAck]] = {}
+        self.awaits_rewrite = False
 
     def hold(self, primary: Replica, held: HeldAck) -> None:
         """Let an acknowledgement wait, behind all others to its primary."""
         self.by_primary.setdefault(primary, []).append(held)
+        if held.number == NEVER:
+            self.awaits_rewrite = True
 
     def take_durable(self, durable: int) -> list[tuple[Replica, HeldAck]]:
         """Take out what waits for no more than this batch, as one acknowledgement for each primary."""
@@ -110,12 +114,14 @@ class HeldAcks:
 
     def lost(self) -> None:
         """Let everything wait for the end of a rewrite, since what it waited for is lost."""
+        self.awaits_rewrite = True
         for waiting in self.by_primary.values():
             for held in waiting:
                 held.number = NEVER
 
     def recovered(self, durable: int) -> None:
         """Wait for no rewrite any more: all that was missing is in a batch up to this one."""
+        self.awaits_rewrite = False
         for waiting in self.by_primary.values():
             for held in waiting:
                 if held.number == NEVER:

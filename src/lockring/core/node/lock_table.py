@@ -17,7 +17,7 @@ The table knows nothing of rights, time-outs or replication; the node does.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 
 from lockring.core.node.locks import (
@@ -117,20 +117,32 @@ class LockTable:
 
     def put(self, mutation: Put, now_ns: int) -> LockHolder:
         """Add a holder. The same acquisition put twice gives the holder that is there."""
-        lock = self.locks.get(mutation.name)
-        if lock is None:
-            lock = self.locks[mutation.name] = LockEntry(mutation.name)
-        share = self._share(self._sessions.open(mutation.session, mutation.owner, mutation.ttl_ms))
-        there = share.entries.get(mutation.acquisition)
-        if isinstance(there, LockHolder):
-            return there
+        # Written out, since a start on a journal, and a new copy, do this for every lock that is held.
+        share = self.shares.get(mutation.session)
+        if share is None:
+            share = self._share(self._sessions.open(mutation.session, mutation.owner, mutation.ttl_ms))
+        acquisition, generation, name = mutation.acquisition, mutation.generation, mutation.name
+        there = share.entries.get(acquisition)
         if there is not None:
+            if isinstance(there, LockHolder):
+                return there
             self._dequeue(there, share)
-        lock.generation = max(lock.generation, mutation.generation)
+        lock = self.locks.get(name)
+        if lock is None:
+            lock = self.locks[name] = LockEntry(name)
+        if generation > lock.generation:
+            lock.generation = generation
+        if generation > self.highest:
+            self.highest = generation
         lock.seq = mutation.seq
-        self.highest = max(self.highest, mutation.generation)
-        granted_at_ns = now_ns - mutation.age_ms * NS_PER_MS
-        return self._hold(lock, share, mutation, mutation.generation, granted_at_ns)
+        holder = LockHolder(
+            lock, share.session, acquisition, generation, now_ns - mutation.age_ms * NS_PER_MS
+        )
+        if mutation.payload:
+            self._payloads[holder] = mutation.payload
+        lock.add(holder, mutation.mode, mutation.permits)
+        share.add(acquisition, holder, self.served)
+        return holder
 
     def grant(
         self,
@@ -195,6 +207,15 @@ class LockTable:
                 self.break_holder(holder)
         else:
             self.touch(mutation.generation)
+
+    def apply_all(self, mutations: Sequence[Mutation], now_ns: int) -> None:
+        """Apply a primary's mutations, in their order."""
+        put, apply = self.put, self.apply
+        for mutation in mutations:
+            if type(mutation) is Put:
+                put(mutation, now_ns)
+            else:
+                apply(mutation, now_ns)
 
     def break_holder(self, holder: LockHolder) -> None:
         """Let no keepalive renew this holder."""
@@ -363,7 +384,7 @@ class LockTable:
         self,
         lock: LockEntry,
         share: Share,
-        wanted: Put | Acquire | LockWaiter,
+        wanted: Acquire | LockWaiter,
         generation: Generation,
         at_ns: int,
     ) -> LockHolder:

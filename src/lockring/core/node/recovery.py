@@ -2,17 +2,20 @@
 
 A gap or a contradiction within a slot means that the journal is damaged in a way that its files did not show. Then
 nothing of its content can be relied on; the cluster that it belongs to is known all the same.
+
+Slots do not depend on each other, so they are replayed one after the other. Entries of one slot are together then, and
+tails that follow one another are applied as one.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from lockring.core.journal import ClusterSeen, EmptySlot, JournalFound, LifeBegan, ReignEnd
 from lockring.core.node.sessions import Sessions
 from lockring.core.node.slot import NodeSlot
 from lockring.ids import Incarnation, SlotNumber
-from lockring.protocol import Snapshot, StreamPart
+from lockring.protocol import Resume, Snapshot, StreamPart, Tail
 from lockring.slots import SLOTS
 
 
@@ -37,86 +40,134 @@ class _Damage(Exception):  # it never leaves this module
 
 
 def recover(found: JournalFound, sessions: Sessions, now_ns: int) -> Recovery:
-    """Read a journal. Takes some 5 µs for each holder and mutation in it.
+    """Read a journal. Takes some 3 µs for each holder and mutation in it.
 
     Args:
         found: the journal.
         sessions: of the new life; those of the content are opened in it.
         now_ns: the time.
     """
-    replay = _Replay(sessions, now_ns)
-    damage = ""
+    lives: dict[Incarnation, None] = {}
+    seen: ClusterSeen | None = None
+    by_slot: dict[SlotNumber, list[_SlotEntry]] = {}
     for entry in found.entries:
-        if isinstance(entry, LifeBegan):
-            replay.lives[entry.incarnation] = None
+        if isinstance(entry, Tail):  # by far the most
+            of_slot = by_slot.get(entry.slot)
+            if of_slot is None:
+                by_slot[entry.slot] = [_Tails(entry)]
+                continue
+            last = of_slot[-1]
+            if type(last) is _Tails and last.is_continued_by(entry):
+                last.add(entry)
+            else:
+                of_slot.append(_Tails(entry))
+        elif isinstance(entry, LifeBegan):
+            lives[entry.incarnation] = None
         elif isinstance(entry, ClusterSeen):
-            replay.seen = entry
-        elif found.is_complete and not damage:
-            try:
-                replay.take(entry)
-            except _Damage as found_damage:
-                damage = str(found_damage)
-    if found.is_complete and not damage and replay.skipped:
-        damage = f"the content of slot {min(replay.skipped)} has no beginning"
-    if damage or not found.is_complete:
-        for slot in replay.slots.values():
+            seen = entry
+        elif isinstance(entry, ReignEnd):
+            by_slot.setdefault(entry.end.slot, []).append(entry)
+        else:
+            by_slot.setdefault(entry.slot, []).append(entry)
+    if not found.is_complete:
+        return Recovery({}, (), seen, "")
+    slots: dict[SlotNumber, NodeSlot] = {}
+    try:
+        for number, of_slot in by_slot.items():
+            if not 0 <= number < SLOTS:
+                raise _Damage(f"there is no slot {number}")
+            slot = slots[number] = NodeSlot(number, sessions)
+            _replay(slot, of_slot, now_ns)
+    except _Damage as damage:
+        for slot in slots.values():
             slot.clear()
-        return Recovery({}, (), replay.seen, damage)
-    slots = {number: slot for number, slot in replay.slots.items() if not slot.is_empty}
-    return Recovery(slots, tuple(replay.lives), replay.seen, "")
+        return Recovery({}, (), seen, str(damage))
+    return Recovery(
+        {number: slot for number, slot in slots.items() if not slot.is_empty}, tuple(lives), seen, ""
+    )
 
 
-class _Replay:
-    """A replay so far.
+class _Tails:
+    """A tail, and the tails of its slot that go on from it, each from where the one before it ends.
+
+    Most of a journal is tails of one mutation each. Applied as one, they take a fraction of the time.
 
     Attributes:
-        slots: by number, all slots that were mentioned.
-        skipped: slots with entries that make no sense yet, since the start of their content is still to come.
-        lives: in order.
-        seen: the newest state.
+        first: the first of them. Whether a slot takes all of them is judged by it alone.
     """
 
-    def __init__(self, sessions: Sessions, now_ns: int) -> None:
-        self._sessions = sessions
-        self._now_ns = now_ns
-        self._started: dict[SlotNumber, None] = {}
-        self.slots: dict[SlotNumber, NodeSlot] = {}
-        self.skipped: dict[SlotNumber, None] = {}
-        self.lives: dict[Incarnation, None] = {}
-        self.seen: ClusterSeen | None = None
+    __slots__ = ("_end", "_highest", "_mutations", "first")
 
-    def take(self, entry: StreamPart | EmptySlot | ReignEnd) -> None:
-        """Apply an entry about a slot."""
-        number = entry.end.slot if isinstance(entry, ReignEnd) else entry.slot
-        if not 0 <= number < SLOTS:
-            raise _Damage(f"there is no slot {number}")
-        slot = self.slots.get(number)
-        if slot is None:
-            slot = self.slots[number] = NodeSlot(number, self._sessions)
+    def __init__(self, first: Tail) -> None:
+        self.first = first
+        self._mutations = first.mutations
+        self._end = first.after + len(first.mutations)
+        self._highest = first.highest
+
+    def is_continued_by(self, tail: Tail) -> bool:
+        """Return whether a tail begins where these end. An empty one is left to be judged by itself."""
+        first = self.first
+        return (
+            tail.after == self._end
+            and tail.since == first.since
+            and tail.joined == first.joined
+            and bool(tail.mutations)
+        )
+
+    def add(self, tail: Tail) -> None:
+        """Add the next tail."""
+        if self._mutations is self.first.mutations:
+            self._mutations = self._mutations.copy()
+        self._mutations += tail.mutations
+        self._end += len(tail.mutations)
+        if tail.highest > self._highest:
+            self._highest = tail.highest
+
+    def joined(self) -> Tail:
+        """Return a tail that says what all of them say."""
+        first = self.first
+        return Tail(
+            first.slot,
+            first.since,
+            first.joined,
+            after=first.after,
+            highest=self._highest,
+            mutations=self._mutations,
+        )
+
+
+_SlotEntry: TypeAlias = Snapshot | Resume | EmptySlot | ReignEnd | _Tails
+
+
+def _replay(slot: NodeSlot, entries: list[_SlotEntry], now_ns: int) -> None:
+    """Apply all entries about a slot, which is new.
+
+    Raises:
+        _Damage: one does not fit those before it, or the content has no beginning.
+    """
+    number = slot.number
+    is_started = False
+    skipped = ""
+    for entry in entries:
+        misfit = ""
         if isinstance(entry, EmptySlot):
             slot.clear(entry.base)
-            self._start(number)
+            is_started = True
         elif isinstance(entry, ReignEnd):
-            if not slot.take_over_from(entry.end, self._now_ns):
-                self._skip(
-                    number, f"the end of reign {entry.end.since} of slot {number} does not fit its content"
-                )
-        elif slot.takes(entry, slot.base):
-            slot.apply(entry, slot.base, self._now_ns)
-            if slot.content is not None and number not in self._started:
-                self._start(number)
-        elif not _is_known(slot, entry):
-            self._skip(number, f"part of reign {entry.since} of slot {number} does not fit its content")
-
-    def _start(self, number: SlotNumber) -> None:
-        self._started[number] = None
-        self.skipped.pop(number, None)
-
-    def _skip(self, number: SlotNumber, damage: str) -> None:
-        """Skip an entry of a slot whose content has not started yet; anywhere else it is damage."""
-        if number in self._started:
-            raise _Damage(damage)
-        self.skipped[number] = None
+            if not slot.take_over_from(entry.end, now_ns):
+                misfit = f"the end of reign {entry.end.since} of slot {number} does not fit its content"
+        else:
+            part = entry.first if isinstance(entry, _Tails) else entry
+            if slot.takes(part, slot.base):
+                slot.apply(entry.joined() if isinstance(entry, _Tails) else entry, slot.base, now_ns)
+                is_started = is_started or slot.content is not None
+            elif not _is_known(slot, part):
+                misfit = f"part of reign {part.since} of slot {number} does not fit its content"
+        if misfit and is_started:
+            raise _Damage(misfit)
+        skipped = skipped or misfit  # of content that had begun before the first of these entries
+    if skipped and not is_started:
+        raise _Damage(f"the content of slot {number} has no beginning")
 
 
 def _is_known(slot: NodeSlot, part: StreamPart) -> bool:

@@ -20,7 +20,8 @@ from lockring.core.journal import OWN_TENURE
 from lockring.core.node.leases import Lease
 from lockring.core.node.lock_table import LockTable
 from lockring.core.node.locks import LockHolder, OpenRequest
-from lockring.core.node.peer_news import PeerNews
+from lockring.core.node.next_batch import AT_ONCE_NS, JournalStream
+from lockring.core.node.peer_news import REMOVALS_NS, PeerNews
 from lockring.ids import NEEDS_SNAPSHOT, NO_INDEX, MutationIndex, Version
 from lockring.protocol import HandOverSlot, Mutation, Remove, Resume, Snapshot, Tail
 
@@ -123,23 +124,6 @@ class CopyStream:
         self.parts = []
 
 
-class JournalStream:
-    """One slot's stream to the journal of its primary.
-
-    Attributes:
-        news: of the journal, where slots with something to write are noted.
-        sent: index up to which all is in batches that the shell has, None before the stream was started.
-        acked: index up to which all is as durable as was asked for, -1 before the start of the stream is.
-    """
-
-    __slots__ = ("acked", "news", "sent")
-
-    def __init__(self, news: PeerNews) -> None:
-        self.news = news
-        self.sent: MutationIndex | None = None
-        self.acked = NEEDS_SNAPSHOT
-
-
 class Reign:
     """One slot while this node is its primary and active.
 
@@ -189,20 +173,35 @@ class Reign:
         self._log_start = 0
 
     def record(self, mutation: Mutation, now_ns: int) -> None:
-        """Append a mutation of the table to the log, for every copy."""
+        """Append a mutation of the table to the log, for every copy, and to the journal's next batch."""
+        after = self.index
         self.index += 1  # type: ignore[assignment]  # born here
-        self._log.append(mutation)
-        number = self.table.slot
+        index, table = self.index, self.table
         urgent = type(mutation) is not Remove  # an answer waits for all others
-        for stream in self.streams.values():
-            stream.news.add(number, urgent, now_ns)
+        if self.streams:
+            self._log.append(mutation)
+            for stream in self.streams.values():
+                stream.news.add(table.slot, urgent, now_ns)
+        else:
+            self._log_start = index
         journal = self.journal
-        if journal is not None:
-            journal.news.add(number, urgent, now_ns)
-            if journal.sent is None and not self.streams:
-                # It will be written as a snapshot: nothing else bounds what is kept while the disk is away.
-                self._log.clear()
-                self._log_start = self.index
+        if journal is not None and journal.is_begun:
+            # In line, since each call is felt in the time of a lone grant.
+            batch = journal.batch
+            if urgent:
+                batch.due_ns = AT_ONCE_NS
+            elif batch.due_ns > now_ns + REMOVALS_NS:
+                batch.due_ns = now_ns + REMOVALS_NS
+            tail = Tail(
+                slot=table.slot,
+                since=self.since,
+                joined=OWN_TENURE,
+                after=after,
+                highest=table.highest,
+                mutations=[mutation],
+            )
+            batch.entries.append(tail)
+            batch.reached.append((journal, index))
 
     def count(self) -> None:
         """Count a mutation without keeping it, since there is no copy that would need it."""
@@ -229,8 +228,6 @@ class Reign:
     def trim(self) -> None:
         """Forget mutations that no stream needs any more."""
         keep_from = self.index
-        if self.journal is not None and self.journal.sent is not None:
-            keep_from = self.journal.sent
         for stream in self.streams.values():
             kept_from = stream.kept_from(self.index)
             if kept_from < keep_from:
@@ -283,28 +280,6 @@ class Reign:
             mutations=mutations,
         )
 
-    def take_for_journal(self) -> Tail:
-        """Count the next mutations as sent to the journal, and return them."""
-        journal = self.journal
-        assert journal is not None
-        after = journal.sent
-        assert after is not None
-        journal.sent = self.index
-        if self.streams:
-            mutations = self._log[after - self._log_start :]
-        else:
-            assert self._log_start == after
-            mutations, self._log = self._log, []
-            self._log_start = self.index
-        return Tail(
-            slot=self.table.slot,
-            since=self.since,
-            joined=OWN_TENURE,
-            after=after,
-            highest=self.table.highest,
-            mutations=mutations,
-        )
-
     def _start_snapshot(self, stream: CopyStream, now_ns: int) -> Snapshot:
         parts = snapshot_of(
             self.table, (self.since, stream.copy.joined), base=self.base, index=self.index, now_ns=now_ns
@@ -317,10 +292,7 @@ class Reign:
     def check_invariants(self) -> None:
         """Assert that what may still be asked for is kept."""
         assert self._log_start + len(self._log) == self.index
-        journal = self.journal
-        if journal is not None and journal.sent is not None:
-            assert journal.acked <= journal.sent <= self.index
-            assert self._log_start <= journal.sent
+        assert self.journal is None or self.journal.acked <= self.index
         for stream in self.streams.values():
             acked, sent = stream.acked, stream.sent
             assert acked is None or acked <= self.index

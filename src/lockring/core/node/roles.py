@@ -10,7 +10,6 @@ The changes are returned as a list, in order, so that the other parts of the nod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from lockring.cluster_state import ClusterState, SlotState
@@ -22,6 +21,7 @@ from lockring.core.node.locks import NO_DEADLINE, LockHolder
 from lockring.core.node.replicator import Replicator
 from lockring.core.node.sessions import Sessions
 from lockring.core.node.slot import NO_BASE, EndedReign, NodeSlot
+from lockring.core.node.states import Change
 from lockring.core.timing import DISTANT_PAST_NS
 from lockring.ids import SlotNumber, Version
 from lockring.protocol import HandOver, HandOverSlot
@@ -83,21 +83,13 @@ class SlotRoles:
 
     # ------------------------------------------------------------------ a new state
 
-    def change(
-        self, old: ClusterState, new: ClusterState, changed: Sequence[SlotNumber], now_ns: int
-    ) -> list[SlotChange]:
-        """Take the roles of a state that the node has just learned of.
-
-        Args:
-            old: the state before.
-            new: the state.
-            changed: the slots that differ between the two, ascending.
-            now_ns: the time.
-        """
+    def change(self, change: Change, now_ns: int) -> list[SlotChange]:
+        """Take the roles of the state that the node has just taken."""
+        old, new = change.old, self._context.state
         changes: list[SlotChange] = []
         if self._context.journal is not None:
             self._context.journal.state_learned(new)
-        for number in changed:
+        for number in change.slots:
             before, after = old.slots[number], new.slots[number]
             if before.primary == self._context.replica and is_release(before, after):
                 self._part_from(number, before)
@@ -204,8 +196,6 @@ class SlotRoles:
         elif after.primary != self._context.replica:
             self._replicator.hand_over(reign, after.primary, now_ns)
         self._replicator.close_streams(reign)
-        if self._context.journal is not None:
-            self._context.journal.reign_ends(slot, now_ns)
         return slot.end_reign()
 
     # ------------------------------------------------------------------ what former lives have left

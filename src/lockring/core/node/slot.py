@@ -142,8 +142,7 @@ class NodeSlot:
         if self.reign is not None or self.following != (end.since, end.joined) or self._index() < end.after:
             return False
         index = self._index()
-        for mutation in end.mutations[index - end.after :]:
-            self.table.apply(mutation, now_ns)
+        self.table.apply_all(end.mutations[index - end.after :], now_ns)
         self.table.highest = max(self.table.highest, end.highest)
         self.content = (end.since, max(index, end.index))
         self.not_before_ns = DISTANT_PAST_NS
@@ -166,8 +165,7 @@ class NodeSlot:
         self.clear(part.base)
         self.table.highest = highest
         for each in parts:
-            for holder in each.holders:
-                self.table.apply(holder, now_ns)
+            self.table.apply_all(each.holders, now_ns)
         self._follow(tenure, part.index)
         return part.index
 
@@ -185,8 +183,7 @@ class NodeSlot:
         index = self._index()
         if tail.after > index:
             return
-        for mutation in tail.mutations[index - tail.after :]:
-            self.table.apply(mutation, now_ns)
+        self.table.apply_all(tail.mutations[index - tail.after :], now_ns)
         self.table.highest = max(self.table.highest, tail.highest)
         reached: MutationIndex = tail.after + len(tail.mutations)  # type: ignore[assignment]  # born here
         self.content = (tail.since, max(index, reached))

@@ -13,15 +13,13 @@ import msgspec
 
 from lockring.config import VARIABLE_PREFIX, settings_of
 from lockring.server.lifecycle import PARENT_VARIABLE
+from lockring.store.etcd.place import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE
 
 PORTS: Final = range(20_000, 32_000)
 """Below the ports that systems give to outgoing connections, so that none of these can collide."""
 
 _ATTEMPTS_MAX: Final = 1_000
-
-
-SECRET_FIELDS: Final = frozenset({"store"})
-"""Settings that may contain a password. They go by variables, since all users of a machine see command lines."""
+_OF_PASSWORDS: Final = (PASSWORD_VARIABLE, PASSWORD_FILE_VARIABLE)
 
 
 def command_of(role: str, settings: msgspec.Struct) -> list[str]:
@@ -34,7 +32,7 @@ def command_of(role: str, settings: msgspec.Struct) -> list[str]:
     command = [sys.executable, "-m", "lockring", role]
     for setting in settings_of(type(settings)):
         value = getattr(settings, setting.field)
-        if value == setting.default or setting.field in SECRET_FIELDS:
+        if value == setting.default or setting.declared.secret:
             continue
         match setting.kind:
             case "switch":
@@ -47,13 +45,17 @@ def command_of(role: str, settings: msgspec.Struct) -> list[str]:
 
 
 def variables_of(settings: msgspec.Struct) -> dict[str, str]:
-    """Return the settings that a child gets by variables."""
+    """Return the settings that a child gets by variables, since all users of a machine see command lines: secret ones.
+
+    With a store come the variables that have its password.
+    """
     found: dict[str, str] = {}
     for setting in settings_of(type(settings)):
         value = getattr(settings, setting.field)
-        if setting.field in SECRET_FIELDS and value != setting.default:
+        if setting.declared.secret and value != setting.default:
             assert setting.variable is not None
             found[setting.variable] = str(value)
+            found |= {name: os.environ[name] for name in _OF_PASSWORDS if name in os.environ}
     return found
 
 

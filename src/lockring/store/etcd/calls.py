@@ -77,6 +77,14 @@ _NO_SPACE: Final = "database space exceeded"
 _TOO_LARGE: Final = "request is too large"
 _LEASE_GONE: Final = "lease not found"
 
+_PAIR_MISMATCH: Final = "KEY_VALUES_MISMATCH"
+# So does gRPC with those of TLS.
+_REFUSED_AFTER_HANDSHAKE: Final = "Unwrap failed"
+"""With TLS 1.3, a member looks at a client's certificate only after the client's handshake is over."""
+_NO_TRUST: Final = "CERTIFICATE_VERIFY_FAILED"
+_NO_TLS: Final = "Handshake read failed"
+_CLOSED_IN_THE_CLEAR: Final = "Socket closed"
+
 RequestT = TypeVar("RequestT", bound=Message)
 AnswerT = TypeVar("AnswerT", bound=Message)
 
@@ -249,7 +257,7 @@ class EtcdCalls:
 
     def _translated(self, error: grpc.RpcError) -> StoreError:
         """Return an error as a clause for people, after the place and what could not be done."""
-        code, text = _code_of(error), _text_of(error)
+        code, text = _code_of(error), self._place.secrets.scrubbed(_text_of(error))
         if _says(error, _NO_SPACE):
             return OutOfSpace(
                 f"{self._endpoint} has no space left: its database has reached its quota, and takes no writes until an"
@@ -261,7 +269,7 @@ class EtcdCalls:
                 channel.close()
             if code is grpc.StatusCode.DEADLINE_EXCEEDED:
                 text = "it does not answer in time"
-            return Unanswered(f"{self._endpoint}: {text}")
+            return Unanswered(f"{self._endpoint}: {text}{self._advice(text)}")
         user = self._place.user
         if _says(error, _LEASE_GONE):
             return LeaseGone(f"{self._endpoint}: {text}")
@@ -282,6 +290,31 @@ class EtcdCalls:
                 f"{self._endpoint} does not take a request that large; raise its --max-request-bytes, to 1572864 or more"
             )
         return StoreError(f"{self._endpoint}: {text}")
+
+    def _advice(self, text: str) -> str:
+        """Return what is likely wrong with the way to a member, and what to check, as the end of a sentence."""
+        tls = self._place.tls
+        if tls is None:
+            return (
+                " (if it expects TLS, write etcds:// instead of etcd://)"
+                if _CLOSED_IN_THE_CLEAR in text
+                else ""
+            )
+        if _NO_TLS in text:
+            return " (it may not speak TLS: then write etcd:// instead of etcds://)"
+        if _REFUSED_AFTER_HANDSHAKE in text and not tls.cert:
+            return ": it most likely asks for a certificate of this coordinator; name one with cert=FILE&key=FILE in the URL"
+        if _REFUSED_AFTER_HANDSHAKE in text:
+            return (
+                f": it most likely does not take the certificate {tls.cert}, which has expired or is of an authority that it"
+                f" does not trust; look with: openssl x509 -in {tls.cert} -noout -dates -issuer"
+            )
+        if _NO_TRUST in text:
+            trusted = (
+                f"those in {tls.ca}" if tls.ca else "the well-known ones; name others with ca=FILE in the URL"
+            )
+            return f" (its certificate has expired, or is of an authority that is not one of {trusted})"
+        return ""
 
 
 class _Credentials:
@@ -309,15 +342,22 @@ class _Credentials:
             if self._current is not None and seen == self._seen:
                 return self._current, False
             ca, cert, key = self._read()
-        except (OSError, ssl.SSLError, UnicodeDecodeError) as error:
+        except (OSError, UnicodeDecodeError) as error:
             if self._current is not None:
                 return self._current, False
             raise StoreError(
-                f"the files for TLS of {self._shown} ({', '.join(self._paths())}) cannot be used: {reason_of(error)}"
+                f"the files for TLS of {self._shown} ({', '.join(self._paths())}) cannot be used: {self._reason_of(error)}"
             ) from error
         self._seen = seen
         self._current = grpc.ssl_channel_credentials(ca, key, cert)
         return self._current, True
+
+    def _reason_of(self, error: Exception) -> str:
+        if isinstance(error, ssl.SSLError) and error.reason == _PAIR_MISMATCH:
+            return f"the key {self._files.key} is not that of the certificate {self._files.cert}"
+        if isinstance(error, ssl.SSLError):
+            return f"one of them is not what it should be, in PEM form: {reason_of(error)}"
+        return reason_of(error)
 
     def _paths(self) -> Iterator[str]:
         return filter(None, (self._files.ca, self._files.cert, self._files.key))
@@ -358,7 +398,7 @@ def _text_of(error: object) -> str:
     text = " ".join(_details_of(error).split())
     text = text.rpartition("last error: ")[2].removeprefix("UNKNOWN: ").removeprefix("etcdserver: ")
     # The address follows the endpoint's name, which is shown in any case.
-    text = re.sub(r"^ipv[46]:\S+: ", "", text)
+    text = re.sub(r"^(?:[A-Z_]+: )?ipv[46]:\S+: ", "", text)
     return text[:_TEXT_MAX] or str(_code_of(error).value[1])
 
 

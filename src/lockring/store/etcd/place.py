@@ -16,10 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from lockring.addresses import format_address, split_address
+from lockring.addresses import format_address
 from lockring.errors import InvalidRequest, StoreError
+from lockring.store.url_parts import Secrets, UrlHost, UrlParts, take_apart
 from lockring.system_errors import reason_of
 
 PORT: Final = 2379
@@ -60,6 +60,7 @@ class EtcdPlace:
         user: the name of the user, "" for none.
         tls: files for TLS, None for a connection in the clear.
         shown: the URL for people.
+        secrets: what no text may show.
     """
 
     endpoints: tuple[str, ...]
@@ -67,8 +68,14 @@ class EtcdPlace:
     user: str
     tls: TlsFiles | None
     shown: str
+    secrets: Secrets = field(repr=False, compare=False)
     _password: str = field(default="", repr=False)
     _password_file: str = ""
+
+    @property
+    def named(self) -> str:
+        """The engine and the place, for people."""
+        return f"etcd ({self.shown})"
 
     def password(self) -> str:
         """Return the password.
@@ -94,18 +101,13 @@ def parse(url: str, environ: Mapping[str, str] = os.environ) -> EtcdPlace:
         environ: the environment's variables.
 
     Raises:
-        StoreError: it is malformed; the text does not show the password.
+        InvalidRequest: it is malformed, or names a user without a password; the text shows nothing that may be secret.
     """
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        # The error's text has a part of the URL, which may be the password.
-        raise StoreError(f"the URL of the store is malformed; expected {_FORM}") from None
+    parts = take_apart(url, _FORM)
     if parts.scheme not in ("etcd", "etcds") or parts.fragment:
-        raise StoreError(f"the URL of the store is malformed; expected {_FORM}")
-    credentials, _, hosts = parts.netloc.rpartition("@")
-    user, _, password = (unquote(each) for each in credentials.partition(":"))
-    endpoints = tuple(_endpoint(host) for host in hosts.split(","))
+        raise InvalidRequest(f"the URL of the store is malformed; expected {_FORM}")
+    user, password = parts.user, parts.password
+    endpoints = tuple(_endpoint(host) for host in parts.hosts)
     prefix = _prefix(parts)
     shown = f"{parts.scheme}://{user}{'@' if user else ''}{','.join(endpoints)}/{prefix}"
     parameters = _parameters(parts, shown)
@@ -113,17 +115,17 @@ def parse(url: str, environ: Mapping[str, str] = os.environ) -> EtcdPlace:
     if parts.scheme == "etcds":
         tls = TlsFiles(*(parameters.get(name, "") for name in _OF_TLS))
         if bool(tls.cert) != bool(tls.key):
-            raise StoreError(
+            raise InvalidRequest(
                 f"{shown} names a certificate without its key, or the reverse; give both cert and key"
             )
     elif given := [name for name in _OF_TLS if name in parameters]:
-        raise StoreError(f"{shown} names {given[0]}, which is for TLS; write etcds:// instead of etcd://")
+        raise InvalidRequest(f"{shown} names {given[0]}, which is for TLS; write etcds:// instead of etcd://")
     password_file = parameters.get(_PASSWORD_FILE, "")
     if not password and not password_file:
         password = environ.get(PASSWORD_VARIABLE, "")
         password_file = "" if password else environ.get(PASSWORD_FILE_VARIABLE, "")
     if user and not password and not password_file:
-        raise StoreError(
+        raise InvalidRequest(
             f"{shown} names a user, but there is no password; set {PASSWORD_VARIABLE} or {PASSWORD_FILE_VARIABLE}, or add"
             f" ?{_PASSWORD_FILE}=FILE"
         )
@@ -133,39 +135,35 @@ def parse(url: str, environ: Mapping[str, str] = os.environ) -> EtcdPlace:
         user=user,
         tls=tls,
         shown=shown,
+        secrets=Secrets((url, parts.password, parts.written, password)),
         _password=password,
         _password_file=password_file,
     )
 
 
-def _endpoint(host: str) -> str:
-    try:
-        if host.startswith("[") and host.endswith("]"):
-            return format_address(host[1:-1], PORT)
-        return format_address(*split_address(host if ":" in host else f"{host}:{PORT}"))
-    except InvalidRequest:
-        # The host may be a part of a password with a slash or another sign in it that was not escaped.
-        raise StoreError(
-            f"the URL of the store has a host that is not HOST or HOST:PORT; expected {_FORM}, with / ? # @ and % in a"
-            " password written as %2F %3F %23 %40 and %25"
-        ) from None
+def _endpoint(host: UrlHost) -> str:
+    if not host.name or "%" in host.name:
+        raise InvalidRequest(
+            f"the URL of the store has a host that is not HOST or HOST:PORT; expected {_FORM}"
+        )
+    return format_address(host.name, PORT if host.port is None else host.port)
 
 
-def _prefix(parts: SplitResult) -> str:
-    prefix = unquote(parts.path.removeprefix("/")).rstrip("/") or PREFIX
+def _prefix(parts: UrlParts) -> str:
+    prefix = parts.path.rstrip("/") or PREFIX
     if len(prefix.encode()) > PREFIX_MAX or not prefix.isprintable():
-        raise StoreError(
+        raise InvalidRequest(
             f"the prefix of keys in the URL of the store is 1 to {PREFIX_MAX} bytes of printable characters"
         )
     return prefix
 
 
-def _parameters(parts: SplitResult, shown: str) -> dict[str, str]:
+def _parameters(parts: UrlParts, shown: str) -> dict[str, str]:
     known = (*_OF_TLS, _PASSWORD_FILE)
     found: dict[str, str] = {}
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+    for name, value in parts.parameters:
         if name not in known or name in found or not value:
-            raise StoreError(
+            raise InvalidRequest(
                 f"{shown} has a parameter that is unknown, empty, or given twice; known are {', '.join(known)}"
             )
         found[name] = value

@@ -34,6 +34,7 @@ from lockring.cluster_state import ClusterState, decode_state, encode_state
 from lockring.core.election import Candidate, Election
 from lockring.errors import ProtocolError, StoreError
 from lockring.ids import NO_VERSION, TermId, Version
+from lockring.store.base import StoreUnreachable
 from lockring.store.etcd.calls import (
     LEASE_GRANT,
     LEASE_KEEP_ALIVE,
@@ -112,13 +113,15 @@ class EtcdStore:
         place: the engine and where it is, for people.
 
     Raises:
-        StoreError: the URL is malformed, etcd cannot be reached or refuses the user, or the prefix is in use for
+        StoreUnreachable: no member answers, or none has space.
+        InvalidRequest: the URL is malformed.
+        StoreError: etcd refuses the user, or the prefix is in use for
             something else. The text does not show the password.
     """
 
     def __init__(self, url: str) -> None:
         place = parse(url)
-        self.place = f"etcd ({place.shown})"
+        self.place = place.named
         self._prefix = f"{place.prefix}/".encode()
         self._calls = EtcdCalls(place)
         self._mutex = threading.Lock()
@@ -243,6 +246,8 @@ class EtcdStore:
                 yield time.monotonic() + DEADLINE_S
             except _Complete:
                 raise
+            except (Unanswered, OutOfSpace) as error:
+                raise StoreUnreachable(f"{self.place} cannot be {verb}: {error}") from error
             except StoreError as error:
                 raise StoreError(f"{self.place} cannot be {verb}: {error}") from error
 

@@ -7,12 +7,14 @@ from typing import TypeVar
 
 import pytest
 
-from lockring.cluster_state import ClusterState
+from lockring.cluster_state import ClusterState, Relocation
 from lockring.core.coordinator import CandidateCore, CoordinatorCore
 from lockring.core.coordinator.leadership import LEAD_MS
-from lockring.core.effects import Effect, Note, StoreCampaign, StoreRead, StoreResign, StoreWrite
+from lockring.core.coordinator.status import server_status_of, standby_status
+from lockring.core.coordinator.store_health import StoreReport
+from lockring.core.effects import Effect, Fail, Note, StoreCampaign, StoreRead, StoreResign, StoreWrite
 from lockring.core.election import Candidate, Election
-from lockring.ids import OperationNumber, TermId
+from lockring.ids import NO_VERSION, OperationNumber, TermId
 from lockring.units import NS_PER_S
 
 T = TypeVar("T")
@@ -134,8 +136,59 @@ def test_a_coordinator_campaigns_three_times_within_a_lead(lead_ms: int) -> None
     assert (begun_ns[3] - begun_ns[0]) // 1_000_000 == pytest.approx(lead_ms, abs=60)
 
 
+def test_an_address_stands_by_once_and_not_beside_its_own_lead() -> None:
+    earlier, twice = OTHER._replace(term=TermId("earlier")), Candidate(TermId("t1"), "three:1")
+    election = Election(OTHER, (earlier, twice, twice._replace(term=TermId("t2"))))
+    report = StoreReport("a store", election, None)
+    assert server_status_of(standby_status("", NO_VERSION), report, now_ns=0).standbys == ["three:1"]
+
+
 def test_a_standby_says_once_who_leads() -> None:
     process = Process()
     notes = [each.text for each in of(Note, process.campaign(OTHER))]
     assert notes == [f"the coordinator at {OTHER.address} leads; this one stands by"]
     assert of(Note, process.campaign(OTHER)) == []
+
+
+LEFT = ClusterState(
+    cluster="c",
+    version=10**19 // 2,
+    term="export",
+    relocation=Relocation(10**19 // 2 - 1, 0, "on Friday its state was moved into a file"),
+)
+
+
+def demand_end(process: Process, effects: list[Effect]) -> None:
+    """Fail unless a process has failed for good, since its cluster has left the store."""
+    assert "on Friday its state was moved into a file" in the(Fail, effects).reason
+    assert of(StoreResign, effects), "another one need not wait for its time"
+    assert process.core.deciding is None
+    assert "the cluster has left this store" in process.core.status(now_ns=process.now_ns).note
+    assert process.effects(60) == [], "it neither campaigns nor reads"
+    assert process.core.next_deadline_ns() is None
+
+
+def test_a_coordinator_begins_no_term_on_a_store_that_the_cluster_has_left() -> None:
+    process = Process()
+    effects = process.campaign(None)
+    demand_end(process, process.stored(the(StoreRead, effects).operation, LEFT))
+
+
+def test_a_leader_ends_once_the_cluster_has_left_its_store() -> None:
+    process = Process()
+    written = the(StoreWrite, process.stored(the(StoreRead, process.campaign(None)).operation, None))
+    process.core.store_result(written.operation, ok=True, state=written.state, now_ns=process.now_ns)
+    process.effects()
+    decider = process.core.deciding
+    assert decider is not None
+    decider._term.confirm(now_ns=process.now_ns)
+    demand_end(process, process.stored(the(StoreRead, process.effects()).operation, LEFT))
+
+
+def test_a_standby_ends_once_the_cluster_has_left_its_store() -> None:
+    process = Process()
+    effects = process.effects(1.0)
+    process.core.election_result(
+        the(StoreCampaign, effects).operation, Election(OTHER), now_ns=process.now_ns
+    )
+    demand_end(process, process.stored(the(StoreRead, effects).operation, LEFT))

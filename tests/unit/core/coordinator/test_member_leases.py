@@ -57,7 +57,27 @@ def test_silence_of_all_is_the_coordinators_own() -> None:
     assert membership.is_failed(B, now_ns=9 * S)
 
 
-def test_hearing_is_news_only_of_the_unknown_and_of_the_failed() -> None:
+def test_lives_that_ended_together_are_silent_before_the_first_of_them_fails() -> None:
+    membership = settled(A, B)
+    membership.hear(A, now_ns=0)
+    membership.hear(B, now_ns=S - 1)
+    for second in range(1, 6):
+        membership.hear(C, now_ns=second * S)
+    assert membership.is_failed(A, now_ns=5 * S)
+    assert not membership.is_failed(B, now_ns=5 * S)
+    assert membership.is_silent(B, now_ns=5 * S)
+    assert not membership.is_silent(C, now_ns=5 * S)
+
+
+def test_hearing_a_life_that_was_silent_is_news() -> None:
+    membership = settled(A, B)
+    for second in range(1, 5):
+        membership.hear(A, now_ns=second * S)
+    assert not membership.is_failed(B, now_ns=4 * S)
+    assert membership.hear(B, now_ns=4 * S)
+
+
+def test_hearing_a_life_again_in_time_is_no_news() -> None:
     membership = MemberLeases(Timing(), now_ns=0)
     assert membership.hear(A, now_ns=0)
     assert not membership.hear(A, now_ns=S)

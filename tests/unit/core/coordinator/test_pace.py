@@ -55,14 +55,14 @@ def test_a_request_that_clients_wait_for_takes_all_with_it_at_once() -> None:
 
 
 def test_one_read_confirms_all_heartbeats_of_a_pause() -> None:
-    heartbeats = Heartbeats()
+    heartbeats = Heartbeats(Pace(Timing(confirming_pause_ns=10)))
     heartbeats.add(ConnectionId(1), SequenceNumber(1))
-    assert heartbeats.begin(lambda _: True, pause_ns=100, now_ns=1_000)
+    assert heartbeats.begin(lambda _: True, nodes=FEW_MEMBERS + 10, now_ns=1_000)
     heartbeats.take_confirmed()
     heartbeats.add(ConnectionId(2), SequenceNumber(1))
     assert heartbeats.next_deadline_ns(lambda _: True, now_ns=1_010) == 1_100
-    assert not heartbeats.begin(lambda _: True, pause_ns=100, now_ns=1_099)
-    assert heartbeats.begin(lambda _: True, pause_ns=100, now_ns=1_100)
+    assert not heartbeats.begin(lambda _: True, nodes=FEW_MEMBERS + 10, now_ns=1_099)
+    assert heartbeats.begin(lambda _: True, nodes=FEW_MEMBERS + 10, now_ns=1_100)
     assert heartbeats.take_confirmed() == {2: 1}
 
 

@@ -242,6 +242,15 @@ def test_dead_copies_are_dropped() -> None:
     assert after.learner is None or after.learner.replica != B
 
 
+def test_a_dead_backup_stays_while_its_primary_is_away_since_both_may_have_ended_together() -> None:
+    present = slot(A, B)
+    after, _ = decide(present, livenesses={A: ALIVE._replace(connected=False), B: FAILED})
+    assert after.primary == A
+    assert after.backup == present.backup
+    after, _ = decide(present, livenesses={B: FAILED})
+    assert after.backup is None
+
+
 def test_a_learner_that_takes_too_long_is_given_up_and_reported() -> None:
     present = slot(A, None, B)
     after, step = decide(present, age_ns=lambda version: LEARNER_PATIENCE_NS - 7)

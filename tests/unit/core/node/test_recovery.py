@@ -15,8 +15,8 @@ from lockring.core.journal import (
 )
 from lockring.core.node.recovery import Recovery, recover
 from lockring.core.node.sessions import Sessions
-from lockring.ids import SlotNumber
-from lockring.protocol import HandOverSlot, Put, Resume, Snapshot, Tail
+from lockring.ids import Generation, SlotNumber
+from lockring.protocol import HandOverSlot, Mutation, Put, Remove, Resume, Snapshot, Tail
 
 SLOT = SlotNumber(7)
 
@@ -35,7 +35,7 @@ def snapshot(
     return Snapshot(7, since, joined, 1, index, 9, part, last, list(holders))
 
 
-def tail(after: int, *mutations: Put, since: int = 5, joined: int = 5) -> Tail:
+def tail(after: int, *mutations: Mutation, since: int = 5, joined: int = 5) -> Tail:
     return Tail(7, since, joined, after, 9, list(mutations))
 
 
@@ -48,6 +48,29 @@ def test_content_and_what_follows_it_are_replayed() -> None:
     found = read(snapshot(put(1), index=3), tail(3, put(2)), tail(4, put(3)))
     assert names(found) == ["lock/1", "lock/2", "lock/3"]
     assert found.slots[SLOT].content == (5, 5)
+
+
+def test_tails_that_follow_one_another_are_replayed_whatever_stands_between_them() -> None:
+    other = Snapshot(8, 5, 5, 1, 0, 9, 0, True, [])
+    gone = Remove("lock/2", "s", 2)
+    tails = [tail(3, put(2)), tail(4, put(3), gone), tail(6, put(4))]
+    found = read(snapshot(put(1), index=3), tails[0], other, tails[1], LifeBegan("A", 1), tails[2])
+    assert names(found) == ["lock/1", "lock/3", "lock/4"]
+    assert found.slots[SLOT].content == (5, 7)
+    assert tails == [tail(3, put(2)), tail(4, put(3), gone), tail(6, put(4))], "what was found stays as it is"
+
+
+def test_the_highest_generation_of_any_tail_counts() -> None:
+    high = Tail(7, 5, 5, 4, Generation(30), [put(3)])
+    found = read(snapshot(put(1), index=3), tail(3, put(2)), high, tail(5, put(4)))
+    assert found.slots[SLOT].table.highest == 30
+
+
+def test_tails_before_the_first_start_are_skipped_up_to_it() -> None:
+    found = read(
+        tail(0, put(1)), tail(1, put(2)), tail(2, put(3)), snapshot(put(2), index=2), tail(2, put(3))
+    )
+    assert names(found) == ["lock/2", "lock/3"]
 
 
 def test_entries_before_the_first_start_of_a_slot_are_skipped() -> None:
@@ -98,6 +121,12 @@ def test_a_hand_over_is_replayed_before_the_reign_that_it_begins() -> None:
         [tail(3, put(1))],
         [snapshot(put(1), part=1)],
         [snapshot(put(1), index=3), tail(4, put(2))],
+        [snapshot(put(1), index=3), tail(3, put(2)), tail(5, put(3)), tail(6, put(4))],
+        [snapshot(put(1), index=3), tail(2, put(1)), tail(3, put(2)), tail(4, put(3))],
+        [snapshot(put(1), index=3), tail(3, put(2)), tail(3, put(2))],
+        [snapshot(put(1), index=3), tail(3, put(2)), tail(4)],
+        [snapshot(put(1), index=3), tail(3, put(2)), tail(4, put(3), since=6), tail(5, put(4))],
+        [snapshot(put(1), index=3), tail(3, put(2)), tail(4, put(3), joined=6), tail(5, put(4))],
         [snapshot(put(1), index=3), tail(3, put(2), joined=6)],
         [snapshot(put(1), index=3), Resume(7, 6, OWN_TENURE, 5, 4)],
         [snapshot(put(1), index=3), snapshot(put(2), index=8, part=1)],
@@ -109,6 +138,12 @@ def test_a_hand_over_is_replayed_before_the_reign_that_it_begins() -> None:
         "no start",
         "no first part",
         "a tail is missing",
+        "a tail is missing between others",
+        "old tails before new ones",
+        "a tail twice",
+        "an empty tail",
+        "a tail of another reign between others",
+        "a tail of another tenure between others",
         "another tenure",
         "a resume from elsewhere",
         "a part is missing",

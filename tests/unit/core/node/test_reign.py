@@ -6,9 +6,9 @@ import pytest
 
 from lockring.cluster_state import Copy, Replica
 from lockring.core.node.lock_table import LockTable
+from lockring.core.node.next_batch import JournalStream, NextBatch
 from lockring.core.node.peer_link import LINK_COST_MAX, PeerLink
-from lockring.core.node.peer_news import PeerNews
-from lockring.core.node.reign import SNAPSHOT_PART_HOLDERS, CopyStream, JournalStream, Reign
+from lockring.core.node.reign import SNAPSHOT_PART_HOLDERS, CopyStream, Reign
 from lockring.core.node.sessions import Sessions
 from lockring.ids import MutationIndex
 from lockring.protocol import Put, Resume, Snapshot, Tail
@@ -147,7 +147,7 @@ def test_no_grant_is_answered_while_a_required_copy_has_nothing(reign: Reign) ->
 
 
 def test_a_reign_that_has_dropped_mutations_resumes_for_no_one(reign: Reign) -> None:
-    reign.journal = JournalStream(PeerNews())
+    reign.journal = JournalStream(NextBatch())
     assert reign.has_all_mutations
     grant(reign, 1)  # the journal will have it as a part of a snapshot, so that it is not kept
     assert not reign.has_all_mutations
