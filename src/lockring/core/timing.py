@@ -66,8 +66,8 @@ class Timing(msgspec.Struct, frozen=True):
         member_lease_ns: silence after which the coordinator takes a member for failed.
         stabilization_ns: window, restarted by each change, in which membership changes are batched.
         reconcile_ns: how often the coordinator looks for the next safe step.
-        newcomers_pause_ns: pause between two writes for new members alone, for each member beyond `FEW_MEMBERS`; at most
-            `stabilization_ns` in all.
+        newcomers_pause_ns: pause between two writes for new members alone, for each member beyond `FEW_MEMBERS`; in
+            all at most `stabilization_ns`.
         requests_pause_ns: how long requests of nodes that no client waits for are collected, for each such member.
         confirming_pause_ns: pause between two confirming reads of the store, for each such member.
         group_window_ns: window, restarted by each change, in which changes of a group's members are batched.

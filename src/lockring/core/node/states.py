@@ -2,9 +2,9 @@
 
 Rules:
 
-- A state is taken only if it is newer than the known one, of the same cluster, and has not skipped the known one, as that
-  of a store that went back does. The coordinator finds that out by this node's version, and makes another state, which
-  takes the loss into account.
+- A state is taken only if it is newer than the known one, of the same cluster, and has not skipped the known one, as
+  that of a store that went back does. The coordinator finds that out by this node's version, and makes another state,
+  which takes the loss into account.
 - It is not taken if it is older than what a former life knew.
 - A difference is taken only on the version from which it leads, and if it leads where it says. It is no reason to doubt
   anything if its version is not newer: another sender was faster.

@@ -12,7 +12,7 @@ from lockring.core.effects import COORDINATOR, Broadcast, Effect, Reply, Send
 from lockring.core.node import NodeCore
 from lockring.core.node.copies import BEHIND_NS
 from lockring.core.state_history import StateHistory
-from lockring.ids import GreetingNumber, SequenceNumber, Version
+from lockring.ids import ClientId, ClusterId, ConnectionId, GreetingNumber, SequenceNumber, Version
 from lockring.protocol import (
     PROTOCOL,
     ClientHello,
@@ -217,9 +217,10 @@ def test_a_step_of_a_peer_is_taken_too(coordinator: Coordinator) -> None:
 
 def greeted(coordinator: Coordinator, connection: int, *, differences: bool) -> list[Any]:
     """Connect a client, and return the routes that it gets."""
-    hello = ClientHello(PROTOCOL, "c", f"client-{connection}", GreetingNumber(1), differences=differences)  # type: ignore[arg-type]
-    coordinator.core.connected(connection, now_ns=coordinator.now_ns)  # type: ignore[arg-type]
-    coordinator.core.receive(connection, hello, now_ns=coordinator.now_ns)  # type: ignore[arg-type]
+    number, client = ConnectionId(connection), ClientId(f"client-{connection}")
+    hello = ClientHello(PROTOCOL, ClusterId("c"), client, GreetingNumber(1), differences=differences)
+    coordinator.core.connected(number, now_ns=coordinator.now_ns)
+    coordinator.core.receive(number, hello, now_ns=coordinator.now_ns)
     return [effect.message for effect in coordinator.take() if isinstance(effect, Broadcast)]
 
 
@@ -238,13 +239,13 @@ def test_clients_get_differences_if_they_take_them_and_all_routes_if_not(coordin
 
 def test_a_client_whom_a_difference_did_not_fit_gets_all_routes(coordinator: Coordinator) -> None:
     (routes,) = greeted(coordinator, 101, differences=True)
-    coordinator.core.receive(101, GetRoutes(Version(3)), now_ns=coordinator.now_ns)  # type: ignore[arg-type]
+    coordinator.core.receive(ConnectionId(101), GetRoutes(Version(3)), now_ns=coordinator.now_ns)
     assert [each.message for each in coordinator.take() if isinstance(each, Broadcast)] == [routes]
 
 
 def test_a_state_of_another_cluster_is_not_taken_as_a_step(coordinator: Coordinator) -> None:
     before: ClusterState = coordinator.history.state
-    other = msgspec.structs.replace(before, version=Version(before.version + 1), cluster="other")  # type: ignore[arg-type]
+    other = msgspec.structs.replace(before, version=Version(before.version + 1), cluster=ClusterId("other"))
     coordinator.history.advance_to(other)
     coordinator.tell(*(coordinator.history.differences_since(before.version) or []))
     assert coordinator.core.state.cluster == "c"
