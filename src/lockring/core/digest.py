@@ -27,6 +27,6 @@ def mix(number: int) -> int:
 def slot_factors() -> tuple[int, ...]:
     """Return a number for each slot, odd and well-mixed.
 
-    A sum over slots, each multiplied by its own, follows a change of one slot in O(1), and shows two that change places.
+    A sum over slots, each multiplied by its own, follows a change of one slot in O(1). It shows two that change places.
     """
     return tuple([mix(number) | 1 for number in range(SLOTS)])

@@ -1,4 +1,4 @@
-"""What a server's clients get of the cluster state: all routes when they connect, then what changes.
+"""The clients' part of the cluster state: all routes when they connect, then what changes.
 
 Every client on a connection has been sent each version of the routes, in order. So one difference fits all that
 understand it, and it is made once. Nothing is made for a server without clients.

@@ -58,22 +58,22 @@ class _Head(msgspec.Struct, frozen=True, array_like=True):
 class _Shape(msgspec.Struct, frozen=True, array_like=True):
     """Where the fields of a changed slot come from, each as a reference to a number or to a life.
 
-    `backup` and `learner` refer to the life, and the field behind each to the version at which it joined.
+    `backup_ref` and `learner_ref` refer to the life, and the field behind each to the version at which it joined.
     """
 
-    epoch: int
-    since: int
-    base: int
-    primary: int
-    backup: int
-    backup_joined: int
-    learner: int
-    learner_joined: int
-    generation_from: int
-    generation_below: int
+    epoch_ref: int
+    since_ref: int
+    base_ref: int
+    primary_ref: int
+    backup_ref: int
+    backup_joined_ref: int
+    learner_ref: int
+    learner_joined_ref: int
+    generation_from_ref: int
+    generation_below_ref: int
 
 
-class _Change(msgspec.Struct, frozen=True, array_like=True):
+class _Body(msgspec.Struct, frozen=True, array_like=True):
     """The content of a difference.
 
     Attributes:
@@ -109,7 +109,7 @@ class Difference(NamedTuple):
     content: int
 
 
-class Applied(NamedTuple):
+class LaterState(NamedTuple):
     """A difference that was applied.
 
     Attributes:
@@ -124,7 +124,7 @@ class Applied(NamedTuple):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_Change).decode
+_decode = msgspec.msgpack.Decoder(_Body).decode
 
 
 def _mark_of(slot: SlotState) -> int:
@@ -200,7 +200,7 @@ def difference_of(before: ClusterState, after: ClusterState, content: int) -> Di
             shape_of.append(found[0])
             content += found[1] * factors[number]
     head, content = _head_of(after), content & _MASK
-    change = _Change(
+    change = _Body(
         head=None if head == _head_of(before) else head,
         gone=gone,
         members=members,
@@ -243,21 +243,21 @@ class _References:
         self._version = version
 
     def shape(self, old: SlotState, new: SlotState) -> int:
-        """Return the place of the shape of a slot's change."""
+        """Add the shape of a slot's change, if it is a new one; return its place."""
         known = _numbers_of(old, self._version)
         backup, learner = old.backup, old.learner
         new_backup, new_learner = new.backup, new.learner
         shape = _Shape(
-            self._number(new.epoch, old.epoch, known),
-            self._number(new.since, old.since, known),
-            self._number(new.base, old.base, known),
-            self._life(new.primary, old.primary, old),
-            self._life(_life_of(new_backup), _life_of(backup), old),
-            self._joined(new_backup, backup, known),
-            self._life(_life_of(new_learner), _life_of(learner), old),
-            self._joined(new_learner, learner, known),
-            self._number(new.generation_from, old.generation_from, known),
-            self._number(new.generation_below, old.generation_below, known),
+            epoch_ref=self._number(new.epoch, old.epoch, known),
+            since_ref=self._number(new.since, old.since, known),
+            base_ref=self._number(new.base, old.base, known),
+            primary_ref=self._life(new.primary, old.primary, old),
+            backup_ref=self._life(_life_of(new_backup), _life_of(backup), old),
+            backup_joined_ref=self._joined(new_backup, backup, known),
+            learner_ref=self._life(_life_of(new_learner), _life_of(learner), old),
+            learner_joined_ref=self._joined(new_learner, learner, known),
+            generation_from_ref=self._number(new.generation_from, old.generation_from, known),
+            generation_below_ref=self._number(new.generation_below, old.generation_below, known),
         )
         return self.shapes.setdefault(shape, len(self.shapes))
 
@@ -318,7 +318,7 @@ def _unpacked(data: bytes) -> tuple[int, ...]:
 # ----------------------------------------------------------------------- applying one
 
 
-def apply_difference(before: ClusterState, content: int, message: StateDifference) -> Applied:
+def apply_difference(before: ClusterState, content: int, message: StateDifference) -> LaterState:
     """Return the state to which a difference leads. Equal new slots come back as one object.
 
     Args:
@@ -372,7 +372,7 @@ def apply_difference(before: ClusterState, content: int, message: StateDifferenc
         skipped=head.skipped,
     )
     _check_digest(after, content, message)
-    return Applied(after, content, list(numbers))  # type: ignore[arg-type]  # born here
+    return LaterState(after, content, list(numbers))  # type: ignore[arg-type]  # born here
 
 
 def _check_base(before: ClusterState, message: StateDifference) -> None:
@@ -391,17 +391,17 @@ def _is_not_below(number: int, following: int) -> bool:
     return number >= following
 
 
-def _members_after(before: ClusterState, change: _Change, content: int) -> tuple[dict[NodeId, Member], int]:
+def _members_after(before: ClusterState, body: _Body, content: int) -> tuple[dict[NodeId, Member], int]:
     """Return the members of the later state, and the content's digest with what has changed about them."""
-    if not change.gone and not change.members:
+    if not body.gone and not body.members:
         return before.members, content
     members = dict(before.members)
-    for node in change.gone:
+    for node in body.gone:
         old = members.pop(node, None)
         if old is None:
             raise ProtocolError(f"a difference removes node {node}, which is no member")
         content -= _mark_of_member(old)
-    for member in change.members:
+    for member in body.members:
         old = members.get(member.replica.node)
         if old is not None:
             content -= _mark_of_member(old)
@@ -410,7 +410,7 @@ def _members_after(before: ClusterState, change: _Change, content: int) -> tuple
     return members, content
 
 
-def _slot_after(old: SlotState, shape: _Shape, change: _Change, version: Version) -> SlotState:
+def _slot_after(old: SlotState, shape: _Shape, body: _Body, version: Version) -> SlotState:
     """Return a slot's value after a change of this shape.
 
     Raises:
@@ -424,14 +424,14 @@ def _slot_after(old: SlotState, shape: _Shape, change: _Change, version: Version
             return before if reference == _AS_BEFORE else _no_reference(reference)
         if reference < _NUMBERS_KNOWN:
             return known[reference - 1]
-        return change.numbers[reference - _NUMBERS_KNOWN]
+        return body.numbers[reference - _NUMBERS_KNOWN]
 
     def life(reference: int, before: Replica | None) -> Replica | None:
         if reference <= _AS_BEFORE:
             return before if reference == _AS_BEFORE else _no_reference(reference)
         if reference < _LIVES_KNOWN:
             return lives[reference - 1]
-        return change.lives[reference - _LIVES_KNOWN]
+        return body.lives[reference - _LIVES_KNOWN]
 
     def copy(of_life: int, joined: int, before: Copy | None) -> Copy | None:
         if of_life == joined == _AS_BEFORE:
@@ -440,14 +440,14 @@ def _slot_after(old: SlotState, shape: _Shape, change: _Change, version: Version
         return None if replica is None else Copy(replica, Version(number(joined, _joined(before))))
 
     return SlotState(
-        number(shape.epoch, old.epoch),  # type: ignore[arg-type]  # born here
-        number(shape.since, old.since),  # type: ignore[arg-type]
-        number(shape.base, old.base),  # type: ignore[arg-type]
-        life(shape.primary, old.primary),
-        copy(shape.backup, shape.backup_joined, old.backup),
-        copy(shape.learner, shape.learner_joined, old.learner),
-        number(shape.generation_from, old.generation_from),  # type: ignore[arg-type]
-        number(shape.generation_below, old.generation_below),  # type: ignore[arg-type]
+        epoch=number(shape.epoch_ref, old.epoch),  # type: ignore[arg-type]  # born here
+        since=number(shape.since_ref, old.since),  # type: ignore[arg-type]
+        base=number(shape.base_ref, old.base),  # type: ignore[arg-type]
+        primary=life(shape.primary_ref, old.primary),
+        backup=copy(shape.backup_ref, shape.backup_joined_ref, old.backup),
+        learner=copy(shape.learner_ref, shape.learner_joined_ref, old.learner),
+        generation_from=number(shape.generation_from_ref, old.generation_from),  # type: ignore[arg-type]
+        generation_below=number(shape.generation_below_ref, old.generation_below),  # type: ignore[arg-type]
     )
 
 

@@ -13,7 +13,7 @@ from collections import deque
 from typing import Final
 
 from lockring.cluster_state import ClusterState, encode_state
-from lockring.core.state_differences import Applied, apply_difference, content_of, difference_of
+from lockring.core.state_differences import LaterState, apply_difference, content_of, difference_of
 from lockring.ids import Version
 from lockring.protocol import State, StateDifference
 
@@ -50,7 +50,7 @@ class StateHistory:
         self._bytes = 0
         self.state, self._content, self._whole = state, None, None
 
-    def applied(self, step: StateDifference) -> Applied:
+    def applied(self, step: StateDifference) -> LaterState:
         """Return where a step leads that came from elsewhere.
 
         Raises:
@@ -58,7 +58,7 @@ class StateHistory:
         """
         return apply_difference(self.state, self.content(), step)
 
-    def take(self, step: StateDifference, applied: Applied) -> None:
+    def take(self, step: StateDifference, applied: LaterState) -> None:
         """Go on by a step, to where `applied` has shown that it leads."""
         self._keep(step)
         self.state, self._content, self._whole = applied.state, applied.content, None

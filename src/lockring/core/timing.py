@@ -25,9 +25,6 @@ CLOCK_TICK_NS: Final = NS_PER_MS
 HEARTBEATS_PER_LEASE: Final = 6
 """How often at least a node renews its coordinator lease within one."""
 
-FEW_MEMBERS: Final = 4
-"""Number of members up to which a coordinator batches nothing by waiting: a write reaches so few at once."""
-
 ASK_AGAIN_NS: Final = 300 * NS_PER_MS
 """How long a node waits for the coordinator to act before it asks again."""
 
@@ -66,10 +63,6 @@ class Timing(msgspec.Struct, frozen=True):
         member_lease_ns: silence after which the coordinator takes a member for failed.
         stabilization_ns: window, restarted by each change, in which membership changes are batched.
         reconcile_ns: how often the coordinator looks for the next safe step.
-        newcomers_pause_ns: pause between two writes for new members alone, for each member beyond `FEW_MEMBERS`; in
-            all at most `stabilization_ns`.
-        requests_pause_ns: how long requests of nodes that no client waits for are collected, for each such member.
-        confirming_pause_ns: pause between two confirming reads of the store, for each such member.
         group_window_ns: window, restarted by each change, in which changes of a group's members are batched.
         group_window_max_ns: how long changes may follow each other before they make a view all the same.
         stall_ns: a gap between two calls above which a process reads what has arrived before it expires anything.
@@ -84,9 +77,6 @@ class Timing(msgspec.Struct, frozen=True):
     member_lease_ns: int = 5 * NS_PER_S
     stabilization_ns: int = NS_PER_S
     reconcile_ns: int = 50 * NS_PER_MS
-    newcomers_pause_ns: int = 50 * NS_PER_MS
-    requests_pause_ns: int = NS_PER_MS // 4
-    confirming_pause_ns: int = NS_PER_MS // 50
     group_window_ns: int = NS_PER_S
     group_window_max_ns: int = 5 * NS_PER_S
     stall_ns: int = 100 * NS_PER_MS

@@ -77,7 +77,7 @@ class RoutesDifference(Message, tag=58):
     Sent to clients alone that have said that they understand it, and that were sent version `base` before. A client
     that has just that version takes it, and checks the result by `digest`, as `core.route_differences` defines it.
 
-    `gone` are members that are none any more, `members` those that are new, or have another address. `slots` has four
+    `gone` are former members, `members` those that are new, or have another address. `slots` has four
     bytes for each slot with another primary: its number and a place in `primaries`, or 0xFFFF for none; little endian.
     """
 

@@ -42,7 +42,7 @@ from lockring.core.effects import (
     StoreWrite,
 )
 from lockring.core.node import NodeCore
-from lockring.core.state_differences import Applied
+from lockring.core.state_differences import LaterState
 from lockring.core.timing import Timing
 from lockring.ids import (
     ClientId,
@@ -225,7 +225,7 @@ class ScaleCluster:
         return node
 
     def connect_clients(self, node: ScaleNode, count: int) -> None:
-        """Connect so many clients to a node, each of which takes differences of routes."""
+        """Connect so many clients to a node, which take differences of routes."""
         for number in range(count):
             connection = ConnectionId(10_000_000 + number)
             node.core.connected(connection, now_ns=self.now_ns)
@@ -509,7 +509,7 @@ def shared_memory() -> Iterator[None]:
     """Let all nodes of this process share what they decode, and the collector rest over millions of objects."""
     decode, apply = node_core.decode_state, state_history.apply_difference
     decoded: dict[bytes, ClusterState] = {}
-    applied: dict[tuple[int, Version], tuple[ClusterState, Applied]] = {}
+    applied: dict[tuple[int, Version], tuple[ClusterState, LaterState]] = {}
 
     def decode_once(data: bytes) -> ClusterState:
         state = decoded.get(data)
@@ -519,7 +519,7 @@ def shared_memory() -> Iterator[None]:
             state = decoded[data] = decode(data)
         return state
 
-    def apply_once(before: ClusterState, content: int, message: StateDifference) -> Applied:
+    def apply_once(before: ClusterState, content: int, message: StateDifference) -> LaterState:
         key = id(before), message.version
         known = applied.get(key)
         if known is not None and known[0] is before:

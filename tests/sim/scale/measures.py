@@ -1,4 +1,4 @@
-"""What is measured of a cluster that forms, rests, and gets one more node; with the targets for a thousand nodes."""
+"""The measures of a cluster that forms, rests, and gets one more node; with the targets for a thousand nodes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HEARTBEATS = frozenset({"Heartbeat", "HeartbeatAck", "Replicate", "ReplicateAck"
 
 
 class Measure(NamedTuple):
-    """What one phase has cost.
+    """The cost of one phase.
 
     Attributes:
         phase: its name.

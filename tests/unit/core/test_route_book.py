@@ -17,7 +17,7 @@ from tests.unit.core.states import FIRST, first_state, member, moved, numbers, r
 
 
 def used(state: ClusterState) -> RouteBook:
-    """A book of which a client has had the routes."""
+    """A book whose routes a client has had."""
     book = RouteBook()
     book.learn(state)
     book.whole()

@@ -4,7 +4,7 @@
 2. *Requests of nodes* about single slots (`slot_requests`): they do not wait for the reconciler's next turn. A life
    that has just been replaced among the members asks for nothing any more, and becomes no backup.
    In a large cluster, requests that no client waits for are collected for a moment (`pace`), and new members, if
-   nothing else is to be written.
+   nothing else must be written.
 3. *Farewells* of nodes that have given up their last slots.
 4. *The reconciler's step*, if a run is due. It starts from the members and slots of 1 and 2, so it never contradicts
    them. Members that no slot needs any more are dropped behind it.
@@ -90,7 +90,7 @@ class Decisions:
         self._requests.add(sender, ask, now_ns=now_ns)
 
     def next_deadline_ns(self, state: ClusterState) -> int | None:
-        """Return when to decide, None if nothing is to be decided.
+        """Return when to decide, None if nothing waits for that.
 
         Args:
             state: the state in force.

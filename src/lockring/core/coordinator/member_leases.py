@@ -134,7 +134,7 @@ class MemberLeases:
     # ----------------------------------------------------------------------- the window
 
     def look(self, members: Mapping[NodeId, Member], *, now_ns: int) -> bool:
-        """Return whether `observe` may find something new, and plan the next look if not.
+        """Look whether `observe` may find something new: return True, or plan the next look.
 
         Most looks find that every member has been heard since the last one.
         """

@@ -7,14 +7,29 @@ members there are. In a small cluster nothing waits.
 
 from __future__ import annotations
 
-from lockring.core.timing import FEW_MEMBERS, Timing
+from typing import Final
+
+from lockring.core.timing import Timing
+from lockring.units import NS_PER_MS
+
+FEW_MEMBERS: Final = 4
+"""Number of members up to which a coordinator batches nothing by waiting: a write reaches so few at once."""
+
+NEWCOMERS_NS: Final = 50 * NS_PER_MS
+"""Pause between two writes for new members alone, for each member beyond those."""
+
+REQUESTS_NS: Final = NS_PER_MS // 4
+"""How long requests of nodes are collected that no client waits for, for each such member."""
+
+CONFIRMING_NS: Final = NS_PER_MS // 50
+"""Pause between two confirming reads of the store, for each such member."""
 
 
 class Pace:
     """The pauses of a coordinator. Immutable.
 
     Args:
-        timing: has the pauses for each member.
+        timing: bounds the pauses.
     """
 
     def __init__(self, timing: Timing) -> None:
@@ -22,16 +37,15 @@ class Pace:
 
     def newcomers_pause_ns(self, members: int) -> int:
         """Return the pause between two writes for new members alone, in a cluster of so many members."""
-        return min(self._timing.stabilization_ns, self._timing.newcomers_pause_ns * _many(members))
+        return min(self._timing.stabilization_ns, NEWCOMERS_NS * _many(members))
 
     def requests_pause_ns(self, members: int) -> int:
         """Return how long requests are collected that no client waits for; not longer than a pause for newcomers."""
-        return min(self._timing.stabilization_ns, self._timing.requests_pause_ns * _many(members))
+        return min(self._timing.stabilization_ns, REQUESTS_NS * _many(members))
 
     def confirming_pause_ns(self, members: int) -> int:
         """Return the pause between two confirming reads: far below the time between two heartbeats of a node."""
-        timing = self._timing
-        return min(timing.heartbeat_ns // 10, timing.confirming_pause_ns * _many(members))
+        return min(self._timing.heartbeat_ns // 10, CONFIRMING_NS * _many(members))
 
 
 def _many(members: int) -> int:

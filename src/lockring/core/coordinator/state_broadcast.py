@@ -74,7 +74,7 @@ class StateBroadcast:
         return [Send(connection, message) for message in messages]
 
     def catch_up(self, connection: ConnectionId, heartbeat: Heartbeat, *, now_ns: int) -> list[Effect]:
-        """Return what sends the state again to a node that needs it: one astray at once, a late one after a while."""
+        """Send the state again, by effects returned, to a node that needs it: one astray at once, a late one later."""
         if heartbeat.version >= self._history.state.version:
             return []
         last_ns = max(self._published_at_ns, self._resent_at_ns.get(connection, self._published_at_ns))

@@ -46,7 +46,7 @@ from lockring.core.node.roles import SlotChange, SlotRoles
 from lockring.core.node.service import ClientService
 from lockring.core.node.sessions import Sessions
 from lockring.core.node.slot import NodeSlot
-from lockring.core.node.states import Change, take, take_whole
+from lockring.core.node.states import StateChange, take, take_whole
 from lockring.core.node.status import NodeStatus
 from lockring.core.timing import Timing
 from lockring.errors import ProtocolError
@@ -264,7 +264,7 @@ class NodeCore:
             self._learned(change, now_ns)
         return change is not None
 
-    def _learned(self, change: Change, now_ns: int) -> None:
+    def _learned(self, change: StateChange, now_ns: int) -> None:
         """Act on a state that was taken."""
         context = self._context
         state = context.state

@@ -234,7 +234,7 @@ class Replicator:
         """
         context = self._context
         newest, sent = context.state.version, link.state_sent
-        # What came behind the differences was acknowledged without them: they did not fit.
+        # A message behind the differences was acknowledged without them: they did not fit.
         is_astray = not sent.is_whole and sequence > sent.after and version < sent.version
         if link.up and (sent.version < newest or is_astray):
             news = [context.history.whole()] if is_astray else context.news_for(link.peer, version)

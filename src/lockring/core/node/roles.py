@@ -21,7 +21,7 @@ from lockring.core.node.locks import NO_DEADLINE, LockHolder
 from lockring.core.node.replicator import Replicator
 from lockring.core.node.sessions import Sessions
 from lockring.core.node.slot import NO_BASE, EndedReign, NodeSlot
-from lockring.core.node.states import Change
+from lockring.core.node.states import StateChange
 from lockring.core.timing import DISTANT_PAST_NS
 from lockring.ids import SlotNumber, Version
 from lockring.protocol import HandOver, HandOverSlot
@@ -83,7 +83,7 @@ class SlotRoles:
 
     # ------------------------------------------------------------------ a new state
 
-    def change(self, change: Change, now_ns: int) -> list[SlotChange]:
+    def change(self, change: StateChange, now_ns: int) -> list[SlotChange]:
         """Take the roles of the state that the node has just taken."""
         old, new = change.old, self._context.state
         changes: list[SlotChange] = []

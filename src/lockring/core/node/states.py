@@ -6,8 +6,8 @@ Rules:
   that of a store that went back does. The coordinator finds that out by this node's version, and makes another state,
   which takes the loss into account.
 - It is not taken if it is older than what a former life knew.
-- A difference is taken only on the version from which it leads, and if it leads where it says. It is no reason to doubt
-  anything if its version is not newer: another sender was faster.
+- A difference is taken only on the version from which it leads, and if it leads where it says. One
+  that is not newer is ignored: another sender was faster.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lockring.protocol import State, StateDifference
 from lockring.slots import all_slots
 
 
-class Change(NamedTuple):
+class StateChange(NamedTuple):
     """A newer state that was taken.
 
     Attributes:
@@ -33,7 +33,7 @@ class Change(NamedTuple):
     slots: list[SlotNumber]
 
 
-def take(context: NodeContext, message: State | StateDifference) -> Change | None:
+def take(context: NodeContext, message: State | StateDifference) -> StateChange | None:
     """Take a state that came in a message, and return what that changes; None if it is not taken.
 
     Raises:
@@ -49,17 +49,17 @@ def take(context: NodeContext, message: State | StateDifference) -> Change | Non
         return None
     context.history.take(message, applied)
     context.state = applied.state
-    return Change(old, applied.changed)
+    return StateChange(old, applied.changed)
 
 
-def take_whole(context: NodeContext, state: ClusterState) -> Change | None:
+def take_whole(context: NodeContext, state: ClusterState) -> StateChange | None:
     """Take a state, and return what that changes; None if it is not taken."""
     old = context.state
     if not _may_follow(context, state):
         return None
     context.history.start_at(state)
     context.state = state
-    return Change(old, [number for number in all_slots() if old.slots[number] != state.slots[number]])
+    return StateChange(old, [number for number in all_slots() if old.slots[number] != state.slots[number]])
 
 
 def _may_follow(context: NodeContext, state: ClusterState) -> bool:

@@ -50,7 +50,7 @@ def world() -> World:
 
 
 def asked(world: World, difference: RoutesDifference) -> list[GetRoutes]:
-    """What the client asks for when a sends it a difference."""
+    """Return the requests of the client when a sends it a difference."""
     return sent(world.say(A, difference), GetRoutes)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from lockring.core.coordinator.heartbeats import Heartbeats
-from lockring.core.coordinator.pace import Pace
+from lockring.core.coordinator.pace import CONFIRMING_NS, FEW_MEMBERS, Pace
 from lockring.core.coordinator.slot_requests import SlotRequestQueue
-from lockring.core.timing import FEW_MEMBERS, Timing
+from lockring.core.timing import Timing
 from lockring.ids import ConnectionId, Epoch, NodeId, SequenceNumber, SlotNumber
 from lockring.protocol import PROTOCOL, Join, SlotRequest, SlotRequestKind, SlotRequests
 from lockring.units import NS_PER_MS, NS_PER_S
@@ -55,14 +55,15 @@ def test_a_request_that_clients_wait_for_takes_all_with_it_at_once() -> None:
 
 
 def test_one_read_confirms_all_heartbeats_of_a_pause() -> None:
-    heartbeats = Heartbeats(Pace(Timing(confirming_pause_ns=10)))
+    heartbeats = Heartbeats(Pace(TIMING))
+    nodes, pause_ns = FEW_MEMBERS + 10, 10 * CONFIRMING_NS
     heartbeats.add(ConnectionId(1), SequenceNumber(1))
-    assert heartbeats.begin(lambda _: True, nodes=FEW_MEMBERS + 10, now_ns=1_000)
+    assert heartbeats.begin(lambda _: True, nodes=nodes, now_ns=1_000)
     heartbeats.take_confirmed()
     heartbeats.add(ConnectionId(2), SequenceNumber(1))
-    assert heartbeats.next_deadline_ns(lambda _: True, now_ns=1_010) == 1_100
-    assert not heartbeats.begin(lambda _: True, nodes=FEW_MEMBERS + 10, now_ns=1_099)
-    assert heartbeats.begin(lambda _: True, nodes=FEW_MEMBERS + 10, now_ns=1_100)
+    assert heartbeats.next_deadline_ns(lambda _: True, now_ns=1_010) == 1_000 + pause_ns
+    assert not heartbeats.begin(lambda _: True, nodes=nodes, now_ns=999 + pause_ns)
+    assert heartbeats.begin(lambda _: True, nodes=nodes, now_ns=1_000 + pause_ns)
     assert heartbeats.take_confirmed() == {2: 1}
 
 

@@ -145,7 +145,7 @@ def linked(coordinator: Coordinator) -> None:
 
 
 def acknowledged(coordinator: Coordinator, sequence: int, version: int) -> list[Any]:
-    """What the node passes to its backup, which acknowledges a message with a version of the state."""
+    """Return the states that the node passes to its backup, which acknowledges under some version of the state."""
     ack = ReplicateAck(SequenceNumber(sequence), Version(version), [])
     coordinator.core.receive(replica("b"), ack, now_ns=coordinator.now_ns)
     return states(coordinator.take())
