@@ -14,6 +14,7 @@ from lockring.cluster_state import ClusterState, Replica, routes_of
 from lockring.core.digest import slot_factors
 from lockring.core.effects import Broadcast, Effect
 from lockring.core.route_differences import (
+    DIGEST_MASK,
     NO_PLACE,
     content_of_routes,
     digest_of_routes,
@@ -92,7 +93,7 @@ class RouteBook:
             content += (mark_of_primary(after) - mark_of_primary(before)) * factors[number]
             pairs.append((number, NO_PLACE if after is None else places.setdefault(after, len(places))))
         digest = digest_of_routes(new.version, new.coordinator, content)
-        self._content = content & (2**64 - 1)
+        self._content = content & DIGEST_MASK
         return RoutesDifference(
             base=self._version,
             version=new.version,

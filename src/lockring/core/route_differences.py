@@ -23,7 +23,9 @@ from lockring.ids import SlotNumber, Version
 from lockring.protocol import RoutesDifference
 from lockring.slots import SLOTS
 
-_MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
+DIGEST_MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
+"""Digests have 64 bits."""
+
 _PAIR: Final = Struct("<HH")
 NO_PLACE: Final = 0xFFFF
 """Stands for no primary, where a place among primaries or members is expected."""
@@ -56,7 +58,7 @@ def content_of_routes(primaries: Sequence[Replica | None], members: Iterable[tup
             marks[primary] = mark = mark_of_primary(primary)
         of_slots.append(mark)
     content: int = sum(map(mul, of_slots, slot_factors()))
-    return (content + sum([mark_of_member(replica, address) for replica, address in members])) & _MASK
+    return (content + sum([mark_of_member(replica, address) for replica, address in members])) & DIGEST_MASK
 
 
 def digest_of_routes(version: Version, coordinator: str, content: int) -> int:
@@ -67,7 +69,7 @@ def digest_of_routes(version: Version, coordinator: str, content: int) -> int:
         coordinator: the coordinator's address in them.
         content: what `content_of_routes` returns for the rest, or what changes have made of that.
     """
-    return (content + mix(crc32(_encode((version, coordinator))))) & _MASK
+    return (content + mix(crc32(_encode((version, coordinator))))) & DIGEST_MASK
 
 
 def packed_slots(slots: Sequence[tuple[SlotNumber, int]]) -> bytes:

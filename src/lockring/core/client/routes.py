@@ -15,6 +15,7 @@ from lockring.core.client.queries import ANYWHERE, LIST_ROUNDS_MAX, Query, Query
 from lockring.core.client.tickets import Ticket
 from lockring.core.digest import slot_factors
 from lockring.core.route_differences import (
+    DIGEST_MASK,
     content_of_routes,
     digest_of_routes,
     mark_of_member,
@@ -110,7 +111,7 @@ class RouteTable:
             self.ensure_node(replica, address)
         for number, primary in slots:
             self.table[number] = None if primary is None else self.nodes[primary]
-        self.version, self._content = difference.version, content
+        self.version, self._content = difference.version, content & DIGEST_MASK
         self.coordinator, self._addresses = difference.coordinator, addresses
         self._now_are(now_ns)
         return True
