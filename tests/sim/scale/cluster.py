@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-import lockring.core.node.core as node_core
+import lockring.core.node.states as node_states
 from lockring.cluster_state import ClusterState, Replica
 from lockring.core import state_history
 from lockring.core.coordinator import CoordinatorCore
@@ -507,7 +507,7 @@ class ScaleCluster:
 @contextmanager
 def shared_memory() -> Iterator[None]:
     """Let all nodes of this process share what they decode, and the collector rest over millions of objects."""
-    decode, apply = node_core.decode_state, state_history.apply_difference
+    decode, apply = node_states.decode_state, state_history.apply_difference
     decoded: dict[bytes, ClusterState] = {}
     applied: dict[tuple[int, Version], tuple[ClusterState, LaterState]] = {}
 
@@ -529,13 +529,13 @@ def shared_memory() -> Iterator[None]:
         applied[key] = before, apply(before, content, message)
         return applied[key][1]
 
-    node_core.decode_state = decode_once
+    node_states.decode_state = decode_once
     state_history.apply_difference = apply_once
     gc.freeze()
     gc.disable()
     try:
         yield
     finally:
-        node_core.decode_state, state_history.apply_difference = decode, apply
+        node_states.decode_state, state_history.apply_difference = decode, apply
         gc.enable()
         gc.unfreeze()
