@@ -399,7 +399,7 @@ def _members_after(before: ClusterState, body: _Body, content: int) -> tuple[dic
     for node in body.gone:
         old = members.pop(node, None)
         if old is None:
-            raise ProtocolError(f"a difference removes node {node}, which is no member")
+            raise ProtocolError(f"a difference removes node {node}, which is not a member")
         content -= _mark_of_member(old)
     for member in body.members:
         old = members.get(member.replica.node)
