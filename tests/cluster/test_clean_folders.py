@@ -165,7 +165,7 @@ def test_what_is_not_installed_is_named_with_its_extra(missing: str, tmp_path: P
     root = "s3://bucket" if missing == "boto3" else str(tmp_path / "root")
     done = run(root, "--alone", "--keep", "x", environ={"PYTHONPATH": str(tmp_path)})
     extra = "s3" if missing == "boto3" else "cleaner"
-    assert (done.returncode, f"lockring[{extra}]" in done.stderr) == (64, True), done.stderr
+    assert (done.returncode, f"lockring[{extra}]" in done.stderr) == (78, True), done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

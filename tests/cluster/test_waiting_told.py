@@ -100,6 +100,7 @@ def test_leases_from_before_a_restart_are_reported_with_the_time_they_take(start
     serve = [
         *("serve", "--no-grpc", "--listen", server, "--coordinator-listen", address()),
         *("--data-dir", str(tmp_path / "data"), "--backup-lease", "0.5", "--coordinator-lease", "12"),
+        *("--durability", "none"),
     ]  # fmt: skip
     first = start("", *serve)
     eventually(lambda: _can_lock(server))

@@ -223,10 +223,13 @@ class SimDisk:
         """Flip a bit somewhere in the files, and return whether that was possible.
 
         Not where answers wait for writes only and a mark is still to come: damage to the last records is then taken for
-        a torn write.
+        a torn write. Where they wait for syncs, the position file is synced once a second, which has happened by then.
         """
         if not (self.is_synced or self.is_marked):
             return False
+        position = self._names.get(POSITION_NAME)
+        if self.is_synced and position is not None:
+            position.sync(len(position.data))
         inodes = [inode for name, inode in sorted(self._names.items()) if inode.data and name != LOCK_NAME]
         if not inodes:
             return False

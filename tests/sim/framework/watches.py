@@ -147,9 +147,10 @@ class Watches:
     def check(self) -> None:
         """Check that every grant between two gaps was seen; all grants are known only at the end of a run."""
         for each in self._stretches:
-            granted = self._granted.get(each.name, {})
-            # A grant that was lost with its primary bounds nothing: no client ever believed in it, and its token may be
-            # given once more.
+            ended_at = self._grants if each.ended_at is None else each.ended_at
+            granted = {holder for holder, at in self._granted.get(each.name, {}).items() if at <= ended_at}
+            # A grant that was lost with its primary bounds nothing: no client believed in it by then, and its token may
+            # be given once more, even to the same client.
             believed = [
                 holder[2]
                 for holder in each.seen
@@ -158,11 +159,7 @@ class Watches:
             if not believed:
                 continue
             first, last = min(believed), max(believed)
-            between = {
-                holder
-                for holder, at in granted.items()
-                if first <= holder[2] <= last and (each.ended_at is None or at <= each.ended_at)
-            }
+            between = {holder for holder in granted if first <= holder[2] <= last}
             if not between <= each.seen:
                 raise Violation(
                     "WATCH",

@@ -370,6 +370,7 @@ class ClientShell(Shell):
             ticket.generation,
             lambda: self.believes(ticket, life),
             self.world.now,
+            asked=task.since,
             shared=ticket.exchange.terms.mode == Mode.SHARED,
         )
         if self.world.story is not None:

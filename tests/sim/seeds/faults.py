@@ -369,6 +369,8 @@ class Injector:
             self.world.after(duration, self._put_back, node, disk.picture(), rng)
 
     def _put_back(self, node: NodeShell, picture: dict[str, bytes], rng: random.Random) -> None:
+        if self.simulation.is_healed:
+            return
         assert node.disk is not None
         self._crash(node, rng, rng.randrange(MS, 500 * MS))
         node.disk.put_back(picture, style=rng.choice(STYLES))

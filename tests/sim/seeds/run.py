@@ -116,6 +116,11 @@ class Simulation:
         """Return all processes."""
         return [*self.coordinators, *self.nodes, *self.clients]
 
+    @property
+    def is_healed(self) -> bool:
+        """Whether the faults are over."""
+        return self._healed
+
     def has_left(self, process: Process) -> bool:
         """Whether a process is not to be started again."""
         return process in self.coordinators[1:] and self._healed and not self.plan.standbys
