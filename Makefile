@@ -38,6 +38,7 @@ help:
 	@echo "make sim       the simulation: SEEDS=$(SEEDS) seeds, or one with SEED=…"
 	@echo "make mutants   the simulation with each safety rule switched off in turn: it must find a violation"
 	@echo "make stories   write the transcripts in tests/sim/stories again, after a change of the protocol"
+	@echo "make scale     what NODES=1000 simulated nodes and CLIENTS=100000 send, write and compute"
 	@echo "make cluster   the tests with real processes alone"
 	@echo "make fuzz      INPUTS=$(INPUTS) hostile inputs against real processes, from a SEED=… or a new one"
 	@echo "make overload  10,000 waiters, 5,000 connections, clients that never read"
@@ -108,6 +109,10 @@ sim: $(VENV)/.installed-dev
 .PHONY: mutants
 mutants: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.sim --mutants --each 300
+
+.PHONY: scale
+scale: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.sim.scale $(if $(filter command line,$(origin NODES)),--nodes $(NODES)) $(if $(CLIENTS),--clients $(CLIENTS))
 
 .PHONY: stories
 stories: $(VENV)/.installed-dev

@@ -11,6 +11,7 @@ from lockring.cluster_state import Replica
 from lockring.core.effects import (
     COORDINATOR,
     Admit,
+    Broadcast,
     Close,
     Depart,
     Effect,
@@ -319,6 +320,7 @@ class NodeShell(Shell):
                 self.weight,
                 facts.version,
                 former=list(facts.former),
+                has=facts.has,
             ),
         )
 
@@ -519,6 +521,10 @@ class NodeShell(Shell):
                 if isinstance(to, int):
                     self.tap.node_sent(self, to, message)
                 self.transmit(self._end_of(to), message)
+            case Broadcast(connections, message):
+                for number in connections:
+                    self.tap.node_sent(self, number, message)
+                    self.transmit(self._end_of(number), message)
             case Reply(to, message):
                 self.transmit(self._inbound.get(to), message)
             case Close(to, reason):

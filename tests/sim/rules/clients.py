@@ -33,7 +33,7 @@ from lockring.core.node.session_leases import SessionLeases
 from lockring.core.node.slot import NodeSlot
 from lockring.errors import AcquireTimeout
 from lockring.ids import AcquisitionNumber, ConnectionId, RequestNumber, SlotNumber
-from lockring.protocol import ListedAcquisition, LossNotice, SlotList
+from lockring.protocol import ClientHello, ListedAcquisition, LossNotice, SlotList
 from tests.sim.framework.world import S
 from tests.sim.rules.switches import Change, drill, drill_by_chance, mutant, pair
 from tests.sim.scenarios.scenario import TTL_MS, Scenario
@@ -653,9 +653,9 @@ def drill_session_of_many_ttls() -> None:
 def old_connections_speak() -> list[Change]:
     """A client's older connection is still listened to when a newer one has greeted the node."""
 
-    def connected(self: ClientService, connection: ConnectionId, client: str, number: SlotNumber) -> None:
-        self.clients.add(connection, client, number)
-        self._context.outbox.send(connection, self._context.routes())
+    def connected(self: ClientService, connection: ConnectionId, hello: ClientHello) -> None:
+        self.clients.add(connection, hello)
+        self._context.outbox.send(connection, self._context.routes.whole())
 
     def remove(self: ConnectedClients, connection: ConnectionId) -> ConnectedClient | None:
         client = self.by_connection.pop(connection, None)
