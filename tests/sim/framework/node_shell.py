@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from lockring.cluster_state import Replica
+from lockring.cluster_state import ClusterState, Replica
 from lockring.core.effects import (
     COORDINATOR,
     Admit,
@@ -77,6 +77,9 @@ class Tap(Protocol):
 
     def client_gone(self, node: NodeShell, sender: int) -> None:
         """Note the end of a client's connection."""
+
+    def node_learned(self, node: NodeShell, state: ClusterState) -> None:
+        """Note a state that the node has just taken."""
 
     def node_began(self, node: NodeShell) -> None:
         """Note that a life has begun on a journal, and has read it."""
@@ -536,7 +539,8 @@ class NodeShell(Shell):
                 self._close(to, refusal.text)
             case Depart():
                 self._may_stop = True
-            case Publish():
+            case Publish(state):
+                self.tap.node_learned(self, state)
                 self.post(self._dial_peers)
             case Note(text=text):
                 if self.world.story is not None:

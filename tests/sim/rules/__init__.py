@@ -26,8 +26,6 @@ for want of a find:
   Our own servers do so. It stays, against others (`make fuzz`).
 - *A node leaves a coordinator of another cluster that has welcomed it.* The coordinator would have refused it
   (`join_of_another_cluster`), and a node takes no state of another cluster.
-- *A client takes a difference of routes on the routes from which it leads.* With wrong routes it asks a node that sends
-  it on. It stays, for such a client would ask without success.
 - *A node for which a difference did not fit asks for the whole state at once.* Its heartbeats bear the old version, and
   the state comes after two of them.
 - *Digests are compared per slot, then one by one.* A node that may serve a slot knows all that its clients hold in
