@@ -466,6 +466,37 @@ def drill_wait_begins_anew() -> None:
 
 
 @mutant
+def parking_is_no_wait() -> list[Change]:
+    """The time that a request is parked at a node counts as no part of its wait."""
+    return [(ParkedRequest, "message_at", lambda self, now_ns: self.message)]
+
+
+@drill
+def drill_parking_is_no_wait() -> None:
+    """The primary dies. The first waiter is parked at its successor at once, the second 0.8 s later."""
+    cluster = Scenario(clients=3)
+    one, early, late = cluster.simulation.clients
+    held = one.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.run(0.5)
+    first = early.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.run(0.3)
+    second = late.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.run(0.5)
+    successor = cluster.backup()
+    cluster.crash(cluster.primary())
+    cluster.step(lambda: cluster.primary() is successor, 10)
+    cluster.cut(late, successor, 0.8)
+    cluster.run(0.9)
+    assert not cluster.reigns(successor), "both have to come while it waits for its promise to end"
+    cluster.run(9)
+    one.give_back(held)
+    cluster.wait(lambda: "held" in (first.outcome, second.outcome), 2)
+    cluster.demand(
+        first.outcome == "held", "P5", "a waiter loses the time for which the next primary parked it"
+    )
+
+
+@mutant
 def readers_pass() -> list[Change]:
     """A reader that could share the lock with its holders passes the writers in the queue."""
     acquire = Acquisitions.acquire
