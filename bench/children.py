@@ -98,6 +98,11 @@ class Child(Generic[R]):
         self._process.kill()
         self._process.join()
 
+    def close(self) -> None:
+        """Kill it, and close the connection. Closing a closed child is harmless."""
+        self.kill()
+        self._connection.close()
+
     def _receive(self, timeout_s: float) -> tuple[str, Any]:
         if not self._connection.poll(timeout_s):
             raise ChildFailed(f"a client did not answer within {timeout_s:g} s")
@@ -115,8 +120,7 @@ class Child(Generic[R]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.kill()
-        self._connection.close()
+        self.close()
 
 
 def run_in_child(job: Callable[Concatenate[Inbox, P], R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -19,11 +19,11 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         workload: such as "single".
         variant: its form, such as "one core".
-        peer: such as "redis".
+        peer: such as "redis", or a key of `bench.beside.BESIDE`.
         round: counted from 0.
-        floor_us: the floor just before it: a 64-byte round trip between two processes, in the same pinning. 0 if the
-            workload has none.
         values: the figures.
+        slices: the figures of each slice, if the peers took turns. "at_s" is the middle of a slice, by a clock that all
+            peers of the round share.
         note: a remark for readers of the figures; "" for none.
     """
 
@@ -31,8 +31,8 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     variant: str
     peer: str
     round: int
-    floor_us: float = 0.0
     values: Values = {}
+    slices: list[Values] = []
     note: str = ""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, Literal, NamedTuple
 
-from bench.figures import Summary, ratio
+from bench.figures import Spread, Summary
 from bench.peers import OURS
 from bench.workloads.base import ONE_CORE
 from bench.workloads.durability import ONE_CLIENT, ONE_NODE, OVERLAPPING, SYNCED, THREE_NODES
@@ -31,55 +31,57 @@ class Target(NamedTuple):
     sense: Literal["at most", "at least"]
     bound: float
     unit: str
-    value: Callable[[Summary], float | None]
+    value: Callable[[Summary], Spread | None]
 
     def verdict(self, summary: Summary) -> Verdict:
         """Return whether a run reaches the aim."""
         value = self.value(summary)
         if value is None:
             return "not measured"
-        is_reached = value <= self.bound if self.sense == "at most" else value >= self.bound
+        is_reached = value.median <= self.bound if self.sense == "at most" else value.median >= self.bound
         return "reached" if is_reached else "missed"
 
 
 _SYNCED_NAMES: Final = {"redis+sync": "synced Redis", "zookeeper": "ZooKeeper", "etcd": "etcd"}
 
 
-def _of(workload: str, variant: str, name: str, ours: str, theirs: str) -> Callable[[Summary], float | None]:
+Value = Callable[[Summary], Spread | None]
+"""Returns the figure of a run, or None if it was not measured."""
+
+
+def _of(workload: str, variant: str, name: str, ours: str, theirs: str) -> Value:
     """Return a function for our figure as a multiple of theirs."""
-    return lambda summary: ratio(
-        summary.median(workload, variant, ours, name), summary.median(workload, variant, theirs, name)
-    )
+    return lambda summary: summary.times(workload, variant, (ours, theirs), name)
 
 
-def _of_in_each_round(variant: str, ours: str, theirs: str) -> Callable[[Summary], float | None]:
-    """Return a function for our time as a multiple of theirs, compared within each round of the durability."""
-    return lambda summary: summary.ratio_by_round("durability", variant, (ours, theirs), "median_us")
+def _plain(workload: str, variant: str, peer: str, name: str) -> Value:
+    return lambda summary: summary.get(workload, variant, peer, name)
 
 
-def _plain(workload: str, variant: str, peer: str, name: str) -> Callable[[Summary], float | None]:
-    return lambda summary: summary.median(workload, variant, peer, name)
-
-
-def _of_best(variant: str, ours: str) -> Callable[[Summary], float | None]:
+def _of_best(variant: str, ours: str) -> Value:
     """Return a function for our pairs per second as a multiple of the best peer's."""
 
-    def value(summary: Summary) -> float | None:
-        others = [
-            rate
+    def value(summary: Summary) -> Spread | None:
+        multiples = [
+            found
             for peer in summary.peers("overlap", variant)
             if peer not in OURS
-            and (rate := summary.median("overlap", variant, peer, "pairs_per_s")) is not None
+            and (found := summary.times("overlap", variant, (ours, peer), "pairs_per_s")) is not None
         ]
-        return ratio(summary.median("overlap", variant, ours, "pairs_per_s"), max(others, default=None))
+        return min(multiples, key=lambda each: each.median, default=None)
 
     return value
 
 
-def _messages(summary: Summary) -> float | None:
-    sent = summary.median("many", MILLION, "lockring", "sent_per_s")
-    received = summary.median("many", MILLION, "lockring", "received_per_s")
-    return None if sent is None or received is None else sent + received
+def _messages(summary: Summary) -> Spread | None:
+    """Return the messages per second that keep a million locks."""
+    sent = summary.get("many", MILLION, "lockring", "sent_per_s")
+    received = summary.get("many", MILLION, "lockring", "received_per_s")
+    if sent is None or received is None:
+        return None
+    return Spread(
+        sent.median + received.median, sent.low + received.low, sent.high + received.high, sent.rounds
+    )
 
 
 def _targets() -> Iterator[Target]:
@@ -213,7 +215,7 @@ def _durability_targets() -> Iterator[Target]:
                 "at most",
                 1.1,
                 "",
-                _of_in_each_round(variant, process, none),
+                _of("durability", variant, "median_us", process, none),
             )
             if variant == ONE_CORE:  # a wait for the disk takes no core
                 continue
@@ -223,7 +225,7 @@ def _durability_targets() -> Iterator[Target]:
                     "at most",
                     1.0,
                     "",
-                    _of_in_each_round(variant, disk, peer),
+                    _of("durability", variant, "median_us", disk, peer),
                 )
 
 

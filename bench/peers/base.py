@@ -5,6 +5,7 @@ The clients are as thin as possible: the measurements are about the peer's libra
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
@@ -129,7 +130,6 @@ class Server(ABC):
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def endpoint(self, cores: tuple[int, ...] = (), *, ttl_s: int = TTL_S) -> Endpoint:
-        """Return the endpoint for clients on these cores, and pin the server to them if there are any."""
-        if cores:
-            processes.pin((*self.pids(), *self.companions()), cores)
+        """Return the endpoint for clients on these cores, () for any, and pin the server to the same."""
+        processes.pin((*self.pids(), *self.companions()), cores or os.sched_getaffinity(0))
         return Endpoint(self.peer, self.address, self.pids(), cores, ttl_s)

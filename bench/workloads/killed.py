@@ -28,7 +28,7 @@ from bench.peers.base import Endpoint
 from bench.processes import tree
 from bench.results import Values
 from bench.scale import Scale
-from bench.workloads.base import Outcome, Workload
+from bench.workloads.base import Alone, Outcome, Workload
 
 HOLDER: Final = "holder"
 COMMAND: Final = "command"
@@ -195,7 +195,6 @@ WORKLOAD = Workload(
         CLIENT_KILLED: ("lockring", "lockring-3"),
         PRIMARY: ("lockring-3",),
     },
-    measure=measure,
+    how=Alone(measure),
     rounds=lambda scale: scale.rounds_long,
-    has_floor=False,
 )

@@ -21,7 +21,7 @@ from bench.peers.base import Endpoint
 from bench.processes import rss_bytes
 from bench.results import Values
 from bench.scale import Scale
-from bench.workloads.base import Outcome, Workload
+from bench.workloads.base import Alone, Outcome, Workload
 from bench.workloads.tcp import Segments
 
 HUNDRED_THOUSAND: Final = "100,000"
@@ -153,8 +153,7 @@ WORKLOAD = Workload(
         HUNDRED_THOUSAND: ("lockring", "lockring-3", "redis", "postgres", "zookeeper", "etcd"),
         MILLION: ("lockring", "lockring-3"),
     },
-    measure=measure,
+    how=Alone(measure),
     rounds=lambda _: 1,
-    has_floor=False,
     one_server=False,
 )

@@ -16,7 +16,7 @@ from bench.figures import quantile
 from bench.peers.base import Endpoint
 from bench.results import Values
 from bench.scale import Scale
-from bench.workloads.base import Outcome, Workload
+from bench.workloads.base import Alone, Outcome, Workload
 
 _BEFORE_S = 3.0
 _TASKS = 64
@@ -105,7 +105,6 @@ WORKLOAD = Workload(
     name="rebalance",
     title="A node joins",
     peers={"3 to 4 nodes": ("lockring-3",)},
-    measure=measure,
+    how=Alone(measure),
     rounds=lambda scale: scale.rounds_long,
-    has_floor=False,
 )
