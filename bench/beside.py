@@ -1,4 +1,4 @@
-"""What the machine itself can do, in turn with the servers: a round trip between processes, and a sync of its disk.
+"""The machine itself, in turn with the servers: a round trip between processes, and a sync of its disk.
 
 A round trip of 64 bytes between two Python processes with blocking sockets is the floor: no lock that a server on this
 machine keeps can be acquired faster. A sync is 64 bytes appended to a file, then `fdatasync`. Both move with the

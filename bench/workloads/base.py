@@ -151,7 +151,7 @@ class Workload(NamedTuple):
         peers: the peers that take part, by variant.
         how: the way to measure. Each round has fresh servers.
         rounds: the number of rounds at a scale.
-        beside: what the machine itself can do, measured in turn with the servers: keys of `bench.beside.BESIDE`.
+        beside: the measures of the machine itself that take turns with the servers: keys of `bench.beside.BESIDE`.
         one_server: whether the variants may follow each other on one server.
         on_disk: whether the servers' files must be on a disk, and not on a file system in memory.
     """
