@@ -13,6 +13,7 @@ from bench.figures import Spread, Summary
 from bench.peers import OURS
 from bench.results import Results
 from bench.targets import DURABILITY_TARGETS, TARGETS, Target
+from bench.workloads.base import ONE_CORE
 from bench.workloads.table import WORKLOADS
 
 
@@ -204,17 +205,22 @@ def tables_of(part: Part, results: Results) -> str:
 
 PEER_TITLES: Final = {
     "lockring": "lockring, one node",
+    "lockring+compiled": "lockring, one node, compiled",
     "lockring-3": "lockring, three nodes, `sync`",
+    "lockring-3+compiled": "lockring, three nodes, `sync`, compiled",
     "lockring+frames": "lockring's node alone",
     "lockring+process": "lockring, one node, `process`",
     "lockring+disk": "lockring, one node, `disk`",
     "lockring-3+process": "lockring, three nodes, `sync`, `process`",
     "lockring-3+disk": "lockring, three nodes, `sync`, `disk`",
     "redis": "redis-py `Lock`",
+    "redis+wait": "redis-py `Lock`, one replica, `WAIT 1`",
     "redis+sync": "redis-py `Lock`, `appendfsync always`",
     "postgres": "PostgreSQL advisory lock",
     "zookeeper": "kazoo `Lock`",
     "etcd": "etcd",
+    "zookeeper-3": "kazoo `Lock`, three servers",
+    "etcd-3": "etcd, three members",
     "zookeeper+tmpfs": "kazoo `Lock`, data on tmpfs",
     "etcd+tmpfs": "etcd, data on tmpfs",
 }
@@ -230,11 +236,27 @@ def _environment(part: Part, results: Results) -> str:
     )
     return "\n".join(
         [
-            f"{where.date}, {where.machine}, {where.cores} cores, Python {where.python}.",
+            f"{where.date}, {where.machine}, {where.cores} cores.",
+            f"All clients, and lockring's servers, run on Python {where.python}.",
             f"{rounds} rounds: each figure is their median, with their range in brackets.",
+            *_waiting(part, results),
             *([f"The servers' files: {where.disk}."] if where.disk and part == DURABILITY else []),
             *textwrap.wrap(f"Versions: {versions}.", 120, break_on_hyphens=False),
         ]
+    )
+
+
+def _waiting(part: Part, results: Results) -> list[str]:
+    """Return a line on the processor time of servers that waited for their turn on the same cores."""
+    shares = [
+        each.values["others_share"]
+        for each in results.measurements
+        if each.workload in part.workloads and each.variant != ONE_CORE and "others_share" in each.values
+    ]
+    return (
+        [f"Servers and clients that waited for their turn took up to {max(shares):.1%} of a core."]
+        if shares
+        else []
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -43,7 +44,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
         date: in UTC, YYYY-MM-DD.
         machine: processor and system, for people.
         cores: the number of cores for the run.
-        python: Python's version.
+        python: version and path of the Python that runs every client, and lockring's servers.
         versions: versions of servers and client libraries, by name.
         busy: the share of processor time that other programs used in the second before the run, 0 to 1.
         disk: the file system and device of the servers' files; "" if no workload was about them.
@@ -80,7 +81,7 @@ def environment(versions: dict[str, str], busy: float, disk: str = "") -> Enviro
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
         machine=f"{_processor()}, {platform.system()} {platform.release()}",
         cores=len(os.sched_getaffinity(0)),
-        python=platform.python_version(),
+        python=f"{platform.python_version()} ({os.path.realpath(sys.executable)})",
         versions=versions,
         busy=busy,
         disk=disk,

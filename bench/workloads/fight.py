@@ -45,7 +45,7 @@ class Fight(Runner):
         self._server_us: list[float] = []
         try:
             for _ in range(processes):
-                self._fighters.append(Child(_fighter, endpoint))
+                self._fighters.append(Child.under(endpoint.python, _fighter, endpoint))
             for fighter in self._fighters:
                 fighter.hear()
         except BaseException:
@@ -126,7 +126,10 @@ def _contend(client: Client, end_ns: int) -> list[tuple[int, int]]:
         holds.append((got_ns, released_ns))
 
 
-_PEERS = ("lockring", "lockring-3", "redis", "postgres", "zookeeper", "etcd")
+_PEERS = (
+    *("lockring", "lockring+compiled", "lockring-3", "lockring-3+compiled"),
+    *("redis", "postgres", "zookeeper", "etcd"),
+)
 
 WORKLOAD = Workload(
     name="fight",

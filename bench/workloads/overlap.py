@@ -24,13 +24,15 @@ from bench.workloads.base import RESUME_S, InSlices, OneChild, Runner, Usage, Wo
 def begin(server: Any, variant: str, scale: Scale) -> Runner:
     """Start a client that measures latency of a pair, pairs per second, and processor time per pair."""
     is_async = peers.PEERS[server.peer].has_asyncio
+    endpoint = server.endpoint()
     return OneChild(
-        Child(
+        Child.under(
+            endpoint.python,
             _tasks if is_async else _threads,
-            server.endpoint(),
+            endpoint,
             int(variant),
-            scale.overlap_slice_s,
-            server.warm_up_s,
+            slice_s=scale.overlap_slice_s,
+            warm_up_s=server.warm_up_s,
         ),
         "" if is_async else "uses threads, since its library has no asyncio client",
     )
@@ -113,7 +115,10 @@ def _threads(inbox: Inbox, endpoint: Endpoint, overlapping: int, slice_s: float,
     return latencies(all_ns)
 
 
-_PEERS = ("lockring", "lockring-3", "redis", "postgres", "zookeeper", "etcd")
+_PEERS = (
+    *("lockring", "lockring+compiled", "lockring-3", "lockring-3+compiled"),
+    *("redis", "redis+wait", "postgres", "zookeeper", "etcd"),
+)
 
 WORKLOAD = Workload(
     name="overlap",

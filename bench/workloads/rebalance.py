@@ -32,7 +32,10 @@ def measure(server: Any, variant: str, scale: Scale) -> Outcome:
     del variant
     cluster = server.cluster
     endpoint = server.endpoint()
-    with Child(_hold, endpoint, scale.rebalanced) as holder, Child(_probe, endpoint) as prober:
+    with (
+        Child.under(endpoint.python, _hold, endpoint, scale.rebalanced) as holder,
+        Child.under(endpoint.python, _probe, endpoint) as prober,
+    ):
         holder.hear()
         prober.hear()
         prober.tell("begin")
@@ -104,7 +107,7 @@ def _probe(inbox: Inbox, endpoint: Endpoint) -> list[tuple[int, int]]:
 WORKLOAD = Workload(
     name="rebalance",
     title="A node joins",
-    peers={"3 to 4 nodes": ("lockring-3",)},
+    peers={"3 to 4 nodes": ("lockring-3", "lockring-3+compiled")},
     how=Alone(measure),
     rounds=lambda scale: scale.rounds_long,
 )

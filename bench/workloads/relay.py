@@ -35,7 +35,7 @@ class Relay(Runner):
         self._relays = relays
         self._pauses = random.Random(1)
         self._samples_ns: list[int] = []
-        self._holder, self._waiter = Child(_runner, endpoint), Child(_runner, endpoint)
+        self._holder, self._waiter = (Child.under(endpoint.python, _runner, endpoint) for _ in range(2))
         try:
             for each in (self._holder, self._waiter):
                 each.hear()
@@ -95,10 +95,15 @@ def _runner(inbox: Inbox, endpoint: Endpoint) -> None:
         inbox.say(released_ns)
 
 
+_PEERS = (
+    *("lockring", "lockring+compiled", "lockring-3", "lockring-3+compiled"),
+    *("redis", "postgres", "zookeeper", "etcd"),
+)
+
 WORKLOAD = Workload(
     name="relay",
     title="Two processes taking turns",
-    peers={"2": ("lockring", "lockring-3", "redis", "postgres", "zookeeper", "etcd")},
+    peers={"2": _PEERS},
     how=InSlices(begin, lambda scale: scale.relay_passes),
     rounds=lambda scale: scale.rounds,
     beside=(FLOOR,),

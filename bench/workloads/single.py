@@ -44,7 +44,14 @@ def one_client(server: Any, variant: str, scale: Scale, connect: Callable[[Endpo
     """
     endpoint = server.endpoint(cores_of(variant))
     return OneChild(
-        Child(_one_at_a_time, endpoint, connect, slice_s=scale.slice_s, warm_up_s=server.warm_up_s)
+        Child.under(
+            endpoint.python,
+            _one_at_a_time,
+            endpoint,
+            connect,
+            slice_s=scale.slice_s,
+            warm_up_s=server.warm_up_s,
+        )
     )
 
 
@@ -84,7 +91,10 @@ def _pairs(client: Client, seconds: float) -> list[int]:
     return samples_ns
 
 
-_MAIN = ("lockring", "lockring-3", "lockring+frames", "redis", "postgres", "zookeeper", "etcd")
+_MAIN = (
+    *("lockring", "lockring+compiled", "lockring-3", "lockring-3+compiled", "lockring+frames"),
+    *("redis", "redis+wait", "postgres", "zookeeper", "zookeeper-3", "etcd", "etcd-3"),
+)
 
 WORKLOAD = Workload(
     name="single",
