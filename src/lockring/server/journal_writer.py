@@ -49,7 +49,8 @@ class JournalWriter:
         journal: the files, which this life alone writes.
         waits_for_sync: whether answers wait until their batch is synced.
         wake: makes the event loop take the core's effects soon.
-        carry_out: carries out the effects that leave before a batch is written.
+        carry_out: carries out the effects that leave before a batch is written. It may bring inputs for the core, but
+            must not take its effects: the next batch would be written before this one.
         reopen: opens the journal's directory again for this life, which is under way, after it was deleted.
     """
 

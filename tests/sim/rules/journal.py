@@ -149,7 +149,7 @@ def drill_failed_sync_tried_again(seed: int) -> None:
 @mutant
 def position_before_journaled() -> list[Change]:
     """A copy acknowledges what it has taken in, whether or not its journal has it."""
-    return [(NodeJournal, "number_of_position", lambda self, slot: 0)]
+    return [(NodeJournal, "number_of_positions", lambda self, positions: self.number_of_state)]
 
 
 @drill_by_chance(range(1, 4))

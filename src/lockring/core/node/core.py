@@ -4,6 +4,7 @@ It is made of parts that know nothing of each other, and this module is what joi
 
 - `context`: what all of them share: who the node is, what it knows and may do, and where its messages go.
 - `coordinator_tie`: heartbeats, and the lease that they bring.
+- `states`: which cluster states it takes.
 - `roles`: what a new cluster state makes of the node in each slot, and when its reigns begin and end.
 - `copies`: the node as a copy of others' slots.
 - `replicator`: its links to peers, and the streams to the copies of its own slots.
@@ -26,7 +27,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from lockring.cluster_state import ClusterState, Replica, decode_state, routes_differ
+from lockring.cluster_state import ClusterState, Replica
 from lockring.core.effects import Coordinator, Effect, Endpoint
 from lockring.core.journal import JournalBatch, JournalFound
 from lockring.core.node.admission import FROM_PEER, Admission
@@ -46,6 +47,7 @@ from lockring.core.node.roles import SlotChange, SlotRoles
 from lockring.core.node.service import ClientService
 from lockring.core.node.sessions import Sessions
 from lockring.core.node.slot import NodeSlot
+from lockring.core.node.states import StateChange, take, take_whole
 from lockring.core.node.status import NodeStatus
 from lockring.core.timing import Timing
 from lockring.errors import ProtocolError
@@ -62,6 +64,7 @@ from lockring.protocol import (
     Replicate,
     ReplicateAck,
     State,
+    StateDifference,
     UndrainReply,
     Welcome,
 )
@@ -157,7 +160,7 @@ class NodeCore:
             if peer is None:
                 hello = self._admission.greet(sender, message)
                 if hello is not None:
-                    self.service.connected(sender, hello.client, hello.connection)
+                    self.service.connected(sender, hello)
                 return
             if type(message) not in FROM_PEER:
                 self._admission.refuse_message(sender, message)
@@ -173,13 +176,16 @@ class NodeCore:
         elif isinstance(message, HandOver):
             self._change_slots(self._roles.handed_over(message, now_ns), now_ns)
             self.service.requests.retry_parked(now_ns)
-        elif isinstance(message, State):
+        elif isinstance(message, (State, StateDifference)):
+            # The peer sees by the next acknowledgement, or heartbeat, whether it fitted.
             self._receive_state(message, now_ns)
 
     def _receive_from_coordinator(self, message: Message, now_ns: int) -> None:
         match message:
-            case State():
-                self._receive_state(message, now_ns)
+            case State() | StateDifference():
+                if not self._receive_state(message, now_ns) and not self._coordinator.is_astray:
+                    self._coordinator.is_astray = True
+                    self._heartbeat(now_ns)  # at once: it asks for the whole state
             case HeartbeatAck():
                 if self._coordinator.acknowledged(message):
                     self.service.troubles.acknowledged(message, now_ns)
@@ -252,29 +258,25 @@ class NodeCore:
         self._departure.look(now_ns)
 
     def adopt(self, state: ClusterState, *, now_ns: int) -> bool:
-        """Take a cluster state that is newer than the one known and of the same cluster, and return whether it is.
-
-        One that is older than what a former life knew is not taken either. Nor is one that has skipped the known one,
-        as that of a store that went back does: the coordinator finds that out by this node's version, and makes
-        another state, which takes the loss into account.
-        """
+        """Take a cluster state if it may follow the known one (see `states`), and return whether it was taken."""
         self._enter(now_ns)
+        change = take_whole(self._context, state)
+        if change is not None:
+            self._learned(change, now_ns)
+        return change is not None
+
+    def _learned(self, change: StateChange, now_ns: int) -> None:
+        """Act on a state that was taken."""
         context = self._context
-        old = context.state
-        if state.version <= old.version or (old.cluster and state.cluster != old.cluster):
-            return False
-        if state.has_skipped(old.version):
-            return False
-        if context.journal is not None and context.journal.former.refuses(state):
-            return False
-        reroutes = routes_differ(old, state)
-        context.learn(state, reroutes=reroutes)
-        if not old.cluster and state.cluster:
+        state = context.state
+        self._coordinator.is_astray = False
+        reroutes = context.routes.learn(state, change.slots)
+        if not change.old.cluster and state.cluster:
             self._send_back_those_without_id()
         if reroutes:
             self.service.send_routes()
         released = self._roles.released.digest
-        self._change_slots(self._roles.change(old, state, now_ns), now_ns)
+        self._change_slots(self._roles.change(change, now_ns), now_ns)
         self._copies.learned(state, now_ns)
         if self._roles.released.digest != released and self._coordinator.is_up:
             self._heartbeat(now_ns)  # at once, since this process is about to end
@@ -284,7 +286,6 @@ class NodeCore:
         self.service.requests.retry_parked(now_ns)
         context.outbox.publish(state)
         self._look_at_departure(now_ns)
-        return True
 
     def _send_back_those_without_id(self) -> None:
         """End the connections of clients that were welcomed before this node had a cluster; they come back at once."""
@@ -571,12 +572,16 @@ class NodeCore:
         if now_ns > context.now_ns:
             context.now_ns = now_ns
 
-    def _receive_state(self, message: State, now_ns: int) -> None:
+    def _receive_state(self, message: State | StateDifference, now_ns: int) -> bool:
+        """Take a state in that came, and return False if it was a difference that did not fit."""
         try:
-            state = decode_state(message.state)
+            change = take(self._context, message)
         except ProtocolError:
-            return  # a peer's or coordinator's bug must not take this node down; the next state will do
-        self.adopt(state, now_ns=now_ns)
+            # A bug of a peer or of the coordinator must not take this node down; another state will do.
+            return isinstance(message, State)
+        if change is not None:
+            self._learned(change, now_ns)
+        return True
 
     def _change_slots(self, changes: list[SlotChange], now_ns: int) -> None:
         if changes:

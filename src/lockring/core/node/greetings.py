@@ -25,21 +25,23 @@ class JoinFacts(NamedTuple):
         cluster: the one that it belongs to, or to which its journal belongs; "" for any.
         version: of the newest state that it knows, or that its former lives knew.
         former: the lives for which it vouches, and that may still have slots.
+        has: version of the state that it has itself, from which it takes differences.
     """
 
     cluster: ClusterId
     version: Version
     former: tuple[Incarnation, ...]
+    has: Version
 
 
 def join_facts(state: ClusterState, former: FormerLives | None) -> JoinFacts:
-    """Return a node's word on itself, by the newest state that it knows and its journal's former lives."""
+    """Return a node's word on itself, by the newest state that it has and its journal's former lives."""
     if former is None:
-        return JoinFacts(state.cluster, state.version, ())
+        return JoinFacts(state.cluster, state.version, (), state.version)
     cluster, version = state.cluster, state.version
     if not cluster and former.seen is not None:
         cluster, version = former.seen.cluster, former.seen.version
-    return JoinFacts(cluster, version, former.named_in(state))
+    return JoinFacts(cluster, version, former.named_in(state), state.version)
 
 
 def hello_to(peer: Replica, *, me: Replica, state: ClusterState) -> PeerHello:

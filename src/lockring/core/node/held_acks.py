@@ -32,7 +32,7 @@ class HeldAck:
         version: of the cluster state that was known when that came. An acknowledgement is one that left then, and was
             slow on its way.
         number: of the batch that it waits for.
-        positions: one for each slot at most.
+        positions: in order; a later one of the same slot says more.
         since_ns: since when the oldest of its positions has been waiting.
     """
 

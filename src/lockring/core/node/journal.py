@@ -31,7 +31,7 @@ from lockring.core.node.next_batch import AT_ONCE_NS, NOT_DUE_NS, JournalStream,
 from lockring.core.node.peer_news import REMOVALS_NS
 from lockring.core.node.slot import NodeSlot
 from lockring.ids import NO_INDEX, NO_VERSION, MutationIndex, SlotNumber
-from lockring.protocol import HandOverSlot, Resume, StreamPart
+from lockring.protocol import HandOverSlot, Position, Resume, StreamPart
 from lockring.units import NS_PER_MS
 
 REWRITE_COST_MAX: Final = 1_000
@@ -128,10 +128,12 @@ class NodeJournal:
         reign.journal.is_begun = True
         self.next.reached[reign.journal] = NO_INDEX
 
-    def part_came(self, part: StreamPart) -> None:
-        """Record what a slot that is copied here has just taken from its primary."""
-        if not (self.trouble and self._lacks(part.slot)):
-            self.next.entries.append(part)
+    def parts_came(self, parts: list[StreamPart]) -> None:
+        """Record what slots that are copied here have just taken from their primary."""
+        if self.trouble:
+            parts = [part for part in parts if not self._lacks(part.slot)]
+        if parts:
+            self.next.entries += parts
             self.next.due_ns = AT_ONCE_NS
 
     def taken_over(self, end: HandOverSlot, now_ns: int) -> None:
@@ -150,11 +152,14 @@ class NodeJournal:
             self._note_state(ClusterSeen(state.cluster, state.version, state.backup_lease_ms))
             self.next.due_ns = AT_ONCE_NS
 
-    def number_of_position(self, slot: SlotNumber) -> int:
-        """Return the batch with which a copy's present position is durable."""
-        if self.trouble and self._lacks(slot):
+    def number_of_positions(self, positions: list[Position]) -> int:
+        """Return the batch with which the present positions of copies are durable, and the state by which they are."""
+        if self.trouble and any(self._lacks(position.slot) for position in positions):
             return NEVER
-        return self.number + 1 if self.next.entries else self.number
+        number = 0
+        if positions:
+            number = self.number + 1 if self.next.entries else self.number
+        return max(number, self.number_of_state)
 
     def hurry(self) -> None:
         """Let what was recorded wait no longer, since an answer waits for it."""
