@@ -177,6 +177,7 @@ class NodeLife:
                 waits_for_sync=durability == "disk",
                 wake=lambda: self.pump.schedule(),
                 flush=lambda: self.pump.flush(),
+                carry_out=self._carry_out,
                 reopen=reopen,
             )
         takes = None if self.journal is None else self.journal.take_effects
