@@ -483,12 +483,8 @@ class Journal:
                 self._files.delete(name)
             raise
         self._names.append(name)
-        segment = _Segment(header, file)
-        self._segments.append(segment)
-        if self._waits_for_sync and self._files.reserve_bytes:
-            self._reserve(segment, HEADER_BYTES)
-        else:
-            segment.reserved = _WITHOUT_END
+        has_room = self._waits_for_sync and self._files.reserve_bytes > 0
+        self._segments.append(_Segment(header, file, HEADER_BYTES if has_room else _WITHOUT_END))
         self._in_place = ((LOCK_NAME, self._lock), (name, itself))
         self._rewrite_bytes = 0
 
@@ -501,6 +497,8 @@ class Journal:
             segment.reserved = reserved
         except OSError:  # whether the disk is full, or a limit is reached, a write will show
             segment.reserved = _WITHOUT_END
+            with contextlib.suppress(OSError):
+                segment.file.cut(segment.size)  # leaves to others what there was
 
     def _write_position(self, ordinal: int, closed: int = 0) -> None:
         with self._position_guard:
@@ -574,7 +572,7 @@ class _Segment:
     it is to be given more room.
     """
 
-    def __init__(self, header: SegmentHeader, file: OpenFile) -> None:
+    def __init__(self, header: SegmentHeader, file: OpenFile, reserved: int) -> None:
         self.number = header.number
         self.name = segment_name(header.number)
         self.first = header.first
@@ -583,7 +581,7 @@ class _Segment:
         self.seal = Seal(header.salt)
         self.size = HEADER_BYTES
         self.synced = 0
-        self.reserved = HEADER_BYTES
+        self.reserved = reserved
 
     @property
     def is_empty(self) -> bool:

@@ -327,6 +327,8 @@ class FaultyFile:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def cut(self, size: int) -> None:
+        if self._disk.free_bytes is not None:
+            self._disk.free_bytes += max(0, len(self._inode.content) - size)
         del self._inode.content[size:]
 
     def read(self, size: int, offset: int) -> bytes:
