@@ -94,7 +94,7 @@ class Files(Protocol):
 
     Attributes:
         place: names the directory in messages to people.
-        reserve_bytes: the step in which a file that is synced again and again had better grow; 0 if by each write.
+        reserve_bytes: the step in which a file should grow that is synced again and again; 0 if by each write.
     """
 
     @property
@@ -103,7 +103,7 @@ class Files(Protocol):
 
     @property
     def reserve_bytes(self) -> int:
-        """The step in which a file that is synced again and again had better grow; 0 if by each write."""
+        """The step in which a file should grow that is synced again and again; 0 if by each write."""
 
     def lock(self) -> FileIdentity:
         """Take the directory for this process, and return the identity of the lock file.
@@ -167,7 +167,7 @@ class DirectoryFiles:
 
     @property
     def reserve_bytes(self) -> int:
-        """The step in which files should grow: a sync of bytes that have a place already takes two thirds of the time."""
+        """The step in which files should grow: syncs of bytes that have a place already are shorter."""
         return _RESERVE_BYTES
 
     def lock(self) -> FileIdentity:
@@ -295,7 +295,7 @@ class _DirectoryFile:
         return found
 
     def reserve(self, size: int) -> None:
-        # Where the file system cannot, the C library writes a zero into each block: no other thread may write meanwhile.
+        # Where the file system cannot, the C library writes a zero into each block: no thread may write meanwhile.
         os.posix_fallocate(self._fd, 0, size)
 
     def cut(self, size: int) -> None:

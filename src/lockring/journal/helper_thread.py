@@ -48,7 +48,7 @@ class HelperThread:
         os.write(self._begin_write, _WAKE)
 
     def finish(self) -> None:
-        """Wait for the work that is under way, report its end, and end the thread. Blocks. Doing so twice is harmless."""
+        """Wait for the work under way, report its end, and end the thread. Blocks. A second call is harmless."""
         if self._is_over:
             return
         self._is_over = True

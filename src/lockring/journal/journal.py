@@ -569,7 +569,7 @@ class _Segment:
     """A segment that this life writes.
 
     `size` counts its good bytes, `synced` those that survive a loss of power. `reserved` is how long it may get before
-    it is to be given more room.
+    it needs more room.
     """
 
     def __init__(self, header: SegmentHeader, file: OpenFile, reserved: int) -> None:

@@ -5,8 +5,8 @@ more:
 
 - The death of a process leaves all that was written. Only the write that it was in the middle of may be torn.
 - A loss of power leaves what was synced. Of later writes any bytes may be there: those up to some byte, or some
-  sectors and not others, with zeros in their places. Of the room that a file was given, any part may be there. Names that were not synced may be there or not, and so may the
-  files that were deleted.
+  sectors and not others, with zeros in their places. Of the room that a file was given, any part may be there.
+- Names that were not synced may be there or not, and so may the files that were deleted.
 - After a failed sync the system has dropped what was not synced before, though it can still be read; a later sync says
   nothing about that.
 - A copy of a file is another file: it has another identity, or shows that its times were set.

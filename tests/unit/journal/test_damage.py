@@ -197,7 +197,7 @@ def test_a_torn_batch_before_the_room_is_found_and_a_good_one_behind_zeros_too(p
 
 
 def test_a_good_batch_behind_damage_counts_although_it_ends_with_zeros(place: Place) -> None:
-    """The room behind it is told from it by its length."""
+    """A zero is not yet the room behind it."""
     journal = place.start(durability="disk")
     journal.append(batch(1))
     sync(journal)
