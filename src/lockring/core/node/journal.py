@@ -42,6 +42,10 @@ REWRITE_PAUSE_NS: Final = 20 * NS_PER_MS
 """Pause between two batches of a rewrite: some times as long as it takes to make one, so that clients, and the start of
 a node, lose little time to it."""
 
+START_PAUSE_NS: Final = 500 * NS_PER_MS
+"""How long a life's first rewrite waits: the former lives' journal has everything meanwhile, and all nodes of a machine
+may be at their start, which has better use for its processors."""
+
 MENDING_PAUSE_NS: Final = 5 * NS_PER_MS
 """The same while something is missing from the journal, so that grants wait for the end of the rewrite."""
 
@@ -91,7 +95,7 @@ class NodeJournal:
     def __init__(
         self, me: Replica, slots: dict[SlotNumber, NodeSlot], former: FormerLives, *, now_ns: int
     ) -> None:
-        """Begin this life's part of the journal with a rewrite of all that is here.
+        """Begin this life's part of the journal, and soon a rewrite of all that is here.
 
         Args:
             me: this life.
@@ -111,6 +115,8 @@ class NodeJournal:
         self._under_way: dict[int, dict[JournalStream, MutationIndex]] = {}
         self._rewrite = _Rewrite()
         self.begin_rewrite(ClusterState(), now_ns)
+        if self._rewrite.queue:
+            self._rewrite.at_ns = now_ns + START_PAUSE_NS
 
     # ------------------------------------------------------------------ recording
 

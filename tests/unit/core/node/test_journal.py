@@ -10,6 +10,7 @@ import pytest
 from lockring.core.effects import Effect, Send
 from lockring.core.journal import EmptySlot, JournalFound, LifeBegan
 from lockring.core.node import JoinFacts, NodeCore
+from lockring.core.node.journal import START_PAUSE_NS
 from lockring.core.timing import up
 from lockring.errors import WrongCluster
 from lockring.ids import SessionId
@@ -201,6 +202,17 @@ def test_a_rewrite_says_again_that_former_lives_were() -> None:
         LifeBegan("A", 3),
     ]
     assert nodes.disks["A"].batches[-1].ends_rewrite
+
+
+def test_a_new_life_serves_before_it_writes_again_what_the_former_one_has_written() -> None:
+    nodes = alone()
+    nodes.client("A", "s").acquire("x", 1)
+    before = len(nodes.disks["A"].batches)
+    restart(nodes)
+    assert of(GrantReply, nodes.client("A", "t").acquire("y", 1))
+    assert not any(each.ends_rewrite for each in nodes.disks["A"].batches[before:])
+    nodes.advance(START_PAUSE_NS)
+    assert any(each.ends_rewrite for each in nodes.disks["A"].batches[before:])
 
 
 # ---------------------------------------------------------------------- a copy
