@@ -50,6 +50,7 @@ from lockring.journal.codec import (
     encode_position,
 )
 from lockring.journal.files import LOCK_NAME, Files, OpenFile, what_to_do
+from lockring.journal.found import FoundSegment, found_segments, make_durable
 from lockring.journal.host import Host, this_host
 from lockring.journal.reading import read_segments, segment_name, segment_numbers
 from lockring.journal.verdict import Evidence, reason_against
@@ -131,7 +132,7 @@ class Journal:
         self._void: list[str] = []
         self._names: list[str] = []
         self.found: JournalFound
-        self._unsynced_found: list[str] = []
+        self._unsynced_found: list[FoundSegment] = []
         self._obsolete: tuple[str, ...] = ()
         self._rewrite_bytes = 0
         self._problem = ""
@@ -393,10 +394,11 @@ class Journal:
         self.is_new = not numbers and seen.position_file is None
         self.found_bytes, self.found_segments = reading.size, len(numbers)
         self.found = JournalFound(reading.entries, not self.reason)
-        self._unsynced_found = [segment.name for segment in reading.used] if self.found.is_complete else []
+        stored = 0 if seen.position is None else seen.position.ordinal
+        if self.found.is_complete:
+            self._unsynced_found = found_segments(reading, stored)
         if self._waits_for_sync:
             self._sync_found()
-        stored = 0 if seen.position is None else seen.position.ordinal
         self._ordinal = self._durable = max(reading.reached, reading.answered, stored)
         self._follows = reading.reached
         continues = self.found.is_complete
@@ -446,11 +448,8 @@ class Journal:
             )
 
     def _sync_found(self) -> None:
-        """Make the found content durable before this life builds on it: the former one may have left it unsynced."""
-        for name in self._unsynced_found:
-            if name in self._names:  # not yet deleted
-                with contextlib.closing(self._files.open(name)) as file:
-                    file.sync(file.size())
+        """Make the found content durable before this life builds on it."""
+        make_durable(self._unsynced_found, self._files, self._names)
         self._unsynced_found.clear()
 
     # ----------------------------------------------------------------------- writing

@@ -14,8 +14,10 @@ from lockring.core.node.core import NodeCore
 from lockring.core.node.former_lives import FormerLives
 from lockring.core.node.held_acks import HeldAcks
 from lockring.core.node.journal import NodeJournal
-from lockring.journal import codec, verdict
+from lockring.journal import codec, journal, verdict
+from lockring.journal.found import FoundSegment, found_segments
 from lockring.journal.journal import Journal, SyncPoint
+from lockring.journal.reading import JournalContent
 from tests.sim.framework.disk import SimDisk, SimFiles
 from tests.sim.framework.node_shell import NodeShell
 from tests.sim.framework.world import S
@@ -144,6 +146,35 @@ def drill_failed_sync_tried_again(seed: int) -> None:
     cluster.run(0.5)
     node.start()
     demand_kept(cluster, tasks[0])
+
+
+@mutant
+def bytes_after_failed_sync_believed() -> list[Change]:
+    """What can be read of a former life counts as durable after a sync, though that life's own sync of it failed."""
+    found = found_segments
+
+    def changed(reading: JournalContent, stored: int) -> list[FoundSegment]:
+        return [each._replace(is_doubtful=False) for each in found(reading, stored)]
+
+    return [(journal, "found_segments", changed)]
+
+
+@drill_by_chance(range(1, 4))
+def drill_bytes_after_failed_sync_believed(seed: int) -> None:
+    """A disk fails while a lock is asked for, and the node is killed. It starts, and soon the machine loses its power."""
+    cluster, _ = holding(1, "disk", seed=seed)
+    (node,) = cluster.simulation.nodes
+    _disk_of(node).fails = True
+    cluster.simulation.clients[1].take(cluster.names(2)[1], ttl_ms=30_000)
+    cluster.step(lambda: bool(cluster.simulation.world.stats["journal_failed"]), 5)
+    cluster.crash(node)
+    _disk_of(node).heal()
+    node.start()
+    cluster.run(0.1)
+    cluster.crash(node, power=True)
+    cluster.run(0.5)
+    node.start()
+    cluster.run(1)
 
 
 @mutant

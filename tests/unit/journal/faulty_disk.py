@@ -38,7 +38,6 @@ class _Inode:
         self.durable = b""
         self.writes: list[tuple[int, bytes]] = []
         self.altered_ns = 0
-        self.is_poisoned = False
 
     def copy(self, number: int) -> _Inode:
         made = _Inode(number)
@@ -337,12 +336,10 @@ class FaultyFile:
     def sync(self, size: int) -> None:
         inode = self._inode
         if self._disk.fails_syncs:
-            # The system calls the bytes clean now, and a later sync succeeds without writing them.
-            inode.is_poisoned = True
+            # The system calls the bytes clean now, and a later sync writes only what is written from here on.
+            inode.writes.clear()
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         self._disk.syncs += 1
-        if inode.is_poisoned:
-            return
         # A worker may sync while the process goes on to write: what is appended meanwhile stays.
         durable, left, found = bytearray(inode.durable), [], inode.writes[:]
         for offset, data in found:

@@ -20,6 +20,7 @@ from lockring.journal.journal import POSITION_NAME, Durability, Journal
 from lockring.journal.reading import read_segments, segment_name
 from tests.unit.journal.batches import NODE, batch, names_in
 from tests.unit.journal.faulty_disk import FaultyDisk, ProcessKilled
+from tests.unit.journal.place import sync
 
 ENDS = ("kill", "torn write", "loss of power", "close")
 
@@ -201,7 +202,7 @@ def test_a_disk_that_is_full_or_fails_for_a_while_loses_nothing_that_was_answere
 ) -> None:
     failures = 0
     for seed in range(200):
-        node, has_failed_to_sync = Node(seed, durability), False
+        node = Node(seed, durability)
         for _ in range(node.random.randint(1, 4)):
             node.live(node.random.randint(0, 10))
             fault = node.random.choice(("full", "writes", "syncs", "none"))
@@ -219,15 +220,34 @@ def test_a_disk_that_is_full_or_fails_for_a_while_loses_nothing_that_was_answere
             node.end(end)
             node.disk.free_bytes, node.disk.fails_writes, node.disk.fails_syncs = None, False, False
             node.start()
-            # A life that finds, in memory, what its predecessor failed to sync cannot sync it either, and is not
-            # warned by the system. A loss of power then shows as damage.
-            if not has_failed_to_sync or end == "kill" or durability == "process":
-                assert node.journal.found.is_complete == survives(end, durability), (
-                    seed,
-                    node.journal.reason,
-                )
-            has_failed_to_sync = has_failed_to_sync or fault == "syncs"
+            assert node.journal.found.is_complete == survives(end, durability), (seed, node.journal.reason)
     assert failures > 50
+
+
+def test_what_a_former_life_failed_to_sync_is_written_once_more_before_a_life_builds_on_it() -> None:
+    for seed in range(20):
+        disk = FaultyDisk(Random(seed))
+        journal = _opened(disk)
+        journal.append(batch(1, 1))
+        sync(journal)
+        journal.append(batch(2, 2))
+        point = journal.sync_point()
+        assert point is not None
+        disk.fails_syncs = True
+        with pytest.raises(OSError, match="Input/output error"):
+            journal.perform(point)
+        disk.kill()
+        disk.fails_syncs = False
+
+        found = _opened(disk).found
+        assert (found.is_complete, names_in(found.entries)) == (True, [1, 2]), "it can still be read"
+        disk.kill()
+        disk.lose_power()
+        assert _opened(disk).found == found, seed
+
+
+def _opened(disk: FaultyDisk) -> Journal:
+    return Journal(disk.files(), node=NODE, durability="disk", host=disk.host)
 
 
 def test_segments_do_not_pile_up_while_a_disk_is_full() -> None:
