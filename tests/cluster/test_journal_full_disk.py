@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 __all__ = ["place"]
 
-TTL_S = 10.0
+TTL_S = 15.0
 """A held lock outlasts a pause of a busy machine. Whether it is renewed can be seen before it would end."""
 WAIT_S = 4.0
 """So long a lock is waited for that is not granted."""

@@ -37,7 +37,7 @@ def box(steady: LocalCluster) -> Iterator[Middlebox]:
 
 
 def has_answer(call: Callable[[], object], prepare: Callable[[], None]) -> object:
-    """Return the answer of a call that has only a second, made again if that was over; `prepare` comes first each time."""
+    """Return the answer of a call that has only a second, tried again if that was over. `prepare` comes first."""
     for _ in range(TRIES - 1):
         prepare()
         with suppress(Unavailable):
@@ -114,7 +114,7 @@ class TestForgottenConnections:
                     seen.append(bool(update.holders))
                     news.set()
 
-        with lockring.Client(steady.servers) as other, lockring.Client(box.address) as client:
+        with lockring.Client(steady.servers, ttl=30) as other, lockring.Client(box.address) as client:
             thread = threading.Thread(target=watch, args=(client,))
             thread.start()
             assert news.wait(PATIENCE_S)
