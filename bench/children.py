@@ -105,6 +105,10 @@ class Child(Generic[R]):
             raise ChildFailed(f"a client ended early, with {what!r}")
         return what
 
+    def has_word(self) -> bool:
+        """Return whether `hear` or `result` would return at once."""
+        return self._connection.poll()
+
     def result(self, timeout_s: float = _ANSWER_S_MAX) -> R:
         """Wait for the job's result.
 

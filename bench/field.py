@@ -21,10 +21,11 @@ from bench.peers.base import Server
 from bench.processes import ServerFailed, cpu_s, pin
 from bench.results import Measurement, Values
 from bench.scale import Scale
+from bench.stepping import CannotStep
 from bench.workloads.base import InSlices, Outcome, Runner, Workload, cores_of
 from lockring.testing import ClusterFailed
 
-FAILURES: Final = (ServerFailed, ChildFailed, ClusterFailed, ImportError)
+FAILURES: Final = (ServerFailed, ChildFailed, ClusterFailed, CannotStep, ImportError)
 """The errors that leave a peer out, while the others go on."""
 
 

@@ -124,12 +124,17 @@ def cpu_s(pids: Iterable[int]) -> float:
 
     Exact to the nanosecond. `/proc/PID/stat` counts ticks of the clock, and misses a thread that sleeps at every tick.
     """
-    total_ns = 0
+    return sum(thread_cpu_s(pids).values())
+
+
+def thread_cpu_s(pids: Iterable[int]) -> dict[int, float]:
+    """Return the processor time of each live thread of some processes and their children, in seconds."""
+    found = {}
     for pid in tree(pids):
         for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
             with contextlib.suppress(OSError):
-                total_ns += int(path.read_text().split()[0])
-    return total_ns / 1e9
+                found[int(path.parent.name)] = int(path.read_text().split()[0]) / 1e9
+    return found
 
 
 def rss_bytes(pids: Iterable[int]) -> int:

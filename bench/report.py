@@ -129,6 +129,13 @@ COLUMNS: Final[dict[str, tuple[Column, ...]]] = {
         Column("p99 µs", "during_p99_us"),
         Column("max µs", "during_max_us"),
     ),
+    "instructions": (
+        Column("client", "client_instructions"),
+        Column("server", "server_instructions"),
+        Column("both", "both_instructions"),
+        Column("system calls: client", "client_syscalls"),
+        Column("server", "server_syscalls"),
+    ),
     "durability": (
         Column("median µs", "median_us", has_range=True),
         Column("p99 µs", "p99_us"),
@@ -146,6 +153,7 @@ COMPARED: Final = {
     "overlap": "pairs_per_s",
     "fight": "to_another_per_s",
     "relay": "median_us",
+    "instructions": "both_instructions",
     "durability": "median_us",
 }
 """The figure of each workload that compares the peers with lockring on one node."""

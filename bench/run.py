@@ -32,7 +32,15 @@ T = TypeVar("T")
 
 _BRIEF: Final = (
     *("pairs_per_s", "to_another_per_s", "median_us", "p99_us", "fairness", "locks_per_s", "bytes_per_lock"),
-    *("seconds", "during_p99_us", "server_cpu_us", "client_cpu_us", "others_share"),
+    *(
+        "seconds",
+        "during_p99_us",
+        "server_cpu_us",
+        "client_cpu_us",
+        "others_share",
+        "client_instructions",
+        "server_instructions",
+    ),
 )
 """The figures that are shown during the run."""
 
@@ -180,7 +188,9 @@ def _take(
         servers: dict[str, Server] = {}
         for peer in step.peers:
             try:
-                servers[peer] = stack.enter_context(server_class(peer)(directory))
+                servers[peer] = stack.enter_context(
+                    server_class(peer)(directory, is_patient=step.workload.is_patient)
+                )
             except FAILURES as error:
                 leave_out(peer, ", ".join(step.variants), error)
         if isinstance(step.workload.how, InSlices):

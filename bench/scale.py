@@ -25,6 +25,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
         many_s_max: the time after which a peer's client acquires no more.
         keep_s: the time in which its messages are counted.
         rebalanced: locks held while a node joins.
+        counted: how often each turn is counted, instruction by instruction.
     """
 
     rounds: int
@@ -41,6 +42,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     many_s_max: float
     keep_s: float
     rebalanced: int
+    counted: int
 
 
 SCALES: Final = {
@@ -59,6 +61,7 @@ SCALES: Final = {
         many_s_max=20.0,
         keep_s=10.0,
         rebalanced=100_000,
+        counted=5,
     ),
     "quick": Scale(
         rounds=1,
@@ -75,6 +78,7 @@ SCALES: Final = {
         many_s_max=3.0,
         keep_s=4.0,
         rebalanced=20_000,
+        counted=3,
     ),
     "tiny": Scale(
         rounds=1,
@@ -91,5 +95,6 @@ SCALES: Final = {
         many_s_max=2.0,
         keep_s=2.0,
         rebalanced=1_000,
+        counted=1,
     ),
 }

@@ -74,6 +74,10 @@ class Server(ABC):
 
     Not safe for use by several threads. As a context manager it is stopped at the end, and the directory removed.
 
+    Args:
+        directory: in which it makes its directory; None for the usual one of temporary files.
+        is_patient: whether leases between servers last a minute, for a workload that slows one of them down.
+
     Attributes:
         peer: the name of its figures.
         title: the same in words.
@@ -86,7 +90,8 @@ class Server(ABC):
     renewals: ClassVar[str]
     warm_up_s: ClassVar[float] = 0.3
 
-    def __init__(self, directory: Path | None = None) -> None:
+    def __init__(self, directory: Path | None = None, *, is_patient: bool = False) -> None:
+        self.is_patient = is_patient
         self.directory = Path(tempfile.mkdtemp(prefix=f"lockring-bench-{self.peer}-", dir=directory))
 
     def __enter__(self) -> Self:

@@ -45,8 +45,8 @@ class EtcdServer(Server):
     renewals = "lock"
     size: ClassVar[int] = 1
 
-    def __init__(self, directory: Path | None = None) -> None:
-        super().__init__(directory)
+    def __init__(self, directory: Path | None = None, *, is_patient: bool = False) -> None:
+        super().__init__(directory, is_patient=is_patient)
         ports = free_ports(HOST, 2 * self.size)
         peers = [f"http://{HOST}:{port}" for port in ports[self.size :]]
         everybody = ",".join(f"m{number}={url}" for number, url in enumerate(peers))
@@ -120,8 +120,8 @@ class EtcdInMemory(EtcdServer):
     peer = "etcd+tmpfs"
     title = "etcd, data on tmpfs"
 
-    def __init__(self, directory: Path | None = None) -> None:
-        super().__init__(directory or Path("/dev/shm"))
+    def __init__(self, directory: Path | None = None, *, is_patient: bool = False) -> None:
+        super().__init__(directory or Path("/dev/shm"), is_patient=is_patient)
 
 
 class BlockingClient:

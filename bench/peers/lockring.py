@@ -22,10 +22,21 @@ class _Cluster(LocalCluster):
         directory: for logs and data.
         nodes: how many nodes there are.
         durability: what the nodes keep on disk.
+        is_patient: whether leases between its processes last a minute or more, rather than some seconds.
     """
 
-    def __init__(self, python: str, directory: Path, *, nodes: int, durability: Durability) -> None:
-        super().__init__(nodes=nodes, durability=durability, directory=directory, log_level="warning")
+    def __init__(
+        self, python: str, directory: Path, *, nodes: int, durability: Durability, is_patient: bool
+    ) -> None:
+        super().__init__(
+            nodes=nodes,
+            durability=durability,
+            directory=directory,
+            log_level="warning",
+            backup_lease_s=60.0 if is_patient else 2.0,
+            coordinator_lease_s=120.0 if is_patient else 30.0,
+            member_lease_s=120.0 if is_patient else 5.0,
+        )
         self._python = python
 
     def _spawn(self, process: TestedProcess) -> None:
@@ -42,9 +53,15 @@ class OneNode(Server):
     nodes: ClassVar[int] = 1
     durability: ClassVar[Durability] = "none"
 
-    def __init__(self, directory: Path | None = None) -> None:
-        super().__init__(directory)
-        self.cluster = _Cluster(self.python(), self.directory, nodes=self.nodes, durability=self.durability)
+    def __init__(self, directory: Path | None = None, *, is_patient: bool = False) -> None:
+        super().__init__(directory, is_patient=is_patient)
+        self.cluster = _Cluster(
+            self.python(),
+            self.directory,
+            nodes=self.nodes,
+            durability=self.durability,
+            is_patient=is_patient,
+        )
 
     def start(self) -> None:
         """Start the cluster, and wait until every slot is served."""

@@ -33,8 +33,8 @@ class PostgresServer(Server):
     title = "PostgreSQL advisory lock"
     renewals = "connection"
 
-    def __init__(self, directory: Path | None = None) -> None:
-        super().__init__(directory)
+    def __init__(self, directory: Path | None = None, *, is_patient: bool = False) -> None:
+        super().__init__(directory, is_patient=is_patient)
         (self._port,) = free_ports(HOST, 1)
         where = postgres_programs()
         if where is None:

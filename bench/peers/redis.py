@@ -23,11 +23,14 @@ class RedisServer(Server):
     renewals = "lock"
     flags: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, directory: Path | None = None) -> None:
-        super().__init__(directory)
+    def __init__(self, directory: Path | None = None, *, is_patient: bool = False) -> None:
+        super().__init__(directory, is_patient=is_patient)
         (self._port,) = free_ports(HOST, 1)
         place = ("--bind", HOST, "--port", str(self._port), "--dir", str(self.directory))
-        self._process = ServerProcess(["redis-server", *place, *self.flags], self.directory / "log")
+        seldom = (
+            ("--hz", "1") if is_patient else ()
+        )  # its timer, not to be due in each turn that is slowed down
+        self._process = ServerProcess(["redis-server", *place, *self.flags, *seldom], self.directory / "log")
 
     def start(self) -> None:
         """Start the server, and wait until it answers PING."""

@@ -32,14 +32,22 @@ class RedisReplicated(RedisServer):
     title = "redis-py Lock, one replica, WAIT 1"
     flags = ("--repl-diskless-sync-delay", "0")
 
-    def __init__(self, directory: Path | None = None) -> None:
-        super().__init__(directory)
+    def __init__(self, directory: Path | None = None, *, is_patient: bool = False) -> None:
+        super().__init__(directory, is_patient=is_patient)
         (replica_port,) = free_ports(HOST, 1)
         where = self.directory / "replica"
         where.mkdir()
         place = ("--bind", HOST, "--port", str(replica_port), "--dir", str(where))
         self._replica = ServerProcess(
-            ["redis-server", *place, "--replicaof", HOST, str(self._port)], where / "log"
+            [
+                "redis-server",
+                *place,
+                "--replicaof",
+                HOST,
+                str(self._port),
+                *(("--hz", "1") if is_patient else ()),
+            ],
+            where / "log",
         )
 
     def start(self) -> None:

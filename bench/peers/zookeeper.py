@@ -41,8 +41,8 @@ class ZooKeeperServer(Server):
     warm_up_s = 1.5  # a Java server compiles while it runs
     size: ClassVar[int] = 1
 
-    def __init__(self, directory: Path | None = None) -> None:
-        super().__init__(directory)
+    def __init__(self, directory: Path | None = None, *, is_patient: bool = False) -> None:
+        super().__init__(directory, is_patient=is_patient)
         ports = free_ports(HOST, 3 * self.size)
         clients, followers, elections = (
             ports[kind * self.size : (kind + 1) * self.size] for kind in range(3)
@@ -127,8 +127,8 @@ class ZooKeeperInMemory(ZooKeeperServer):
     peer = "zookeeper+tmpfs"
     title = "ZooKeeper, data on tmpfs"
 
-    def __init__(self, directory: Path | None = None) -> None:
-        super().__init__(directory or Path("/dev/shm"))
+    def __init__(self, directory: Path | None = None, *, is_patient: bool = False) -> None:
+        super().__init__(directory or Path("/dev/shm"), is_patient=is_patient)
 
 
 class BlockingClient:

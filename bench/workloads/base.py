@@ -154,6 +154,7 @@ class Workload(NamedTuple):
         beside: the measures of the machine itself that take turns with the servers: keys of `bench.beside.BESIDE`.
         one_server: whether the variants may follow each other on one server.
         on_disk: whether the servers' files must be on a disk, and not on a file system in memory.
+        is_patient: whether servers bear with each other while one is slowed down: see `bench.peers.base.Server`.
     """
 
     name: str
@@ -164,6 +165,7 @@ class Workload(NamedTuple):
     beside: tuple[str, ...] = ()
     one_server: bool = True
     on_disk: bool = False
+    is_patient: bool = False
 
 
 def medians(slices: Sequence[Values]) -> Values:
