@@ -41,6 +41,7 @@ from lockring.protocol import (
     Welcome,
 )
 from lockring.units import NS_PER_MS, NS_PER_S
+from tests.unit.untraced import untraced
 
 WALL_NS = 1_800_000_000 * NS_PER_S
 STEP_NS = 10 * NS_PER_MS
@@ -398,9 +399,10 @@ class World:
 
     def cluster(self, *names: str) -> None:
         """These nodes join, and everything comes to rest."""
-        for name in names:
-            self.join(name)
-        self.run_until_quiet()
+        with untraced():
+            for name in names:
+                self.join(name)
+            self.run_until_quiet()
 
     # ------------------------------------------------------------------- looking
 
