@@ -38,6 +38,7 @@ help:
 	@echo "make sim       the simulation: SEEDS=$(SEEDS) seeds, or one with SEED=…"
 	@echo "make mutants   the simulation with each safety rule switched off in turn: it must find a violation"
 	@echo "make stories   write the transcripts in tests/sim/stories again, after a change of the protocol"
+	@echo "make scale     what NODES=1000 simulated nodes and CLIENTS=100000 send, write and compute"
 	@echo "make cluster   the tests with real processes alone"
 	@echo "make fuzz      INPUTS=$(INPUTS) hostile inputs against real processes, from a SEED=… or a new one"
 	@echo "make overload  10,000 waiters, 5,000 connections, clients that never read"
@@ -109,6 +110,10 @@ sim: $(VENV)/.installed-dev
 mutants: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.sim --mutants --each 300
 
+.PHONY: scale
+scale: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.sim.scale $(if $(filter command line,$(origin NODES)),--nodes $(NODES)) $(if $(CLIENTS),--clients $(CLIENTS))
+
 .PHONY: stories
 stories: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.sim.stories
@@ -165,10 +170,24 @@ chaos: $(VENV)/.installed-dev
 	    $(if $(STORE),--store $(STORE)) $(if $(DURABILITY),--durability $(DURABILITY)) $(if $(JSON),--json $(JSON))
 
 # Figures go into the documentation only where all was measured in full.
-.PHONY: bench
-bench: $(VENV)/.installed-bench
-	$(BIN)/python -m bench run --json build/bench.json $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY)) \
+# Servers and clients of the benchmark run on the fastest Python of this machine, unless PYTHON names another one.
+# lockring is installed there as a user has it: from its wheel, once interpreted and once compiled.
+FASTEST = $(if $(filter file,$(origin PYTHON)),$$($(PYTHON) bench/interpreter.py),$(PYTHON))
+BENCH   := build/bench/interpreted/bin/python -m bench
+
+.PHONY: bench built
+bench:
+	@python="$(FASTEST)" && \
+	$(MAKE) --no-print-directory built VENV=build/bench/interpreted EXTRAS=server,bench PYTHON="$$python" && \
+	LOCKRING_COMPILE=1 $(MAKE) --no-print-directory built VENV=build/bench/compiled EXTRAS=server PYTHON="$$python"
+	$(BENCH) run --json build/bench.json $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY)) \
 	    $(if $(QUICK),--quick,$(if $(filter-out durability,$(ONLY)),,--out docs/performance))
+
+# An environment of another Python is made anew.
+built:
+	@version='import sys; print(sys.base_prefix, sys.version)'; \
+	test "$$($(BIN)/python -c "$$version" 2>/dev/null)" = "$$($(PYTHON) -c "$$version")" || rm -rf $(VENV)
+	@$(MAKE) --no-print-directory $(VENV)/.installed-wheel
 
 clean:
 	rm -rf $(VENV) examples/node/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist
@@ -197,8 +216,8 @@ $(VENV)/.installed-dev: $(MADE_OF)
 	@$(INSTALL) --editable '.[dev]'
 	@touch $@ $(VENV)/.installed
 
-$(VENV)/.installed-bench: $(MADE_OF)
+$(VENV)/.installed-wheel: $(MADE_OF) $(shell find src -name '*.py')
 	$(make_venv)
-	@echo "Installing lockring, the tools for its tests, and the clients of its peers …"
-	@$(INSTALL) --editable '.[dev,bench]'
-	@touch $@ $(VENV)/.installed $(VENV)/.installed-dev
+	@echo "Installing lockring from its wheel into $(VENV) …"
+	@$(INSTALL) --reinstall-package lockring '.[$(EXTRAS)]'
+	@touch $@

@@ -1,6 +1,6 @@
-"""`python -m bench`. Processes of clients load this module too: so it loads nothing unless it is the program."""
+"""`python -m bench`."""
+
+from bench.cli import main
 
 if __name__ == "__main__":
-    from bench.cli import main
-
     main(prog_name="python -m bench")

@@ -1,6 +1,7 @@
 """Clients run in processes of their own, like users' programs: fresh ones for each measurement.
 
-A job is a function at the top of a module, so that the new process finds it. Its result, or its error, comes back.
+A job is a function at the top of a module, so that the new process finds it. Its result, or its error, comes back. The
+process runs any interpreter that has what the job imports: so two builds of one library can be measured in one run.
 """
 
 from __future__ import annotations
@@ -8,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar
 
@@ -19,7 +23,8 @@ from bench.processes import pin
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_SPAWN: Final = multiprocessing.get_context("spawn")
+_ROOT: Final = Path(__file__).resolve().parents[1]
+_EXIT_S_MAX: Final = 10.0
 _ANSWER_S_MAX: Final = 180.0
 
 
@@ -55,16 +60,35 @@ class Child(Generic[R]):
     """
 
     def __init__(self, job: Callable[Concatenate[Inbox, P], R], *args: P.args, **kwargs: P.kwargs) -> None:
-        self._connection, theirs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(target=_run, args=(theirs, job, args, kwargs), daemon=True)
-        self._process.start()
-        theirs.close()
+        self._start(sys.executable, job, args, kwargs)
+
+    @classmethod
+    def under(
+        cls, python: str, job: Callable[Concatenate[Inbox, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> Child[R]:
+        """Return a process that runs a job under another interpreter of the same version, with its own libraries."""
+        child: Child[R] = cls.__new__(cls)
+        child._start(python, job, args, kwargs)
+        return child
+
+    def _start(
+        self, python: str, job: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self._connection, theirs = multiprocessing.Pipe()
+        with theirs:
+            self._popen = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", python, "-m", "bench.child", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                cwd=_ROOT,
+            )
+        with contextlib.suppress(BrokenPipeError):  # the first answer that is awaited says so
+            self._connection.send((job, args, kwargs))
 
     @property
     def pid(self) -> int:
         """The id of the process."""
-        assert self._process.pid is not None
-        return self._process.pid
+        return self._popen.pid
 
     def tell(self, what: Any) -> None:
         """Send a value that `Inbox.hear` returns."""
@@ -95,8 +119,13 @@ class Child(Generic[R]):
 
     def kill(self) -> None:
         """End the process at once, as a crash would, and wait until it is gone."""
-        self._process.kill()
-        self._process.join()
+        self._popen.kill()
+        self._popen.wait(_EXIT_S_MAX)
+
+    def close(self) -> None:
+        """Kill it, and close the connection. Closing a closed child is harmless."""
+        self.kill()
+        self._connection.close()
 
     def _receive(self, timeout_s: float) -> tuple[str, Any]:
         if not self._connection.poll(timeout_s):
@@ -115,18 +144,7 @@ class Child(Generic[R]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.kill()
-        self._connection.close()
-
-
-def run_in_child(job: Callable[Concatenate[Inbox, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run a job in a process of its own, and return its result.
-
-    Raises:
-        ChildFailed: the child fails.
-    """
-    with Child(job, *args, **kwargs) as child:
-        return child.result()
+        self.close()
 
 
 def settle(cores: tuple[int, ...]) -> None:
@@ -135,10 +153,15 @@ def settle(cores: tuple[int, ...]) -> None:
         pin([os.getpid()], cores)
 
 
-def _run(
-    connection: Connection, job: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> None:
+def serve(descriptor: int) -> None:
+    """Run the job that comes over a connection, in this process, and end it.
+
+    Args:
+        descriptor: of the open connection to the parent.
+    """
+    connection = Connection(descriptor)
     try:
+        job, args, kwargs = connection.recv()
         answer = ("returned", job(Inbox(connection), *args, **kwargs))
     except BaseException:  # noqa: BLE001 - the parent reports it
         answer = ("raised", traceback.format_exc())

@@ -59,6 +59,9 @@ def main() -> None:
 @main.command()
 @click.option("--only", type=_names(dict(WORKLOADS), "workload"), help=f"Workloads: {', '.join(WORKLOADS)}.")
 @click.option("--peers", type=_names(dict(PEERS), "peer"), help=f"Peers: {', '.join(PEERS)}.")
+@click.option(
+    "--variants", help="Variants to measure, separated by commas, such as 'one core,32'; by default all."
+)
 @click.option("--rounds", type=click.IntRange(1, 100), help="How many rounds, instead of the scale's.")
 @click.option(
     "--quick",
@@ -83,6 +86,7 @@ def main() -> None:
 def run(
     only: tuple[str, ...] | None,
     peers: tuple[str, ...] | None,
+    variants: str | None,
     rounds: int | None,
     scale_name: str | None,
     json_path: Path | None,
@@ -98,7 +102,10 @@ def run(
         _CONSOLE.print(f"[yellow]{sentence}[/yellow]")
     try:
         busy = check_quiet(anyway=anyway, say=_CONSOLE.print)
-        steps = list(plan([WORKLOADS[each] for each in only or WORKLOADS], ready.peers, scale))
+        chosen = [each.strip() for each in (variants or "").split(",") if each.strip()]
+        steps = list(
+            plan([WORKLOADS[each] for each in only or WORKLOADS], ready.peers, scale, variants=chosen)
+        )
         found = measure_all(steps, ready, name, scale, busy=busy, json=json_path, say=_CONSOLE.print)
     except (Busy, Overlapped) as error:
         raise click.ClickException(str(error)) from None

@@ -1,26 +1,21 @@
-"""The disk on which servers keep what must survive: its place, its file system, and the cost of a sync.
+"""The disk on which servers keep what must survive: its place and its file system.
 
 A figure about durability means nothing on a file system in memory, where a sync costs nothing. So the directories of
-all servers are made on one file system that a disk backs, and a sync there is timed beside each measurement.
+all servers are made on one file system that a disk backs, and a sync there is timed in turn with them.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
-
-from bench.figures import quantile
 
 IN_MEMORY: Final = frozenset({"tmpfs", "ramfs", "devtmpfs", "hugetlbfs"})
 """File systems whose files are gone with the power."""
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
-_RECORD: Final = b"x" * 64
-_WARM: Final = 5
 
 
 class NoDisk(RuntimeError):
@@ -81,24 +76,3 @@ def _mount_of(directory: Path, mounts: str) -> tuple[str, str]:
             file_system, device = rest.split()[:2]
             found, depth = (file_system, device), len(point.parts)
     return found
-
-
-def sync_us(directory: Path, *, seconds: float = 0.3) -> float:
-    """Return the median time in microseconds to append 64 bytes to a file and sync them (`fdatasync`).
-
-    Args:
-        directory: the file's directory; the file is removed.
-        seconds: the duration of the measurement.
-    """
-    samples_ns: list[int] = []
-    with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
-        fd = file.fileno()
-        end_ns = time.perf_counter_ns() + int(seconds * 1e9)
-        now_ns = 0
-        while now_ns < end_ns or len(samples_ns) <= _WARM:
-            begin_ns = time.perf_counter_ns()
-            os.write(fd, _RECORD)
-            os.fdatasync(fd)
-            now_ns = time.perf_counter_ns()
-            samples_ns.append(now_ns - begin_ns)
-    return quantile(sorted(samples_ns[_WARM:]), 0.5) / 1e3

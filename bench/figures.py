@@ -54,51 +54,75 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.median(values), min(values), max(values), len(values))
 
 
+def spread_of(values: Sequence[float]) -> Spread | None:
+    """Return the spread of the rounds' figures, None if there are none."""
+    return spread(values) if values else None
+
+
+def neighbour_ratios(ours: Sequence[Values], theirs: Sequence[Values], name: str) -> list[float]:
+    """Return a figure of each of our slices, as a multiple of theirs just before and just after it.
+
+    The machine's speed changes within seconds, and what changes it evenly is in the mean of the two neighbours.
+
+    Args:
+        ours: slices with the figure and "at_s", ascending.
+        theirs: the same of another peer, in the same round.
+        name: the figure.
+    """
+    found = []
+    others = [(values["at_s"], values[name]) for values in theirs if name in values]
+    for values in ours:
+        before = [other for at_s, other in others if at_s <= values["at_s"]][-1:]
+        after = [other for at_s, other in others if at_s > values["at_s"]][:1]
+        if name in values and before + after:
+            times = ratio(values[name], statistics.fmean(before + after))
+            found += [] if times is None else [times]
+    return found
+
+
 class Summary:
     """The figures of all rounds of a run, by workload, variant and peer."""
 
     def __init__(self, measurements: Iterable[Measurement]) -> None:
         self._values: dict[tuple[str, str, str], dict[str, list[float]]] = {}
         self._notes: dict[tuple[str, str, str], dict[str, None]] = {}
-        self._by_round: dict[tuple[str, str, str, int], Values] = {}
+        self._rounds: dict[tuple[str, str, str], dict[int, Measurement]] = {}
         for each in measurements:
-            self._by_round[each.workload, each.variant, each.peer, each.round] = each.values
             key = (each.workload, each.variant, each.peer)
+            self._rounds.setdefault(key, {})[each.round] = each
             values = self._values.setdefault(key, {})
             notes = self._notes.setdefault(key, {})
             for name, value in each.values.items():
                 values.setdefault(name, []).append(value)
-            if each.floor_us:
-                values.setdefault("floor_us", []).append(each.floor_us)
-                if "median_us" in each.values:
-                    ratio = each.values["median_us"] / each.floor_us
-                    values.setdefault("floors", []).append(ratio)
             if each.note:
                 notes[each.note] = None
 
     def get(self, workload: str, variant: str, peer: str, name: str) -> Spread | None:
         """Return a figure, or None if it was not measured."""
-        values = self._values.get((workload, variant, peer), {}).get(name)
-        return spread(values) if values else None
+        return spread_of(self._values.get((workload, variant, peer), {}).get(name, []))
 
     def median(self, workload: str, variant: str, peer: str, name: str) -> float | None:
         """Return the median of a figure over the rounds, or None if it was not measured."""
         found = self.get(workload, variant, peer, name)
         return None if found is None else found.median
 
-    def ratio_by_round(self, workload: str, variant: str, peers: tuple[str, str], name: str) -> float | None:
-        """Return the first peer's figure as a multiple of the second's: the median of the rounds' ratios.
+    def times(self, workload: str, variant: str, peers: tuple[str, str], name: str) -> Spread | None:
+        """Return the first peer's figure as a multiple of the second's, or None if no round has both.
 
-        Within a round the two stand close together in time, so the machine's mood is in both. None if no round has
-        both.
+        Peers that took turns are compared by neighbouring slices, and a round's ratio is the median of those. Others
+        are compared by the figures of each round.
         """
+        ours, theirs = (self._rounds.get((workload, variant, peer), {}) for peer in peers)
         ratios = []
-        for (*where, peer, round_), values in self._by_round.items():
-            if (*where, peer) == (workload, variant, peers[0]):
-                other = self._by_round.get((workload, variant, peers[1], round_), {})
-                found = ratio(values.get(name), other.get(name))
-                ratios += [] if found is None else [found]
-        return statistics.median(ratios) if ratios else None
+        for round_, mine in ours.items():
+            if round_ not in theirs:
+                continue
+            other = theirs[round_]
+            if near := neighbour_ratios(mine.slices, other.slices, name):
+                ratios.append(statistics.median(near))
+            elif (plain := ratio(mine.values.get(name), other.values.get(name))) is not None:
+                ratios.append(plain)
+        return spread_of(ratios)
 
     def variants(self, workload: str) -> list[str]:
         """Return the variants of a workload, in the order of their first measurement."""
@@ -136,25 +160,27 @@ class Hold(NamedTuple):
     process: int
 
 
-def history(holds: Iterable[Hold], *, seconds: float, processes: int) -> Values:
+def history(slices: Iterable[Iterable[Hold]], *, seconds: float, processes: int) -> Values:
     """Return the figures of several processes' contention for one lock.
 
     A hand-over goes from the call of `release` to the return of the next `acquire`. Those to another process are
     counted apart, since a process that takes its own lock again hands nothing over.
 
     Args:
-        holds: the holds of all processes, by one clock.
-        seconds: the duration of the contention.
+        slices: the holds of all processes, by one clock, in each stretch of contention.
+        seconds: the duration of all stretches.
         processes: their number, including those without a grant.
     """
-    ordered = sorted(holds)
-    pairs = list(itertools.pairwise(ordered))
-    others = [(before, after) for before, after in pairs if before.process != after.process]
+    pairs: list[tuple[Hold, Hold]] = []
     counts = [0] * processes
-    for hold in ordered:
-        counts[hold.process] += 1
+    for holds in slices:
+        ordered = sorted(holds)
+        pairs += itertools.pairwise(ordered)
+        for hold in ordered:
+            counts[hold.process] += 1
+    others = [(before, after) for before, after in pairs if before.process != after.process]
     values = {
-        "grants_per_s": len(ordered) / seconds,
+        "grants_per_s": sum(counts) / seconds,
         "to_another_per_s": len(others) / seconds,
         "overlaps": float(sum(after.got_ns < before.released_ns for before, after in pairs)),
         "fairness": max(counts) / max(1, min(counts)),

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from bench.builds import build_of, compiled_python, lack_of_compiled, lack_of_interpreted
 from bench.peers import OURS, PEERS
 from bench.peers.programs import ZOOKEEPER_JAR, postgres_programs
 
@@ -90,6 +91,7 @@ NEEDS: Final[dict[str, Need]] = {
         libraries={"etcd3gw": "etcd3gw", "aetcd": "aetcd"},
     ),
 }
+NEEDS["replicated_redis"] = NEEDS["redis"]
 """The requirements, by module of the peer."""
 
 
@@ -124,7 +126,15 @@ def prepare(wanted: Sequence[str], *, may_install: bool, say: Callable[[str], No
         if sentence := lack(NEEDS[module], why_not):
             left_out[module] = sentence
     peers = tuple(peer for peer in PEERS if peer in wanted and PEERS[peer].module not in left_out)
-    return Ready(peers, list(left_out.values()), _versions(peers))
+    builds = {
+        is_compiled: reason()
+        if any(PEERS[peer].is_compiled == is_compiled for peer in peers if peer in OURS)
+        else ""
+        for is_compiled, reason in ((False, lack_of_interpreted), (True, lack_of_compiled))
+    }
+    peers = tuple(peer for peer in peers if peer not in OURS or not builds[PEERS[peer].is_compiled])
+    sentences = dict.fromkeys([*left_out.values(), *filter(None, builds.values())])
+    return Ready(peers, list(sentences), _versions(peers))
 
 
 def install_missing(needs: Iterable[Need], *, may_install: bool, say: Callable[[str], None]) -> str:
@@ -223,6 +233,8 @@ def _versions(peers: Iterable[str]) -> dict[str, str]:
         "lockring": importlib.metadata.version("lockring"),
         "uvloop": importlib.metadata.version("uvloop"),
     }
+    if any(PEERS[peer].is_compiled for peer in peers):
+        versions["lockring, compiled"] = f"{build_of(compiled_python()).compiled} modules"
     for module in dict.fromkeys(PEERS[peer].module for peer in peers if peer not in OURS):
         need = NEEDS[module]
         versions[need.server] = need.version()

@@ -8,10 +8,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bench.figures import Spread, Summary, ratio
-from bench.peers import OURS, PEERS
+from bench.beside import BESIDE, FLOOR, SYNC
+from bench.figures import Spread, Summary
+from bench.peers import OURS
 from bench.results import Results
 from bench.targets import DURABILITY_TARGETS, TARGETS, Target
+from bench.workloads.base import ONE_CORE
 from bench.workloads.table import WORKLOADS
 
 
@@ -62,12 +64,14 @@ class Column(NamedTuple):
         name: name of the figure.
         scale: the factor from figure to cell.
         has_range: whether the rounds' range stands beside the median.
+        of: the figure is given as a multiple of this peer's; "" for the figure itself.
     """
 
     title: str
     name: str
     scale: float = 1.0
     has_range: bool = False
+    of: str = ""
 
 
 COLUMNS: Final[dict[str, tuple[Column, ...]]] = {
@@ -77,7 +81,7 @@ COLUMNS: Final[dict[str, tuple[Column, ...]]] = {
         Column("pairs/s", "pairs_per_s"),
         Column("CPU µs server", "server_cpu_us"),
         Column("CPU µs client", "client_cpu_us"),
-        Column("× floor", "floors"),
+        Column("× floor", "median_us", of=FLOOR),
     ),
     "overlap": (
         Column("pairs/s", "pairs_per_s", has_range=True),
@@ -91,14 +95,14 @@ COLUMNS: Final[dict[str, tuple[Column, ...]]] = {
         Column("grants/s", "grants_per_s"),
         Column("hand-over µs", "median_us", has_range=True),
         Column("p99 µs", "p99_us"),
-        Column("× floor", "floors"),
+        Column("× floor", "median_us", of=FLOOR),
         Column("most/fewest", "fairness"),
         Column("overlaps", "overlaps"),
     ),
     "relay": (
         Column("median ms", "median_us", 1e-3, has_range=True),
         Column("p99 ms", "p99_us", 1e-3),
-        Column("× floor", "floors"),
+        Column("× floor", "median_us", of=FLOOR),
     ),
     "many": (
         Column("held", "held"),
@@ -131,9 +135,11 @@ COLUMNS: Final[dict[str, tuple[Column, ...]]] = {
         Column("pairs/s", "pairs_per_s", has_range=True),
         Column("CPU µs server", "server_cpu_us"),
         Column("CPU µs client", "client_cpu_us"),
-        Column("a sync, µs", "sync_us", has_range=True),
+        Column("× a sync", "median_us", of=SYNC),
     ),
 }
+
+_PLAIN: Final = Column("measured", "", has_range=True)
 
 COMPARED: Final = {
     "single": "median_us",
@@ -183,7 +189,7 @@ def tables_of(part: Part, results: Results) -> str:
             parts.append(f"**{WORKLOADS[name].title}: {variant}**")
             parts.append(_table(summary, name, variant))
             notes = [
-                f"{PEER_TITLES[peer]}: {note}."
+                f"{TITLES[peer]}: {note}."
                 for peer in _in_order(summary.peers(name, variant))
                 for note in summary.notes(name, variant, peer)
             ]
@@ -199,20 +205,27 @@ def tables_of(part: Part, results: Results) -> str:
 
 PEER_TITLES: Final = {
     "lockring": "lockring, one node",
+    "lockring+compiled": "lockring, one node, compiled",
     "lockring-3": "lockring, three nodes, `sync`",
+    "lockring-3+compiled": "lockring, three nodes, `sync`, compiled",
     "lockring+frames": "lockring's node alone",
     "lockring+process": "lockring, one node, `process`",
     "lockring+disk": "lockring, one node, `disk`",
     "lockring-3+process": "lockring, three nodes, `sync`, `process`",
     "lockring-3+disk": "lockring, three nodes, `sync`, `disk`",
     "redis": "redis-py `Lock`",
+    "redis+wait": "redis-py `Lock`, one replica, `WAIT 1`",
     "redis+sync": "redis-py `Lock`, `appendfsync always`",
     "postgres": "PostgreSQL advisory lock",
     "zookeeper": "kazoo `Lock`",
     "etcd": "etcd",
+    "zookeeper-3": "kazoo `Lock`, three servers",
+    "etcd-3": "etcd, three members",
     "zookeeper+tmpfs": "kazoo `Lock`, data on tmpfs",
     "etcd+tmpfs": "etcd, data on tmpfs",
 }
+TITLES: Final = {**PEER_TITLES, **{name: beside.title for name, beside in BESIDE.items()}}
+"""The titles of all rows, in their order."""
 
 
 def _environment(part: Part, results: Results) -> str:
@@ -223,31 +236,50 @@ def _environment(part: Part, results: Results) -> str:
     )
     return "\n".join(
         [
-            f"{where.date}, {where.machine}, {where.cores} cores, Python {where.python}.",
+            f"{where.date}, {where.machine}, {where.cores} cores.",
+            f"All clients, and lockring's servers, run on Python {where.python}.",
             f"{rounds} rounds: each figure is their median, with their range in brackets.",
+            *_waiting(part, results),
             *([f"The servers' files: {where.disk}."] if where.disk and part == DURABILITY else []),
             *textwrap.wrap(f"Versions: {versions}.", 120, break_on_hyphens=False),
         ]
     )
 
 
+def _waiting(part: Part, results: Results) -> list[str]:
+    """Return a line on the processor time of servers that waited for their turn on the same cores."""
+    shares = [
+        each.values["others_share"]
+        for each in results.measurements
+        if each.workload in part.workloads and each.variant != ONE_CORE and "others_share" in each.values
+    ]
+    return (
+        [f"Servers and clients that waited for their turn took up to {max(shares):.1%} of a core."]
+        if shares
+        else []
+    )
+
+
 def _table(summary: Summary, workload: str, variant: str) -> str:
     peers = _in_order(summary.peers(workload, variant))
+
+    def found(peer: str, column: Column) -> Spread | None:
+        if column.of:
+            return summary.times(workload, variant, (peer, column.of), column.name)
+        return summary.get(workload, variant, peer, column.name)
+
     columns = [
-        column
-        for column in COLUMNS[workload]
-        if any(summary.get(workload, variant, peer, column.name) is not None for peer in peers)
+        column for column in COLUMNS[workload] if any(found(peer, column) is not None for peer in peers)
     ]
     compared = COMPARED.get(workload)
     heads = ["", *(column.title for column in columns), *(["× lockring"] if compared else [])]
     rows = []
     for peer in peers:
-        cells = [cell(summary.get(workload, variant, peer, column.name), column) for column in columns]
+        cells = [cell(found(peer, column), column) for column in columns]
         if compared:
-            ours = summary.median(workload, variant, OURS[0], compared)
-            times = ratio(summary.median(workload, variant, peer, compared), ours)
-            cells.append("–" if times is None else number(times))
-        rows.append([PEER_TITLES[peer], *cells])
+            times = Column("× lockring", compared, has_range=True, of=OURS[0])
+            cells.append(cell(found(peer, times) if peer != OURS[0] else None, times))
+        rows.append([TITLES[peer], *cells])
     return _markdown(heads, rows)
 
 
@@ -260,7 +292,7 @@ def _aims(summary: Summary, targets: Iterable[Target]) -> str:
             [
                 target.what,
                 f"{target.sense} {number(target.bound)}{unit}",
-                "–" if value is None else f"{number(value)}{unit}",
+                cell(value, _PLAIN) + ("" if value is None else unit),
                 target.verdict(summary),
             ]
         )
@@ -274,7 +306,7 @@ def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _in_order(peers: Sequence[str]) -> list[str]:
-    return [peer for peer in PEERS if peer in peers]
+    return [peer for peer in TITLES if peer in peers]
 
 
 def insert(page: str, part: Part, text: str) -> str:

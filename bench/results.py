@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,11 +20,11 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         workload: such as "single".
         variant: its form, such as "one core".
-        peer: such as "redis".
+        peer: such as "redis", or a key of `bench.beside.BESIDE`.
         round: counted from 0.
-        floor_us: the floor just before it: a 64-byte round trip between two processes, in the same pinning. 0 if the
-            workload has none.
         values: the figures.
+        slices: the figures of each slice, if the peers took turns. "at_s" is the middle of a slice, by a clock that all
+            peers of the round share.
         note: a remark for readers of the figures; "" for none.
     """
 
@@ -31,8 +32,8 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     variant: str
     peer: str
     round: int
-    floor_us: float = 0.0
     values: Values = {}
+    slices: list[Values] = []
     note: str = ""
 
 
@@ -43,7 +44,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
         date: in UTC, YYYY-MM-DD.
         machine: processor and system, for people.
         cores: the number of cores for the run.
-        python: Python's version.
+        python: version and path of the Python that runs every client, and lockring's servers.
         versions: versions of servers and client libraries, by name.
         busy: the share of processor time that other programs used in the second before the run, 0 to 1.
         disk: the file system and device of the servers' files; "" if no workload was about them.
@@ -80,7 +81,7 @@ def environment(versions: dict[str, str], busy: float, disk: str = "") -> Enviro
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
         machine=f"{_processor()}, {platform.system()} {platform.release()}",
         cores=len(os.sched_getaffinity(0)),
-        python=platform.python_version(),
+        python=f"{platform.python_version()} ({os.path.realpath(sys.executable)})",
         versions=versions,
         busy=busy,
         disk=disk,

@@ -1,11 +1,13 @@
-"""The run: rounds of workloads, in each the peers in turn, and beside each measurement the floor.
+"""The run: rounds of workloads, and in each the peers, in turn slice by slice or one after the other.
 
-Nothing else runs meanwhile: each workload of each round has a server of its own, started for it and ended after it. The
-order of the peers changes with each round, so that a disturbance of the machine hits all of them alike.
+Each workload of each round has servers of its own, started for it and ended after it. The order of the peers changes,
+so that a disturbance of the machine hits all of them alike.
 """
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
@@ -13,24 +15,24 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 
 from bench import results
-from bench.children import ChildFailed
+from bench.beside import BESIDE
 from bench.disk import Disk, NoDisk, find_disk
-from bench.floor import floor_us
+from bench.field import FAILURES, Field
+from bench.figures import neighbour_ratios, quantile
 from bench.install import Ready
 from bench.peers import server_class
 from bench.peers.base import Server
-from bench.processes import ServerFailed, busy_share
-from bench.report import number
+from bench.processes import busy_share
+from bench.report import COMPARED, number
 from bench.results import Measurement, Results, Values
 from bench.scale import Scale
-from bench.workloads.base import Workload, cores_of
-from lockring.testing import ClusterFailed
+from bench.workloads.base import Alone, InSlices, Workload
 
 T = TypeVar("T")
 
 _BRIEF: Final = (
     *("pairs_per_s", "to_another_per_s", "median_us", "p99_us", "fairness", "locks_per_s", "bytes_per_lock"),
-    *("seconds", "during_p99_us", "server_cpu_us", "client_cpu_us", "sync_us"),
+    *("seconds", "during_p99_us", "server_cpu_us", "client_cpu_us", "others_share"),
 )
 """The figures that are shown during the run."""
 
@@ -43,19 +45,25 @@ class Busy(RuntimeError):
 
 
 class Step(NamedTuple):
-    """One stretch of the run, on one server.
+    """One stretch of the run, on the same servers.
 
     Attributes:
         round: counted from 0.
         workload: the workload.
-        peer: the peer.
+        peers: the peers; several of them have their servers up at once, and take turns.
         variants: the variants to measure, one after the other.
     """
 
     round: int
     workload: Workload
-    peer: str
+    peers: tuple[str, ...]
     variants: tuple[str, ...]
+
+    def measurements(self) -> int:
+        """Return the number of measurements."""
+        beside = len(self.workload.beside) * len(self.variants)
+        taking_part = [set(self.peers) & set(self.workload.peers[variant]) for variant in self.variants]
+        return beside + sum(len(each) for each in taking_part)
 
 
 def rotated(items: Sequence[T], by: int) -> list[T]:
@@ -64,20 +72,40 @@ def rotated(items: Sequence[T], by: int) -> list[T]:
     return [*items[first:], *items[:first]]
 
 
-def plan(workloads: Sequence[Workload], peers: Sequence[str], scale: Scale) -> Iterator[Step]:
-    """Yield all steps of a run, in order."""
+def plan(
+    workloads: Sequence[Workload], peers: Sequence[str], scale: Scale, *, variants: Sequence[str] = ()
+) -> Iterator[Step]:
+    """Yield all steps of a run, in order.
+
+    Args:
+        workloads: the workloads.
+        peers: the peers that can be measured.
+        scale: gives the number of rounds.
+        variants: the variants to measure; () for all.
+    """
     for round_ in range(max((workload.rounds(scale) for workload in workloads), default=0)):
         for workload in workloads:
-            if round_ >= workload.rounds(scale):
-                continue
-            for peer in rotated(
-                [each for each in peers if any(each in those for those in workload.peers.values())], round_
-            ):
-                variants = tuple(variant for variant, those in workload.peers.items() if peer in those)
-                if workload.one_server:
-                    yield Step(round_, workload, peer, variants)
-                else:
-                    yield from (Step(round_, workload, peer, (variant,)) for variant in variants)
+            if round_ < workload.rounds(scale):
+                yield from _steps(round_, workload, peers, variants)
+
+
+def _steps(round_: int, workload: Workload, peers: Sequence[str], chosen: Sequence[str]) -> Iterator[Step]:
+    variants = {
+        variant: those for variant, those in workload.peers.items() if not chosen or variant in chosen
+    }
+    taking_part = tuple(each for each in peers if any(each in those for those in variants.values()))
+    if not taking_part:
+        return
+    if isinstance(workload.how, InSlices):
+        used = tuple(each for each in variants if set(variants[each]) & set(taking_part))
+        yield Step(round_, workload, taking_part, used)
+        return
+    for peer in rotated(taking_part, round_):
+        its_own = tuple(variant for variant, those in variants.items() if peer in those)
+        if workload.one_server:
+            yield Step(round_, workload, (peer,), its_own)
+        else:
+            yield from (Step(round_, workload, (peer,), (variant,)) for variant in its_own)
 
 
 def check_quiet(*, anyway: bool, say: Callable[[str], None]) -> float:
@@ -126,39 +154,62 @@ def measure_all(
         left_out=left_out,
         scale=scale_name,
     )
-    total = sum(len(step.variants) for step in steps)
+    total = sum(step.measurements() for step in steps)
     for step in steps:
         directory = disk.directory if disk is not None and step.workload.on_disk else None
-        for measurement in _take(step, scale, directory, found.left_out):
-            found.measurements.append(measurement)
-            say(f"[dim]{len(found.measurements):>4}/{total}[/dim] {line(measurement)}")
+        for measurements in _take(step, scale, directory, found.left_out):
+            for measurement in measurements:
+                found.measurements.append(measurement)
+                compared = _compared(measurement, measurements)
+                say(f"[dim]{len(found.measurements):>4}/{total}[/dim] {line(measurement)}{compared}")
         if json is not None:
             results.save(found, json)
     return found
 
 
-def _take(step: Step, scale: Scale, directory: Path | None, left_out: list[str]) -> Iterator[Measurement]:
-    """Yield the measurements of a step, with the server's files in a directory; None leaves the place to the server."""
-    variant = step.variants[0]
-    try:
-        with server_class(step.peer)(directory) as server:
-            for variant in step.variants:
-                yield _measure(step, server, variant, scale)
-    except (ServerFailed, ChildFailed, ClusterFailed, ImportError) as error:
+def _take(
+    step: Step, scale: Scale, directory: Path | None, left_out: list[str]
+) -> Iterator[list[Measurement]]:
+    """Yield the measurements of each variant, with the servers' files in a directory; None leaves it to the server."""
+
+    def leave_out(peer: str, variant: str, error: Exception) -> None:
         last = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        sentence = f"{step.peer}: {step.workload.name} ({variant}) failed in round {step.round + 1}: {last}"
-        left_out.append(sentence)
+        left_out.append(f"{peer}: {step.workload.name} ({variant}) failed in round {step.round + 1}: {last}")
+
+    with contextlib.ExitStack() as stack:
+        servers: dict[str, Server] = {}
+        for peer in step.peers:
+            try:
+                servers[peer] = stack.enter_context(server_class(peer)(directory))
+            except FAILURES as error:
+                leave_out(peer, ", ".join(step.variants), error)
+        if isinstance(step.workload.how, InSlices):
+            field = Field(
+                step.workload,
+                servers,
+                round_=step.round,
+                directory=directory or Path(tempfile.gettempdir()),
+                left_out=leave_out,
+            )
+            yield from (field.measure(variant, scale) for variant in step.variants)
+            return
+        for peer, server in servers.items():
+            for variant in step.variants:
+                try:
+                    yield [_alone(step, peer, server, variant, scale)]
+                except FAILURES as error:
+                    leave_out(peer, variant, error)
+                    break
 
 
-def _measure(step: Step, server: Server, variant: str, scale: Scale) -> Measurement:
-    floor = floor_us(cores_of(variant)) if step.workload.has_floor else 0.0
-    outcome = step.workload.measure(server, variant, scale)
+def _alone(step: Step, peer: str, server: Server, variant: str, scale: Scale) -> Measurement:
+    assert isinstance(step.workload.how, Alone)
+    outcome = step.workload.how.measure(server, variant, scale)
     return Measurement(
         workload=step.workload.name,
         variant=variant,
-        peer=step.peer,
+        peer=peer,
         round=step.round,
-        floor_us=floor,
         values=outcome.values,
         note=outcome.note,
     )
@@ -168,6 +219,19 @@ def line(measurement: Measurement) -> str:
     """Return a measurement as one line for a terminal."""
     head = f"round {measurement.round + 1}  {measurement.workload:<9} {measurement.variant:<13} {measurement.peer:<18}"
     return f"{head} {_brief(measurement.values)}"
+
+
+def _compared(measurement: Measurement, measurements: Sequence[Measurement]) -> str:
+    """Return a measurement's ratio to the first server's, with the middle half of the neighbours' ratios."""
+    first = next((each for each in measurements if each.peer not in BESIDE), measurement)
+    name = COMPARED.get(measurement.workload)
+    if name is None or measurement.peer in (*BESIDE, first.peer):
+        return ""
+    ratios = sorted(neighbour_ratios(measurement.slices, first.slices, name))
+    if not ratios:
+        return ""
+    low, middle, high = (number(quantile(ratios, share)) for share in (0.25, 0.5, 0.75))
+    return f"  [bold]{middle} × {first.peer}[/bold] ({low}–{high})"
 
 
 def _brief(values: Values) -> str:

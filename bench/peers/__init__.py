@@ -23,27 +23,34 @@ class Peer(NamedTuple):
         server: name of the server's class.
         has_asyncio: whether its library has an asyncio client; otherwise threads overlap.
         waits_in_asyncio: whether only its asyncio client is notified of a release, while the blocking one polls.
+        is_compiled: whether it needs the compiled build of this project.
     """
 
     module: str
     server: str
     has_asyncio: bool = True
     waits_in_asyncio: bool = False
+    is_compiled: bool = False
 
 
 PEERS: Final[dict[str, Peer]] = {
     "lockring": Peer("lockring", "OneNode"),
     "lockring+process": Peer("lockring", "OneNodeWritten"),
     "lockring+disk": Peer("lockring", "OneNodeSynced"),
+    "lockring+compiled": Peer("lockring", "OneNodeCompiled", is_compiled=True),
     "lockring-3": Peer("lockring", "ThreeNodes"),
     "lockring-3+process": Peer("lockring", "ThreeNodesWritten"),
     "lockring-3+disk": Peer("lockring", "ThreeNodesSynced"),
+    "lockring-3+compiled": Peer("lockring", "ThreeNodesCompiled", is_compiled=True),
     "lockring+frames": Peer("prepared", "NodeAlone"),
     "redis": Peer("redis", "RedisServer"),
+    "redis+wait": Peer("replicated_redis", "RedisReplicated"),
     "redis+sync": Peer("redis", "RedisSynced"),
     "postgres": Peer("postgres", "PostgresServer"),
     "zookeeper": Peer("zookeeper", "ZooKeeperServer", has_asyncio=False),
     "etcd": Peer("etcd", "EtcdServer", waits_in_asyncio=True),
+    "zookeeper-3": Peer("zookeeper", "ZooKeeperEnsemble", has_asyncio=False),
+    "etcd-3": Peer("etcd", "EtcdCluster", waits_in_asyncio=True),
     "zookeeper+tmpfs": Peer("zookeeper", "ZooKeeperInMemory", has_asyncio=False),
     "etcd+tmpfs": Peer("etcd", "EtcdInMemory", waits_in_asyncio=True),
 }

@@ -5,7 +5,9 @@ The clients are as thin as possible: the measurements are about the peer's libra
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
@@ -31,6 +33,7 @@ class Endpoint(msgspec.Struct, frozen=True):
         servers: ids of the servers' processes, for their processor time and memory.
         cores: the cores of the client; () for any.
         ttl_s: the lease of its locks, in seconds.
+        python: the interpreter of the client.
     """
 
     peer: str
@@ -38,6 +41,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     servers: tuple[int, ...]
     cores: tuple[int, ...] = ()
     ttl_s: int = TTL_S
+    python: str = sys.executable
 
     @property
     def port(self) -> int:
@@ -123,13 +127,16 @@ class Server(ABC):
     def address(self) -> str:
         """The address for clients."""
 
+    def python(self) -> str:
+        """Return the interpreter of its clients."""
+        return sys.executable
+
     def close(self) -> None:
         """Stop it, and remove its directory."""
         self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def endpoint(self, cores: tuple[int, ...] = (), *, ttl_s: int = TTL_S) -> Endpoint:
-        """Return the endpoint for clients on these cores, and pin the server to them if there are any."""
-        if cores:
-            processes.pin((*self.pids(), *self.companions()), cores)
-        return Endpoint(self.peer, self.address, self.pids(), cores, ttl_s)
+        """Return the endpoint for clients on these cores, () for any, and pin the server to the same."""
+        processes.pin((*self.pids(), *self.companions()), cores or os.sched_getaffinity(0))
+        return Endpoint(self.peer, self.address, self.pids(), cores, ttl_s=ttl_s, python=self.python())

@@ -1,12 +1,16 @@
-"""etcd as shipped (each change is on disk before it is answered): etcd3gw's `Lock` blocking, aetcd's with asyncio."""
+"""etcd as shipped (each change is on disk before it is answered): etcd3gw's `Lock` blocking, aetcd's with asyncio.
+
+One server, or three that agree by Raft. The clients of three ask the leader, which spares them a hop.
+"""
 
 from __future__ import annotations
 
+import json
 import time
 import urllib.request
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final, NamedTuple
 
 import aetcd
 import etcd3gw
@@ -19,51 +23,95 @@ _POLL_S: Final = 0.1
 """The interval at which a waiter tries again, as often as redis-py does: etcd3gw's lock tries once."""
 
 
+class _Member(NamedTuple):
+    """One member.
+
+    Attributes:
+        port: for clients.
+        peer: its URL for other members.
+        process: its process.
+    """
+
+    port: int
+    peer: str
+    process: ServerProcess
+
+
 class EtcdServer(Server):
     """One etcd server."""
 
     peer = "etcd"
     title = "etcd (etcd3gw, aetcd)"
     renewals = "lock"
+    size: ClassVar[int] = 1
 
     def __init__(self, directory: Path | None = None) -> None:
         super().__init__(directory)
-        self._port, peer_port = free_ports(HOST, 2)
-        client, peer = f"http://{HOST}:{self._port}", f"http://{HOST}:{peer_port}"
+        ports = free_ports(HOST, 2 * self.size)
+        peers = [f"http://{HOST}:{port}" for port in ports[self.size :]]
+        everybody = ",".join(f"m{number}={url}" for number, url in enumerate(peers))
+        self._members = [
+            _Member(port, url, self._process(number, port, url, everybody))
+            for number, (port, url) in enumerate(zip(ports, peers, strict=False))
+        ]
+        self._leader = self._members[0]
+
+    def _process(self, number: int, port: int, peer: str, everybody: str) -> ServerProcess:
+        client = f"http://{HOST}:{port}"
+        where = self.directory / f"m{number}"
+        where.mkdir()
         flags = {
-            "data-dir": str(self.directory / "data"),
+            "name": f"m{number}",
+            "data-dir": str(where / "data"),
             "listen-client-urls": client,
             "advertise-client-urls": client,
             "listen-peer-urls": peer,
             "initial-advertise-peer-urls": peer,
-            "initial-cluster": f"default={peer}",
+            "initial-cluster": everybody,
             "log-level": "error",
         }
-        self._process = ServerProcess(
-            ["etcd", *(word for name, value in flags.items() for word in (f"--{name}", value))],
-            self.directory / "log",
-        )
+        words = (word for name, value in flags.items() for word in (f"--{name}", value))
+        return ServerProcess(["etcd", *words], where / "log")
 
     def start(self) -> None:
-        """Start the server, and wait until it reports that it is healthy."""
-        self._process.start(self._answers)
+        """Start the servers, and wait until each reports that it is healthy."""
+        for member in self._members[:-1]:  # none is healthy before most of them run
+            member.process.start(lambda: True)
+        last = self._members[-1]
+        last.process.start(lambda: all(self._is_healthy(member) for member in self._members))
+        self._leader = next((member for member in self._members if self._leads(member)), last)
 
-    def _answers(self) -> bool:
-        with urllib.request.urlopen(f"http://{HOST}:{self._port}/health", timeout=2) as answer:
+    def _is_healthy(self, member: _Member) -> bool:
+        with urllib.request.urlopen(f"http://{HOST}:{member.port}/health", timeout=2) as answer:
             return b'"true"' in answer.read()
 
+    def _leads(self, member: _Member) -> bool:
+        url = f"http://{HOST}:{member.port}/v3/maintenance/status"
+        with urllib.request.urlopen(urllib.request.Request(url, b"{}"), timeout=2) as answer:
+            status = json.load(answer)
+        return bool(status["leader"] == status["header"]["member_id"])
+
     def stop(self) -> None:
-        """Kill the server."""
-        self._process.stop()
+        """Kill the servers."""
+        for member in self._members:
+            member.process.stop()
 
     def pids(self) -> tuple[int, ...]:
-        """Return the server's process."""
-        return (self._process.pid,)
+        """Return the servers' processes."""
+        return tuple(member.process.pid for member in self._members)
 
     @property
     def address(self) -> str:
-        """The address that it listens on."""
-        return f"{HOST}:{self._port}"
+        """The address of the leader."""
+        return f"{HOST}:{self._leader.port}"
+
+
+class EtcdCluster(EtcdServer):
+    """Three etcd servers: each change is on two of their disks before it is answered."""
+
+    peer = "etcd-3"
+    title = "etcd, three members"
+    size = 3
 
 
 class EtcdInMemory(EtcdServer):

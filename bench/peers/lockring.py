@@ -8,8 +8,29 @@ from typing import ClassVar
 
 import lockring
 import lockring.aio
+from bench.builds import compiled_python
 from bench.peers.base import Endpoint, Server
 from lockring.testing import COORDINATOR, Durability, LocalCluster
+from lockring.testing.process import TestedProcess
+
+
+class _Cluster(LocalCluster):
+    """A cluster whose processes run under a given interpreter.
+
+    Args:
+        python: the path of the interpreter.
+        directory: for logs and data.
+        nodes: how many nodes there are.
+        durability: what the nodes keep on disk.
+    """
+
+    def __init__(self, python: str, directory: Path, *, nodes: int, durability: Durability) -> None:
+        super().__init__(nodes=nodes, durability=durability, directory=directory, log_level="warning")
+        self._python = python
+
+    def _spawn(self, process: TestedProcess) -> None:
+        process.command = [self._python, *process.command[1:]]
+        super()._spawn(process)
 
 
 class OneNode(Server):
@@ -23,9 +44,7 @@ class OneNode(Server):
 
     def __init__(self, directory: Path | None = None) -> None:
         super().__init__(directory)
-        self.cluster = LocalCluster(
-            nodes=self.nodes, durability=self.durability, directory=self.directory, log_level="warning"
-        )
+        self.cluster = _Cluster(self.python(), self.directory, nodes=self.nodes, durability=self.durability)
 
     def start(self) -> None:
         """Start the cluster, and wait until every slot is served."""
@@ -56,6 +75,25 @@ class ThreeNodes(OneNode):
 
     peer = "lockring-3"
     title = "lockring, three nodes, sync"
+    nodes = 3
+
+
+class OneNodeCompiled(OneNode):
+    """One node and its clients, with the modules of the hot path compiled."""
+
+    peer = "lockring+compiled"
+    title = "lockring, one node, compiled"
+
+    def python(self) -> str:
+        """Return the interpreter that has the compiled build."""
+        return compiled_python()
+
+
+class ThreeNodesCompiled(OneNodeCompiled):
+    """Three nodes and their clients, with the modules of the hot path compiled."""
+
+    peer = "lockring-3+compiled"
+    title = "lockring, three nodes, sync, compiled"
     nodes = 3
 
 

@@ -1,11 +1,14 @@
-"""ZooKeeper as shipped (each change is on disk before it is answered), through kazoo's `Lock`."""
+"""ZooKeeper as shipped (each change is on disk before it is answered), through kazoo's `Lock`.
+
+One server, or three that agree by Zab. The client of three is connected to the leader, which spares it a hop.
+"""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final, NamedTuple
 
 from kazoo.client import KazooClient
 
@@ -17,6 +20,18 @@ from lockring.server.local.children import free_ports
 _MAIN: Final = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 
 
+class _Member(NamedTuple):
+    """One member.
+
+    Attributes:
+        port: for clients.
+        process: its process.
+    """
+
+    port: int
+    process: ServerProcess
+
+
 class ZooKeeperServer(Server):
     """One ZooKeeper server."""
 
@@ -24,51 +39,86 @@ class ZooKeeperServer(Server):
     title = "kazoo Lock on ZooKeeper"
     renewals = "session"
     warm_up_s = 1.5  # a Java server compiles while it runs
+    size: ClassVar[int] = 1
 
     def __init__(self, directory: Path | None = None) -> None:
         super().__init__(directory)
-        (self._port,) = free_ports(HOST, 1)
+        ports = free_ports(HOST, 3 * self.size)
+        clients, followers, elections = (
+            ports[kind * self.size : (kind + 1) * self.size] for kind in range(3)
+        )
+        everybody = {
+            f"server.{number}": f"{HOST}:{follower}:{election}"
+            for number, (follower, election) in enumerate(zip(followers, elections, strict=True), 1)
+        }
+        self._members = [
+            _Member(port, self._process(number, port, everybody if self.size > 1 else {}))
+            for number, port in enumerate(clients, 1)
+        ]
+        self._leader = self._members[0]
+
+    def _process(self, number: int, port: int, everybody: dict[str, str]) -> ServerProcess:
+        where = self.directory / f"m{number}"
+        data = where / "data"
+        data.mkdir(parents=True)
+        (data / "myid").write_text(f"{number}\n")
         settings = {
             "tickTime": "2000",
-            "dataDir": str(self.directory / "data"),
-            "clientPort": str(self._port),
+            "initLimit": "10",
+            "syncLimit": "5",
+            "dataDir": str(data),
+            "clientPort": str(port),
             "clientPortAddress": HOST,
             "maxClientCnxns": "0",
             "admin.enableServer": "false",
             "4lw.commands.whitelist": "ruok,srvr",
+            **everybody,
         }
-        path = self.directory / "zoo.cfg"
+        path = where / "zoo.cfg"
         path.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-        self._process = ServerProcess(
-            ["java", "-Xmx1000m", "-cp", f"{self.directory}:{ZOOKEEPER_JAR}", _MAIN, str(path)],
-            self.directory / "log",
-        )
+        command = ["java", "-Xmx1000m", "-cp", f"{where}:{ZOOKEEPER_JAR}", _MAIN, str(path)]
+        return ServerProcess(command, where / "log")
 
     def start(self) -> None:
-        """Start the server, and wait until it reports that it serves."""
-        (self.directory / "data").mkdir(exist_ok=True)
-        self._process.start(self._answers)
+        """Start the servers, and wait until each reports that it serves."""
+        for member in self._members[:-1]:  # none serves before most of them run
+            member.process.start(lambda: True)
+        self._members[-1].process.start(lambda: all(self._mode(member) for member in self._members))
+        self._leader = next(
+            (member for member in self._members if self._mode(member) == "leader"), self._members[0]
+        )
 
-    def _answers(self) -> bool:
-        with socket.create_connection((HOST, self._port), timeout=2) as sock:
+    def _mode(self, member: _Member) -> str:
+        """Return "standalone", "leader" or "follower", and "" if it does not serve yet."""
+        with socket.create_connection((HOST, member.port), timeout=2) as sock:
             sock.sendall(b"srvr")
             text = b""
             while data := sock.recv(4096):
                 text += data
-        return b"Mode: standalone" in text
+        modes = [line for line in text.decode().splitlines() if line.startswith("Mode: ")]
+        return modes[0].removeprefix("Mode: ") if modes else ""
 
     def stop(self) -> None:
-        """Kill the server."""
-        self._process.stop()
+        """Kill the servers."""
+        for member in self._members:
+            member.process.stop()
 
     def pids(self) -> tuple[int, ...]:
-        """Return the server's process."""
-        return (self._process.pid,)
+        """Return the servers' processes."""
+        return tuple(member.process.pid for member in self._members)
 
     @property
     def address(self) -> str:
-        """The address that it listens on."""
-        return f"{HOST}:{self._port}"
+        """The address of the leader."""
+        return f"{HOST}:{self._leader.port}"
+
+
+class ZooKeeperEnsemble(ZooKeeperServer):
+    """Three ZooKeeper servers: each change is on two of their disks before it is answered."""
+
+    peer = "zookeeper-3"
+    title = "kazoo Lock on three ZooKeeper servers"
+    size = 3
 
 
 class ZooKeeperInMemory(ZooKeeperServer):

@@ -6,62 +6,114 @@ a hand-over, the grants of each process, and whether two ever held the lock at o
 
 from __future__ import annotations
 
-import contextlib
+import statistics
 import time
-from typing import Any
+from typing import Any, Final
 
 from bench import peers
+from bench.beside import FLOOR
 from bench.children import Child, Inbox, settle
 from bench.figures import Hold, history
-from bench.peers.base import Endpoint
+from bench.peers.base import Client, Endpoint
 from bench.processes import cpu_s
+from bench.results import Values
 from bench.scale import Scale
-from bench.workloads.base import Outcome, Workload
+from bench.workloads.base import InSlices, Outcome, Runner, Workload
 
-_LOCK = "fought-for"
+_LOCK: Final = "fought-for"
+_HEAD_START_NS: Final = 50_000_000
+"""The time for all processes to hear when a slice begins."""
 
 
 class Overlapped(RuntimeError):
     """Two processes held the lock at once, so the measurement is worthless."""
 
 
-def measure(server: Any, variant: str, scale: Scale) -> Outcome:
-    """Measure grants and hand-overs per second, latency of hand-overs to another process, and fairness.
+class Fight(Runner):
+    """Processes that contend for a lock of one server.
 
-    Raises:
-        Overlapped: two processes held the lock at once.
+    Args:
+        endpoint: of the server.
+        processes: their number.
+        slice_s: the duration of a slice.
     """
-    endpoint = server.endpoint()
-    processes = int(variant)
-    with contextlib.ExitStack() as stack:
-        fighters = [stack.enter_context(Child(_fighter, endpoint)) for _ in range(processes)]
-        for fighter in fighters:
-            fighter.hear()
-        begin_ns = time.monotonic_ns() + 100_000_000
-        end_ns = begin_ns + int(scale.fight_s * 1e9)
-        server_s = cpu_s(endpoint.servers)
-        for fighter in fighters:
+
+    def __init__(self, endpoint: Endpoint, processes: int, slice_s: float) -> None:
+        self._endpoint, self._slice_s = endpoint, slice_s
+        self._fighters: list[Child[None]] = []
+        self._slices: list[list[Hold]] = []
+        self._server_us: list[float] = []
+        try:
+            for _ in range(processes):
+                self._fighters.append(Child.under(endpoint.python, _fighter, endpoint))
+            for fighter in self._fighters:
+                fighter.hear()
+        except BaseException:
+            self.close()
+            raise
+
+    def slice(self) -> Values:
+        """Let them contend, and return grants and hand-overs per second and the latency of hand-overs.
+
+        Raises:
+            ChildFailed: a process fails.
+            Overlapped: two processes held the lock at once.
+        """
+        begin_ns = time.monotonic_ns() + _HEAD_START_NS
+        end_ns = begin_ns + int(self._slice_s * 1e9)
+        server_s = cpu_s(self._endpoint.servers)
+        for fighter in self._fighters:
             fighter.tell((begin_ns, end_ns))
         holds = [
             Hold(got_ns, released_ns, number)
-            for number, fighter in enumerate(fighters)
-            for got_ns, released_ns in fighter.result()
+            for number, fighter in enumerate(self._fighters)
+            for got_ns, released_ns in fighter.hear()
         ]
-        server_s = cpu_s(endpoint.servers) - server_s
-    values = history(holds, seconds=scale.fight_s, processes=processes)
-    if values["overlaps"]:
-        raise Overlapped(f"{server.peer}: two held the lock at once, {values['overlaps']:.0f} times")
-    return Outcome(values | {"server_cpu_us": server_s / max(1, len(holds)) * 1e6})
+        server_s = cpu_s(self._endpoint.servers) - server_s
+        values = self._figures([holds])
+        if values["overlaps"]:
+            raise Overlapped(
+                f"{self._endpoint.peer}: two held the lock at once, {values['overlaps']:.0f} times"
+            )
+        self._slices.append(holds)
+        self._server_us.append(server_s / max(1, len(holds)) * 1e6)
+        return values
+
+    def total(self) -> Outcome:
+        """Return the figures of all slices together."""
+        return Outcome(self._figures(self._slices) | {"server_cpu_us": statistics.median(self._server_us)})
+
+    def _figures(self, slices: list[list[Hold]]) -> Values:
+        return history(slices, seconds=self._slice_s * len(slices), processes=len(self._fighters))
+
+    def pids(self) -> tuple[int, ...]:
+        """Return the processes."""
+        return tuple(fighter.pid for fighter in self._fighters)
+
+    def close(self) -> None:
+        """End the processes."""
+        for fighter in self._fighters:
+            fighter.close()
 
 
-def _fighter(inbox: Inbox, endpoint: Endpoint) -> list[tuple[int, int]]:
+def begin(server: Any, variant: str, scale: Scale) -> Runner:
+    """Start processes that note grants and hand-overs."""
+    return Fight(server.endpoint(), int(variant), scale.fight_slice_s)
+
+
+def _fighter(inbox: Inbox, endpoint: Endpoint) -> None:
     settle(endpoint.cores)
     client = peers.waiting(endpoint)
     client.acquire(_LOCK)()
     inbox.say("ready")
-    begin_ns, end_ns = inbox.hear()
+    while True:
+        begin_ns, end_ns = inbox.hear()
+        time.sleep(max(0, begin_ns - time.monotonic_ns()) / 1e9)
+        inbox.say(_contend(client, end_ns))
+
+
+def _contend(client: Client, end_ns: int) -> list[tuple[int, int]]:
     clock_ns = time.monotonic_ns
-    time.sleep(max(0, begin_ns - clock_ns()) / 1e9)
     holds: list[tuple[int, int]] = []
     while True:
         release = client.acquire(_LOCK)
@@ -74,12 +126,16 @@ def _fighter(inbox: Inbox, endpoint: Endpoint) -> list[tuple[int, int]]:
         holds.append((got_ns, released_ns))
 
 
-_PEERS = ("lockring", "lockring-3", "redis", "postgres", "zookeeper", "etcd")
+_PEERS = (
+    *("lockring", "lockring+compiled", "lockring-3", "lockring-3+compiled"),
+    *("redis", "postgres", "zookeeper", "etcd"),
+)
 
 WORKLOAD = Workload(
     name="fight",
     title="Processes contending for one lock",
     peers={"2": _PEERS, "8": _PEERS},
-    measure=measure,
+    how=InSlices(begin, lambda scale: scale.fight_passes),
     rounds=lambda scale: scale.rounds,
+    beside=(FLOOR,),
 )

@@ -28,7 +28,7 @@ from bench.peers.base import Endpoint
 from bench.processes import tree
 from bench.results import Values
 from bench.scale import Scale
-from bench.workloads.base import Outcome, Workload
+from bench.workloads.base import Alone, Outcome, Workload
 
 HOLDER: Final = "holder"
 COMMAND: Final = "command"
@@ -55,7 +55,10 @@ def measure(server: Any, variant: str, scale: Scale) -> Outcome:
 
 def _holder(server: Any) -> Outcome:
     endpoint = server.endpoint(ttl_s=_TTL_S)
-    with Child(_hold, endpoint, "held") as holder, Child(_wait, endpoint, "held") as waiter:
+    with (
+        Child.under(endpoint.python, _hold, endpoint, "held") as holder,
+        Child.under(endpoint.python, _wait, endpoint, "held") as waiter,
+    ):
         waiter.hear()
         holder.hear()
         waiter.tell("acquire")
@@ -98,7 +101,7 @@ def _under_the_command(server: Any, variant: str) -> Outcome:
         "600",
     ]
     with (
-        Child(_wait, endpoint, name) as waiter,
+        Child.under(endpoint.python, _wait, endpoint, name) as waiter,
         subprocess.Popen(command, stderr=subprocess.DEVNULL) as client,
     ):
         try:
@@ -137,7 +140,8 @@ def _primary(server: Any) -> Outcome:
     chosen = [
         name for name in (next(names) for _ in range(10 * _NAMES)) if cluster.primary_of(name) == victim
     ]
-    with Child(_take_turns, server.endpoint(), chosen[:_NAMES]) as client:
+    endpoint = server.endpoint()
+    with Child.under(endpoint.python, _take_turns, endpoint, chosen[:_NAMES]) as client:
         client.hear()
         time.sleep(1)
         killed_ns = time.monotonic_ns()
@@ -195,7 +199,6 @@ WORKLOAD = Workload(
         CLIENT_KILLED: ("lockring", "lockring-3"),
         PRIMARY: ("lockring-3",),
     },
-    measure=measure,
+    how=Alone(measure),
     rounds=lambda scale: scale.rounds_long,
-    has_floor=False,
 )

@@ -16,12 +16,12 @@ from typing import Any, Final
 import uvloop
 
 from bench import peers
-from bench.children import Inbox, run_in_child
+from bench.children import Child, Inbox
 from bench.peers.base import Endpoint
 from bench.processes import rss_bytes
 from bench.results import Values
 from bench.scale import Scale
-from bench.workloads.base import Outcome, Workload
+from bench.workloads.base import Alone, Outcome, Workload
 from bench.workloads.tcp import Segments
 
 HUNDRED_THOUSAND: Final = "100,000"
@@ -45,7 +45,9 @@ def measure(server: Any, variant: str, scale: Scale) -> Outcome:
         job = _by_tasks
     else:
         job = _by_threads
-    values = run_in_child(job, server.endpoint(), wanted, limit_s, scale.keep_s)
+    endpoint = server.endpoint()
+    with Child.under(endpoint.python, job, endpoint, wanted, limit_s, keep_s=scale.keep_s) as child:
+        values = child.result()
     notes = []
     if values["held"] < wanted:
         notes.append(f"stopped at {values['held']:,.0f} locks after {values['seconds']:.0f} s")
@@ -146,15 +148,16 @@ def _kept(before: Segments, after: Segments, keep_s: float) -> Values:
     }
 
 
+_OURS = ("lockring", "lockring+compiled", "lockring-3", "lockring-3+compiled")
+
 WORKLOAD = Workload(
     name="many",
     title="Very many locks held by one client",
     peers={
-        HUNDRED_THOUSAND: ("lockring", "lockring-3", "redis", "postgres", "zookeeper", "etcd"),
-        MILLION: ("lockring", "lockring-3"),
+        HUNDRED_THOUSAND: (*_OURS, "redis", "postgres", "zookeeper", "etcd"),
+        MILLION: _OURS,
     },
-    measure=measure,
+    how=Alone(measure),
     rounds=lambda _: 1,
-    has_floor=False,
     one_server=False,
 )

@@ -13,29 +13,39 @@ from typing import Any
 import uvloop
 
 from bench import peers
-from bench.children import Inbox, run_in_child, settle
+from bench.children import Child, Inbox, settle
 from bench.figures import latencies
 from bench.peers.base import Endpoint
 from bench.results import Values
 from bench.scale import Scale
-from bench.workloads.base import Outcome, Usage, Workload
+from bench.workloads.base import RESUME_S, InSlices, OneChild, Runner, Usage, Workload
 
 
-def measure(server: Any, variant: str, scale: Scale) -> Outcome:
-    """Measure latency of a pair, pairs per second, and processor time per pair."""
+def begin(server: Any, variant: str, scale: Scale) -> Runner:
+    """Start a client that measures latency of a pair, pairs per second, and processor time per pair."""
     is_async = peers.PEERS[server.peer].has_asyncio
-    job = _tasks if is_async else _threads
-    values = run_in_child(job, server.endpoint(), int(variant), scale.overlap_s, server.warm_up_s)
-    return Outcome(values, "" if is_async else "uses threads, since its library has no asyncio client")
+    endpoint = server.endpoint()
+    return OneChild(
+        Child.under(
+            endpoint.python,
+            _tasks if is_async else _threads,
+            endpoint,
+            int(variant),
+            slice_s=scale.overlap_slice_s,
+            warm_up_s=server.warm_up_s,
+        ),
+        "" if is_async else "uses threads, since its library has no asyncio client",
+    )
 
 
-def _tasks(inbox: Inbox, endpoint: Endpoint, overlapping: int, seconds: float, warm_up_s: float) -> Values:
-    del inbox
+def _tasks(inbox: Inbox, endpoint: Endpoint, overlapping: int, slice_s: float, warm_up_s: float) -> Values:
     settle(endpoint.cores)
-    return uvloop.run(_overlap(endpoint, overlapping, seconds, warm_up_s))
+    return uvloop.run(_overlap(inbox, endpoint, overlapping, slice_s, warm_up_s))
 
 
-async def _overlap(endpoint: Endpoint, overlapping: int, seconds: float, warm_up_s: float) -> Values:
+async def _overlap(
+    inbox: Inbox, endpoint: Endpoint, overlapping: int, slice_s: float, warm_up_s: float
+) -> Values:
     client = peers.asynchronous(endpoint)
     await client.open(overlapping)
 
@@ -59,13 +69,18 @@ async def _overlap(endpoint: Endpoint, overlapping: int, seconds: float, warm_up
         return [sample for each in lists for sample in each]
 
     await together(warm_up_s)
-    usage = Usage(endpoint)
-    samples_ns = await together(seconds)
-    return latencies(samples_ns) | usage.per(len(samples_ns))
+    inbox.say("ready")
+    all_ns: list[int] = []
+    while await asyncio.to_thread(inbox.hear):  # the client's loop goes on, for it may have sessions to renew
+        await together(RESUME_S)
+        usage = Usage(endpoint)
+        samples_ns = await together(slice_s)
+        inbox.say(latencies(samples_ns) | usage.per(len(samples_ns)))
+        all_ns += samples_ns
+    return latencies(all_ns)
 
 
-def _threads(inbox: Inbox, endpoint: Endpoint, overlapping: int, seconds: float, warm_up_s: float) -> Values:
-    del inbox
+def _threads(inbox: Inbox, endpoint: Endpoint, overlapping: int, slice_s: float, warm_up_s: float) -> Values:
     settle(endpoint.cores)
     client = peers.blocking(endpoint)
 
@@ -89,17 +104,26 @@ def _threads(inbox: Inbox, endpoint: Endpoint, overlapping: int, seconds: float,
         return [sample for samples_ns in lists for sample in samples_ns]
 
     together(warm_up_s)
-    usage = Usage(endpoint)
-    samples_ns = together(seconds)
-    return latencies(samples_ns) | usage.per(len(samples_ns))
+    inbox.say("ready")
+    all_ns: list[int] = []
+    while inbox.hear():
+        together(RESUME_S)
+        usage = Usage(endpoint)
+        samples_ns = together(slice_s)
+        inbox.say(latencies(samples_ns) | usage.per(len(samples_ns)))
+        all_ns += samples_ns
+    return latencies(all_ns)
 
 
-_PEERS = ("lockring", "lockring-3", "redis", "postgres", "zookeeper", "etcd")
+_PEERS = (
+    *("lockring", "lockring+compiled", "lockring-3", "lockring-3+compiled"),
+    *("redis", "redis+wait", "postgres", "zookeeper", "etcd"),
+)
 
 WORKLOAD = Workload(
     name="overlap",
     title="Many overlapping in one asyncio process",
     peers={"32": _PEERS, "128": _PEERS},
-    measure=measure,
+    how=InSlices(begin, lambda scale: scale.passes),
     rounds=lambda scale: scale.rounds,
 )

@@ -16,7 +16,7 @@ from bench.figures import quantile
 from bench.peers.base import Endpoint
 from bench.results import Values
 from bench.scale import Scale
-from bench.workloads.base import Outcome, Workload
+from bench.workloads.base import Alone, Outcome, Workload
 
 _BEFORE_S = 3.0
 _TASKS = 64
@@ -32,7 +32,10 @@ def measure(server: Any, variant: str, scale: Scale) -> Outcome:
     del variant
     cluster = server.cluster
     endpoint = server.endpoint()
-    with Child(_hold, endpoint, scale.rebalanced) as holder, Child(_probe, endpoint) as prober:
+    with (
+        Child.under(endpoint.python, _hold, endpoint, scale.rebalanced) as holder,
+        Child.under(endpoint.python, _probe, endpoint) as prober,
+    ):
         holder.hear()
         prober.hear()
         prober.tell("begin")
@@ -104,8 +107,7 @@ def _probe(inbox: Inbox, endpoint: Endpoint) -> list[tuple[int, int]]:
 WORKLOAD = Workload(
     name="rebalance",
     title="A node joins",
-    peers={"3 to 4 nodes": ("lockring-3",)},
-    measure=measure,
+    peers={"3 to 4 nodes": ("lockring-3", "lockring-3+compiled")},
+    how=Alone(measure),
     rounds=lambda scale: scale.rounds_long,
-    has_floor=False,
 )

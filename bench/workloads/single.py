@@ -7,49 +7,74 @@ from collections.abc import Callable
 from typing import Any
 
 from bench import peers
-from bench.children import Inbox, run_in_child, settle
+from bench.beside import FLOOR
+from bench.children import Child, Inbox, settle
 from bench.figures import latencies
 from bench.peers.base import Client, Endpoint
 from bench.results import Values
 from bench.scale import Scale
-from bench.workloads.base import ONE_CORE, Outcome, Usage, Workload, cores_of, names
+from bench.workloads.base import (
+    ONE_CORE,
+    RESUME_S,
+    InSlices,
+    OneChild,
+    Runner,
+    Usage,
+    Workload,
+    cores_of,
+    names,
+)
 
 UNPINNED = "unpinned"
 
 
-def measure(server: Any, variant: str, scale: Scale) -> Outcome:
-    """Measure latency of a pair, pairs per second, and processor time per pair."""
+def begin(server: Any, variant: str, scale: Scale) -> Runner:
+    """Start a client that measures latency of a pair, pairs per second, and processor time per pair."""
+    return one_client(server, variant, scale, peers.blocking)
+
+
+def one_client(server: Any, variant: str, scale: Scale, connect: Callable[[Endpoint], Client]) -> OneChild:
+    """Start a client that takes one lock after the other.
+
+    Args:
+        server: the started server.
+        variant: gives the cores of client and server.
+        scale: has the length of a slice.
+        connect: returns the client, such as `peers.blocking`.
+    """
     endpoint = server.endpoint(cores_of(variant))
-    values = run_in_child(
-        one_at_a_time, endpoint, peers.blocking, seconds=scale.single_s, warm_up_s=server.warm_up_s
+    return OneChild(
+        Child.under(
+            endpoint.python,
+            _one_at_a_time,
+            endpoint,
+            connect,
+            slice_s=scale.slice_s,
+            warm_up_s=server.warm_up_s,
+        )
     )
-    return Outcome(values)
 
 
-def one_at_a_time(
+def _one_at_a_time(
     inbox: Inbox,
     endpoint: Endpoint,
     connect: Callable[[Endpoint], Client],
     *,
-    seconds: float,
+    slice_s: float,
     warm_up_s: float,
 ) -> Values:
-    """Take one lock after the other in this process, a child, and return the figures.
-
-    Args:
-        inbox: of the child.
-        endpoint: of the servers.
-        connect: returns the client, such as `peers.blocking`.
-        seconds: the duration of the measurement.
-        warm_up_s: the duration of the work before it.
-    """
-    del inbox
     settle(endpoint.cores)
     client = connect(endpoint)
     _pairs(client, warm_up_s)
-    usage = Usage(endpoint)
-    samples_ns = _pairs(client, seconds)
-    return latencies(samples_ns) | usage.per(len(samples_ns))
+    inbox.say("ready")
+    all_ns: list[int] = []
+    while inbox.hear():
+        _pairs(client, RESUME_S)
+        usage = Usage(endpoint)
+        samples_ns = _pairs(client, slice_s)
+        inbox.say(latencies(samples_ns) | usage.per(len(samples_ns)))
+        all_ns += samples_ns
+    return latencies(all_ns)
 
 
 def _pairs(client: Client, seconds: float) -> list[int]:
@@ -66,7 +91,10 @@ def _pairs(client: Client, seconds: float) -> list[int]:
     return samples_ns
 
 
-_MAIN = ("lockring", "lockring-3", "lockring+frames", "redis", "postgres", "zookeeper", "etcd")
+_MAIN = (
+    *("lockring", "lockring+compiled", "lockring-3", "lockring-3+compiled", "lockring+frames"),
+    *("redis", "redis+wait", "postgres", "zookeeper", "zookeeper-3", "etcd", "etcd-3"),
+)
 
 WORKLOAD = Workload(
     name="single",
@@ -75,6 +103,7 @@ WORKLOAD = Workload(
         UNPINNED: (*_MAIN, "zookeeper+tmpfs", "etcd+tmpfs"),
         ONE_CORE: _MAIN,
     },
-    measure=measure,
+    how=InSlices(begin, lambda scale: scale.passes),
     rounds=lambda scale: scale.rounds,
+    beside=(FLOOR,),
 )

@@ -115,6 +115,7 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
         weight: its share of slots relative to the others, 1 to 100.
         condition: "joining" until its first slots have arrived, then "active"; "draining" once it leaves.
         grpc: HOST:PORT of its gRPC port, "" if it has none.
+        differences: whether it takes differences of states, from the coordinator and from other members.
     """
 
     replica: Replica
@@ -122,6 +123,7 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
     weight: int = 1
     condition: Condition = "joining"
     grpc: str = ""
+    differences: bool = False
 
 
 class Farewell(msgspec.Struct, frozen=True, array_like=True):

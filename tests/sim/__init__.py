@@ -25,7 +25,7 @@ _MODULES = (
     *(f"framework.{name}" for name in ("node_shell", "operator")),
     *(
         f"framework.{name}"
-        for name in ("coordinator_shell", "watches", "checkers", "movement", "workload", "groups")
+        for name in ("coordinator_shell", "watches", "states", "checkers", "movement", "workload", "groups")
     ),
     *(f"seeds.{name}" for name in ("faults", "plan", "alone", "run", "model_schedule", "many")),
     "scenarios.scenario",

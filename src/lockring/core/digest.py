@@ -8,6 +8,10 @@ friends: this guards against divergence, not against an attacker.
 
 from __future__ import annotations
 
+from functools import cache
+
+from lockring.slots import SLOTS
+
 _MASK = 0xFFFF_FFFF_FFFF_FFFF
 
 
@@ -17,3 +21,12 @@ def mix(number: int) -> int:
     z = (z ^ (z >> 30)) * 0xBF58_476D_1CE4_E5B9 & _MASK
     z = (z ^ (z >> 27)) * 0x94D0_49BB_1331_11EB & _MASK
     return z ^ (z >> 31)
+
+
+@cache
+def slot_factors() -> tuple[int, ...]:
+    """Return a number for each slot, odd and well-mixed.
+
+    A sum over slots, each multiplied by its own, follows a change of one slot in O(1). It shows two that change places.
+    """
+    return tuple([mix(number) | 1 for number in range(SLOTS)])

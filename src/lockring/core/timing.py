@@ -29,6 +29,15 @@ ASK_AGAIN_NS: Final = 300 * NS_PER_MS
 """How long a node waits for the coordinator to act before it asks again."""
 
 
+def earliest(*instants_ns: int | None) -> int | None:
+    """Return the earliest of some deadlines, None if there is none."""
+    found: int | None = None
+    for at_ns in instants_ns:
+        if at_ns is not None and (found is None or at_ns < found):
+            found = at_ns
+    return found
+
+
 def up(duration_ns: int) -> int:
     """Return a duration after which the same duration has surely passed on every other clock."""
     # 5 % for the rates, and one tick for each of the two readings between which the duration lies.

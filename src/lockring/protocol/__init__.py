@@ -9,14 +9,15 @@ Senders and receivers:
 
     client → node              ClientHello, Acquire, Release, Keepalive, CloseSession, Describe, List, Watch, Unwatch,
                                Break, DescribeGroup, FollowGroup, ViewAck
-    client → node, coordinator ClientHello, GetState, GetStatus, Drain, Undrain
+    client → node, coordinator ClientHello, GetState, GetStatus, GetRoutes, Drain, Undrain
     server → client            Welcome, Refusal, GrantReply, ReleaseReply, KeepaliveReply, DescribeReply, ListReply,
                                WatchNotice, BreakReply, LossNotice, View, SettlementNotice, StateReply, StatusReply,
-                               Routes, DrainReply, UndrainReply, QueueNotice, TroubleNotice
+                               Routes, RoutesDifference, DrainReply, UndrainReply, QueueNotice, TroubleNotice
     node → coordinator         Join, Heartbeat, SlotRequests, Leave; an operator's Drain and Undrain, forwarded
-    coordinator → node         Welcome, Refusal, HeartbeatAck, State, DrainReply, UndrainReply
-    node → node                PeerHello, Replicate, HandOver, State   (on the connection that the sender opened)
-                               Welcome, Refusal, ReplicateAck, State   (the answers on it)
+    coordinator → node         Welcome, Refusal, HeartbeatAck, State, StateDifference, DrainReply, UndrainReply
+    node → node                PeerHello, Replicate, HandOver, State, StateDifference   (on the connection that the
+                               sender opened)
+                               Welcome, Refusal, ReplicateAck, State, StateDifference   (the answers on it)
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from __future__ import annotations
 from lockring.protocol.base import FRAME_BYTES_MAX, PROTOCOL, WAIT_FOREVER, Message
 from lockring.protocol.cluster import (
     FORMER_LIVES_MAX,
+    NO_DIFFERENCES,
     Drain,
     DrainReply,
+    GetRoutes,
     GetState,
     GetStatus,
     Heartbeat,
@@ -33,10 +36,12 @@ from lockring.protocol.cluster import (
     Join,
     Leave,
     Routes,
+    RoutesDifference,
     SlotRequest,
     SlotRequestKind,
     SlotRequests,
     State,
+    StateDifference,
     StateReply,
     StatusReply,
     TroubleNotice,
@@ -121,6 +126,7 @@ __all__ = [
     "FRAME_BYTES_MAX",
     "MEMBERS_MAX",
     "MEMBER_PAYLOAD_BYTES_MAX",
+    "NO_DIFFERENCES",
     "PAYLOAD_BYTES_MAX",
     "PROTOCOL",
     "SEQ_FREE",
@@ -141,6 +147,7 @@ __all__ = [
     "FollowGroup",
     "FromCoordinator",
     "FromPeer",
+    "GetRoutes",
     "GetState",
     "GetStatus",
     "GrantReply",
@@ -179,6 +186,7 @@ __all__ = [
     "Resume",
     "Revoke",
     "Routes",
+    "RoutesDifference",
     "ServerStatus",
     "SettlementNotice",
     "SlotDigest",
@@ -189,6 +197,7 @@ __all__ = [
     "SlotVerdict",
     "Snapshot",
     "State",
+    "StateDifference",
     "StateReply",
     "StatusReply",
     "StreamPart",

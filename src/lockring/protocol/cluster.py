@@ -25,6 +25,9 @@ from lockring.ids import (
 from lockring.protocol.base import Message
 from lockring.protocol.infos import ServerStatus
 
+NO_DIFFERENCES: Final = Version(-1)
+"""Stands for the version that a sender has, if it takes only whole states."""
+
 FORMER_LIVES_MAX: Final = 1_000
 """Former lives for which one life may vouch. A journal rarely has more than a few."""
 
@@ -57,6 +60,35 @@ class Routes(Message, tag=30):
     members: list[tuple[NodeId, Incarnation, str]]
     primaries: bytes
     coordinator: str
+
+
+class GetRoutes(Message, tag=23):
+    """Ask the server that has sent a `RoutesDifference` for all routes, since it did not fit. Answered `Routes`.
+
+    `version` is that of the routes that the client has.
+    """
+
+    version: Version
+
+
+class RoutesDifference(Message, tag=58):
+    """The step from the routes of version `base` to those of `version`. Pushed in place of `Routes`.
+
+    Sent to clients alone that have said that they understand it, and that were sent version `base` before. A client
+    that has just that version takes it, and checks the result by `digest`, as `core.route_differences` defines it.
+
+    `gone` are former members, `members` those that are new, or have another address. `slots` has four
+    bytes for each slot with another primary: its number and a place in `primaries`, or 0xFFFF for none; little endian.
+    """
+
+    base: Version
+    version: Version
+    digest: int
+    coordinator: str
+    gone: list[tuple[NodeId, Incarnation]]
+    members: list[tuple[NodeId, Incarnation, str]]
+    primaries: list[tuple[NodeId, Incarnation]]
+    slots: bytes
 
 
 class GetStatus(Message, tag=46):
@@ -119,7 +151,8 @@ class Join(Message, tag=40):
 
     `version`: the newest state that the node has seen (0: none); `grpc`: its gRPC HOST:PORT, or "". `former`: earlier
     lives of this node, at most `FORMER_LIVES_MAX`. The sender testifies that they are over, and that its journal has
-    everything for which they have answered.
+    everything for which they have answered. `has`: the version of the state that the sender itself has (0: none), if it
+    understands `StateDifference`; -1 if it does not.
     """
 
     protocol: int
@@ -131,6 +164,7 @@ class Join(Message, tag=40):
     version: Version
     grpc: str = ""
     former: list[Incarnation] = []
+    has: Version = NO_DIFFERENCES
 
 
 class Leave(Message, tag=44):
@@ -148,7 +182,8 @@ class Heartbeat(Message, tag=41):
     """A sign of life from a node; `version` is the state that it has. The counts are for people.
 
     `released` is the digest of the slots, with their reigns, that this life gave up without a successor, and
-    `promised_ms` how long clients may still trust grants in them; -1 if unknown. See `core.farewells`.
+    `promised_ms` how long clients may still trust grants in them; -1 if unknown. See `core.farewells`. `is_astray`: a
+    difference did not fit the sender's state, so that it needs the whole one.
     """
 
     sequence: SequenceNumber
@@ -158,6 +193,7 @@ class Heartbeat(Message, tag=41):
     sessions: int = 0
     released: int = 0
     promised_ms: int = -1
+    is_astray: bool = False
 
 
 class HeartbeatAck(Message, tag=51):
@@ -211,3 +247,16 @@ class State(Message, tag=52):
     """The whole cluster state (`cluster_state.encode_state`); receivers ignore one that is not newer than theirs."""
 
     state: bytes
+
+
+class StateDifference(Message, tag=57):
+    """The step from the cluster state of version `base` to that of `version`, as `core.state_differences` writes it.
+
+    Sent to members alone that have joined with `Join.has`. A receiver that has version `base` takes it, and checks the
+    result by `digest`. One that has an older version needs the whole state.
+    """
+
+    base: Version
+    version: Version
+    digest: int
+    change: bytes

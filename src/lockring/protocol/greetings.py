@@ -10,7 +10,7 @@ class ClientHello(Message, tag=1):
     """First message of a client.
 
     `client` is a random id of the client object. `connection` counts its connections to this server: a higher number
-    ends those with lower ones. `cluster` is "" if not yet known.
+    ends those with lower ones. `cluster` is "" if not yet known. `differences`: it understands `RoutesDifference`.
     """
 
     protocol: int
@@ -18,6 +18,7 @@ class ClientHello(Message, tag=1):
     client: ClientId
     connection: GreetingNumber
     software: str = ""
+    differences: bool = False
 
 
 class PeerHello(Message, tag=2):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lockring.protocol.cluster import (
     Drain,
     DrainReply,
+    GetRoutes,
     GetState,
     GetStatus,
     Heartbeat,
@@ -12,8 +13,10 @@ from lockring.protocol.cluster import (
     Join,
     Leave,
     Routes,
+    RoutesDifference,
     SlotRequests,
     State,
+    StateDifference,
     StateReply,
     StatusReply,
     TroubleNotice,
@@ -63,16 +66,20 @@ ToNode = (
     | ViewAck
     | GetState
     | GetStatus
+    | GetRoutes
     | Drain
     | Undrain
     | Replicate
     | HandOver
     | State
+    | StateDifference
 )
 """Messages that a node accepts on its listening port."""
 
 
-ToCoordinator = ClientHello | GetState | GetStatus | Drain | Undrain | Join | Heartbeat | SlotRequests | Leave
+ToCoordinator = (
+    ClientHello | GetState | GetStatus | GetRoutes | Drain | Undrain | Join | Heartbeat | SlotRequests | Leave
+)
 """Messages that a coordinator accepts on its listening port."""
 
 
@@ -92,6 +99,7 @@ ToClient = (
     | StateReply
     | StatusReply
     | Routes
+    | RoutesDifference
     | DrainReply
     | UndrainReply
     | QueueNotice
@@ -100,9 +108,9 @@ ToClient = (
 """Messages that a client accepts on a connection that it opened."""
 
 
-FromCoordinator = Welcome | Refusal | HeartbeatAck | State | DrainReply | UndrainReply
+FromCoordinator = Welcome | Refusal | HeartbeatAck | State | StateDifference | DrainReply | UndrainReply
 """Messages that a node accepts on its connection to a coordinator."""
 
 
-FromPeer = Welcome | Refusal | ReplicateAck | State
+FromPeer = Welcome | Refusal | ReplicateAck | State | StateDifference
 """Messages that a node accepts on its connection to a peer."""

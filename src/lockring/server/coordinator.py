@@ -29,7 +29,7 @@ from lockring.core.effects import (
 )
 from lockring.core.election import Election
 from lockring.errors import LockringError, StoreError, WrongRole, from_code
-from lockring.ids import ClusterId, ConnectionId, OperationNumber, TermId
+from lockring.ids import ClusterId, ConnectionId, OperationNumber, TermId, Version
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
 from lockring.net.connection import Outbox
 from lockring.net.core_loop import CoreLoop
@@ -74,9 +74,8 @@ class CoordinatorServer:
         self._has_store = self._is_started = self._has_given_up = False
         self._awaited: AwaitedStore | None = None
         self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._reporter = StateReporter(
-            log, None, lambda state: whole(state, self._absent()), absent=self._absent
-        )
+        self._summarized: tuple[Version, tuple[str, ...], str] | None = None
+        self._reporter = StateReporter(log, None, self._summary, absent=self._absent)
         self._cluster = ""
         self._look_timer: asyncio.TimerHandle | None = None
 
@@ -316,6 +315,13 @@ class CoordinatorServer:
                     chosen_ms / 1000,
                     asked_ns / NS_PER_S,
                 )
+
+    def _summary(self, state: ClusterState) -> str:
+        """Describe the cluster. It is asked for each second, and looks at every slot: only if something has changed."""
+        absent = self._absent()
+        if self._summarized is None or self._summarized[:2] != (state.version, absent):
+            self._summarized = state.version, absent, whole(state, absent)
+        return self._summarized[2]
 
     def _absent(self) -> tuple[str, ...]:
         return self._core.status(now_ns=monotonic_ns()).absent

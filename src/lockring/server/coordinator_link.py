@@ -152,6 +152,7 @@ class CoordinatorLink:
             version=facts.version,
             grpc=place.grpc,
             former=list(facts.former),
+            has=facts.has,
         )
 
     def connect_failed(self, address: str, error: LockringError, hint: int) -> None:

@@ -7,21 +7,34 @@ with it every connection: no message to the former life may reach the new one.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from lockring.clock import monotonic_ns
-from lockring.cluster_state import ClusterState, Replica
-from lockring.core.effects import Admit, Close, Depart, Effect, Endpoint, Note, Publish, Refuse, Reply, Send
+from lockring.cluster_state import ClusterState, Member, Replica
+from lockring.core.effects import (
+    Admit,
+    Broadcast,
+    Close,
+    Depart,
+    Effect,
+    Endpoint,
+    Note,
+    Publish,
+    Refuse,
+    Reply,
+    Send,
+)
 from lockring.core.node import NodeCore
 from lockring.core.timing import Timing
 from lockring.errors import LockringError, from_code
-from lockring.ids import ConnectionId
+from lockring.ids import ConnectionId, NodeId
 from lockring.journal.journal import Journal
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
 from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.core_loop import CoreLoop
 from lockring.net.dialer import Dialer
+from lockring.net.frames import encode_frame
 from lockring.protocol import ClientHello, FromPeer, Message, Welcome
 from lockring.server.journal_writer import JournalWriter
 from lockring.server.settings import Durability
@@ -173,6 +186,8 @@ class NodeLife:
         self._on_depart = on_depart
         self._links: dict[Replica, DialedPeer] = {}
         self._incoming: dict[Replica, AcceptedConnection] = {}
+        self._framed: tuple[Message, bytes] | None = None
+        self._dialed: Mapping[NodeId, Member] = {}
         self.pump.schedule()
 
     def end(self, reason: str) -> None:
@@ -263,6 +278,8 @@ class NodeLife:
                 incoming = self._incoming.get(to)
                 if incoming is not None:
                     incoming.send(message)
+            case Broadcast(numbers, message):
+                self._broadcast(numbers, message)
             case Publish(state):
                 self._dial_members(state)
                 self._on_state(state)
@@ -282,6 +299,18 @@ class NodeLife:
                 self._on_depart(effect)
             case _:
                 raise AssertionError(f"a node core asked for {effect}")
+
+    def _broadcast(self, numbers: tuple[ConnectionId, ...], message: Message) -> None:
+        # All routes go to each client that connects, the same object each time.
+        if self._framed is None or self._framed[0] is not message:
+            self._framed = message, encode_frame(message)
+        frame = self._framed[1]
+        for number in numbers:
+            guest = self._guest_of(number)
+            if isinstance(guest, AcceptedConnection):
+                guest.send_frame(frame)
+            elif guest is not None:
+                guest.send(message)
 
     def _refuse(self, number: ConnectionId, error: LockringError) -> None:
         guest = self._guest_of(number)
@@ -310,6 +339,9 @@ class NodeLife:
         return self._coordinator()
 
     def _dial_members(self, state: ClusterState) -> None:
+        if state.members is self._dialed:
+            return  # as with most differences
+        self._dialed = state.members
         for peer in [each for each in self._links if not state.is_current(each)]:
             link = self._links.pop(peer)
             if link.dialer.connection is not None:

@@ -4,6 +4,7 @@
 - *Versions are text.* They are nanoseconds, larger than the numbers that many JSON readers keep exactly.
 - *It has no farewell.* That is the word of stopped nodes on when their last promise ends, and it lets the next start
   wait less. It is true for the very store that it was written to: after an export, the cluster may have gone on there.
+- *It does not say which members take differences.* They say so again when they join.
 """
 
 from __future__ import annotations

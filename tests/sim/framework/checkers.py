@@ -15,6 +15,7 @@ from lockring.ids import Generation, SessionId, SlotNumber, Version
 from lockring.protocol import Acquire, GrantReply, LossNotice, Message, Refusal
 from lockring.slots import slot_of
 from tests.sim.framework.groups import GroupCheckers
+from tests.sim.framework.states import StatesTaken
 from tests.sim.framework.watches import Watches
 from tests.sim.framework.world import Process, S, Violation, World
 
@@ -92,6 +93,7 @@ class Checkers:
         broken: acquisitions that an operator has ended, by session and number.
         groups: those of groups.
         watches: what those have seen who watch locks.
+        states: those that the store has had, and that nodes and clients go by.
     """
 
     def __init__(self, world: World, nodes: list[NodeShell], *, sync: bool) -> None:
@@ -104,6 +106,7 @@ class Checkers:
         self.groups = GroupCheckers(world, sync=sync)
         self._beliefs: dict[str, list[Belief]] = {}
         self.watches = Watches()
+        self.states = StatesTaken(world)
         self._history: dict[str, list[tuple[int, int, str, bool]]] = {}
         self._order: dict[tuple[str, int, str], _Queue] = {}
 
@@ -186,6 +189,10 @@ class Checkers:
                 if belief.slot in serves and not node.has(belief.slot, belief.session, belief.acquisition):
                     raise Violation("P4", f"{node.name} serves slot {belief.slot} without {belief}")
 
+    def node_learned(self, node: NodeShell, state: ClusterState) -> None:
+        """Check a state that a node has just taken."""
+        self.states.by_node(node.name, state)
+
     def node_began(self, node: NodeShell) -> None:
         """Check the journal that a new life has read.
 
@@ -242,6 +249,7 @@ class Checkers:
         if after is None:
             self.wiped = True
             return
+        self.states.stored(after)
         self._count_changes(before, after)
         if before is None or not self.sync:
             return

@@ -87,6 +87,8 @@ class Weather:
         reset: probability, per message sent, that its connection is reset.
         notice_max: longest time in which an end does not notice that the connection is gone.
         give_up_max: longest time for which a cut connection stalls before it is reset.
+        errs: probability that a difference of states or routes is wrong, or one of states missing, as if its sender had
+            erred. No network does that, but receivers must find it out.
     """
 
     def __init__(self) -> None:
@@ -96,6 +98,7 @@ class Weather:
         self.reset = 0.0
         self.notice_max = 2 * S
         self.give_up_max = 6 * S
+        self.errs = 0.0
 
 
 class Network:
@@ -105,6 +108,7 @@ class Network:
         self.world = world
         self.weather = weather
         self.rng: random.Random = world.rng("network")
+        self.errors = world.rng("errors of senders")
         self.listeners: dict[str, tuple[Process, Callable[[End], None]]] = {}
         self._cut_until: dict[tuple[str, str], int] = {}
         self._stalled: dict[tuple[str, str], list[End]] = {}

@@ -7,10 +7,11 @@ from typing import Protocol
 
 import msgspec
 
-from lockring.cluster_state import Replica
+from lockring.cluster_state import ClusterState, Replica
 from lockring.core.effects import (
     COORDINATOR,
     Admit,
+    Broadcast,
     Close,
     Depart,
     Effect,
@@ -76,6 +77,9 @@ class Tap(Protocol):
 
     def client_gone(self, node: NodeShell, sender: int) -> None:
         """Note the end of a client's connection."""
+
+    def node_learned(self, node: NodeShell, state: ClusterState) -> None:
+        """Note a state that the node has just taken."""
 
     def node_began(self, node: NodeShell) -> None:
         """Note that a life has begun on a journal, and has read it."""
@@ -319,6 +323,7 @@ class NodeShell(Shell):
                 self.weight,
                 facts.version,
                 former=list(facts.former),
+                has=facts.has,
             ),
         )
 
@@ -519,6 +524,10 @@ class NodeShell(Shell):
                 if isinstance(to, int):
                     self.tap.node_sent(self, to, message)
                 self.transmit(self._end_of(to), message)
+            case Broadcast(connections, message):
+                for number in connections:
+                    self.tap.node_sent(self, number, message)
+                    self.transmit(self._end_of(number), message)
             case Reply(to, message):
                 self.transmit(self._inbound.get(to), message)
             case Close(to, reason):
@@ -530,7 +539,8 @@ class NodeShell(Shell):
                 self._close(to, refusal.text)
             case Depart():
                 self._may_stop = True
-            case Publish():
+            case Publish(state):
+                self.tap.node_learned(self, state)
                 self.post(self._dial_peers)
             case Note(text=text):
                 if self.world.story is not None:

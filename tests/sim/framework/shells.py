@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from lockring.protocol import Message, State
+from lockring.protocol import GetRoutes, Heartbeat, Message, RoutesDifference, State, StateDifference
 from tests.sim.framework.network import End, Network
 from tests.sim.framework.world import Process, Slowness, World
 
@@ -28,6 +28,15 @@ class Shell(Process):
         """Send on a connection, if there is one."""
         if end is None:
             return
+        if isinstance(message, (StateDifference, RoutesDifference)):
+            self.world.stats["differences"] += 1
+            if self.network.weather.errs and self.network.errors.random() < self.network.weather.errs:
+                self.world.stats["differences_wrong"] += 1
+                if isinstance(message, StateDifference) and self.network.errors.random() < 0.5:
+                    return
+                message = msgspec.structs.replace(message, digest=message.digest ^ 1)
+        elif isinstance(message, GetRoutes) or (isinstance(message, Heartbeat) and message.is_astray):
+            self.world.stats["differences_refused"] += 1
         if self.world.story is not None and not type(message).__name__.startswith("Heartbeat"):
             self.world.tell(self.name, f"-> {end.other.process.name}: {brief(message)}")
         if self.world.heard is not None:

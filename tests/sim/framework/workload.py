@@ -24,7 +24,14 @@ from lockring.core.client import (
 )
 from lockring.errors import LockringError
 from lockring.ids import SessionId
-from lockring.protocol import WAIT_FOREVER, LockEventKind, Mode, ToClient
+from lockring.protocol import (
+    WAIT_FOREVER,
+    LockEventKind,
+    Mode,
+    Routes,
+    RoutesDifference,
+    ToClient,
+)
 from tests.sim.framework.checkers import Belief, Checkers
 from tests.sim.framework.groups import GroupHabits, GroupProgram
 from tests.sim.framework.network import End, Network
@@ -481,7 +488,17 @@ class ClientShell(Shell):
                     self.checkers.told_lost(
                         belief, f"{ticket.reason} by {end.other.process.name}: {brief(message)}"
                     )
+            if isinstance(message, (Routes, RoutesDifference)):
+                self._check_routes()
             self._look()
+
+    def _check_routes(self) -> None:
+        """Compare the routes that this client has now with the state of their version."""
+        assert self.core is not None
+        routes = self.core._routes
+        if routes.version:
+            primaries = [None if node is None else node.replica for node in routes.table]
+            self.checkers.states.by_client(self.name, routes.version, primaries, routes._addresses.items())
 
     def _believed(self) -> list[tuple[Ticket, Belief]]:
         """Return the beliefs that hold before a message is taken in."""

@@ -26,6 +26,8 @@ for want of a find:
   Our own servers do so. It stays, against others (`make fuzz`).
 - *A node leaves a coordinator of another cluster that has welcomed it.* The coordinator would have refused it
   (`join_of_another_cluster`), and a node takes no state of another cluster.
+- *A node for which a difference did not fit asks for the whole state at once.* Its heartbeats bear the old version, and
+  the state comes after two of them.
 - *Digests are compared per slot, then one by one.* A node that may serve a slot knows all that its clients hold in
   it, except what an operator has ended (`broken_renewed`): so what differs is what the client has given up
   (`unlisted_stays`).
@@ -38,6 +40,7 @@ from tests.sim.rules import (
     clients,
     coordinator,
     copies,
+    differences,
     drains,
     groups,
     heirs,
@@ -94,6 +97,7 @@ MODEL_SWITCHES = {
 FILES = (
     rights,
     copies,
+    differences,
     coordinator,
     restarts,
     admission,

@@ -33,7 +33,7 @@ from lockring.core.node.session_leases import SessionLeases
 from lockring.core.node.slot import NodeSlot
 from lockring.errors import AcquireTimeout
 from lockring.ids import AcquisitionNumber, ConnectionId, RequestNumber, SlotNumber
-from lockring.protocol import ListedAcquisition, LossNotice, SlotList
+from lockring.protocol import ClientHello, ListedAcquisition, LossNotice, SlotList
 from tests.sim.framework.world import S
 from tests.sim.rules.switches import Change, drill, drill_by_chance, mutant, pair
 from tests.sim.scenarios.scenario import TTL_MS, Scenario
@@ -466,6 +466,37 @@ def drill_wait_begins_anew() -> None:
 
 
 @mutant
+def parking_is_no_wait() -> list[Change]:
+    """The time that a request is parked at a node counts as no part of its wait."""
+    return [(ParkedRequest, "message_at", lambda self, now_ns: self.message)]
+
+
+@drill
+def drill_parking_is_no_wait() -> None:
+    """The primary dies. The first waiter is parked at its successor at once, the second 0.8 s later."""
+    cluster = Scenario(clients=3)
+    one, early, late = cluster.simulation.clients
+    held = one.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.run(0.5)
+    first = early.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.run(0.3)
+    second = late.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.run(0.5)
+    successor = cluster.backup()
+    cluster.crash(cluster.primary())
+    cluster.step(lambda: cluster.primary() is successor, 10)
+    cluster.cut(late, successor, 0.8)
+    cluster.run(0.9)
+    assert not cluster.reigns(successor), "both have to come while it waits for its promise to end"
+    cluster.run(9)
+    one.give_back(held)
+    cluster.wait(lambda: "held" in (first.outcome, second.outcome), 2)
+    cluster.demand(
+        first.outcome == "held", "P5", "a waiter loses the time for which the next primary parked it"
+    )
+
+
+@mutant
 def readers_pass() -> list[Change]:
     """A reader that could share the lock with its holders passes the writers in the queue."""
     acquire = Acquisitions.acquire
@@ -653,9 +684,9 @@ def drill_session_of_many_ttls() -> None:
 def old_connections_speak() -> list[Change]:
     """A client's older connection is still listened to when a newer one has greeted the node."""
 
-    def connected(self: ClientService, connection: ConnectionId, client: str, number: SlotNumber) -> None:
-        self.clients.add(connection, client, number)
-        self._context.outbox.send(connection, self._context.routes())
+    def connected(self: ClientService, connection: ConnectionId, hello: ClientHello) -> None:
+        self.clients.add(connection, hello)
+        self._context.outbox.send(connection, self._context.routes.whole())
 
     def remove(self: ConnectedClients, connection: ConnectionId) -> ConnectedClient | None:
         client = self.by_connection.pop(connection, None)

@@ -33,9 +33,11 @@ def standby_acknowledges() -> list[Change]:
         if not isinstance(message, Join):
             take_first(self, sender, message)
             return
-        state = self._broadcast.message(self._state)
-        life = (message.node, message.incarnation, self._state.version)
-        welcome = Welcome(PROTOCOL, self._state.cluster, "coordinator", *life, coordinator=self._address)
+        state = self._history.whole()
+        life = (message.node, message.incarnation, self.version)
+        welcome = Welcome(
+            PROTOCOL, self._history.state.cluster, "coordinator", *life, coordinator=self._address
+        )
         self._effects += [
             Admit(sender, is_member=True, welcome=None),
             Send(sender, welcome),
@@ -44,7 +46,7 @@ def standby_acknowledges() -> list[Change]:
 
     def later(self: StandbyDesk, sender: ConnectionId, message: Message, *, now_ns: int) -> None:
         if isinstance(message, Heartbeat):
-            ack = HeartbeatAck(message.sequence, self._state.version)
+            ack = HeartbeatAck(message.sequence, self.version)
             self._effects.append(Send(sender, ack))
         else:
             receive(self, sender, message, now_ns=now_ns)

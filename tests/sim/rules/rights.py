@@ -18,7 +18,7 @@ from lockring.core.node.rights import Rights
 from lockring.core.node.roles import SlotRoles
 from lockring.core.timing import DISTANT_PAST_NS
 from lockring.ids import SlotNumber
-from lockring.protocol import SlotRequest, SlotRequestKind, State
+from lockring.protocol import SlotRequest, SlotRequestKind, State, StateDifference
 from lockring.units import ms_to_ns
 from tests.sim.framework.world import Process, S
 from tests.sim.rules.switches import Change, drill, drill_by_chance, mutant, pair
@@ -290,7 +290,7 @@ def _states_come_late() -> list[Change]:
         self._effects[before:] = [
             each
             for each in self._effects[before:]
-            if not (isinstance(each, Broadcast) and isinstance(each.message, State))
+            if not (isinstance(each, Broadcast) and isinstance(each.message, (State, StateDifference)))
         ]
 
     return [(CoordinatorCore, "_install", changed)]

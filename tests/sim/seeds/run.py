@@ -184,6 +184,7 @@ class Simulation:
         self.slowness.late = rng.choice((MS, 20 * MS))
         self.store.slow = rng.choice((0.0, 0.0, 0.05))
         self.store.unknown = rng.choice((0.0, 0.0, 0.01))
+        self.weather.errs = self.world.rng("senders").choice((0.0, 0.0, 0.02, 0.2))
 
     def trouble(
         self, without: frozenset[int] = frozenset(), only: frozenset[int] | None = None

@@ -14,8 +14,10 @@ from typing import Any, Final
 
 import msgspec
 
-from lockring.cluster_state import Copy, Replica, decode_state
+from lockring.cluster_state import ClusterState, Copy, Replica, decode_state
 from lockring.core.journal import JournalBatch
+from lockring.core.route_differences import slots_in
+from lockring.core.state_differences import apply_difference, content_of
 from lockring.protocol import (
     HandOver,
     Message,
@@ -23,15 +25,17 @@ from lockring.protocol import (
     Replicate,
     ReplicateAck,
     Routes,
+    RoutesDifference,
     SlotRequests,
     State,
+    StateDifference,
 )
 from lockring.slots import slot_of
 from tests.sim.framework.world import MS, S
 from tests.sim.scenarios.scenario import Scenario
 
 _TOKENS: Final = frozenset({"fencing_token", "generation", "highest", "below", "view"})
-_VERSIONS: Final = frozenset({"version", "since", "joined", "base", "epoch", "ended_since", "hint"})
+_VERSIONS: Final = frozenset({"version", "since", "joined", "base", "epoch", "has", "ended_since", "hint"})
 _LIVES: Final = frozenset({"incarnation", "to_incarnation", "former"})
 _SESSIONS: Final = frozenset({"session", "client"})
 _DIGESTS: Final = frozenset({"digest"})
@@ -43,6 +47,7 @@ _UNSAID: Final = frozenset(
         "coordinator",
         "sequence",
         "owner",
+        "differences",
         "waited_ms",
         "age_ms",
         "primaries",
@@ -70,6 +75,10 @@ class Transcript:
         self._lines: list[str] = []
         self._names: dict[str, dict[Any, str]] = {"v": {}, "t": {}, "life ": {}, "s": {}, "digest ": {}}
         self._told: dict[tuple[type[Message], str], str] = {}
+        deciding = cluster.coordinator.deciding
+        states = [None if deciding is None else deciding.state]
+        states += [node.core.state for node in cluster.simulation.nodes if node.core is not None]
+        self._states = {state.version: state for state in states if state is not None}
         self._world.show = self._event
         self._world.heard = self._message
 
@@ -95,11 +104,12 @@ class Transcript:
             self._batch(sender, message)
             return
         assert isinstance(message, Message)
-        if isinstance(message, (State, Routes)):
+        if isinstance(message, (State, StateDifference, Routes, RoutesDifference)):
             place = self._place(message)
-            if self._told.get((type(message), receiver)) == place:
+            kind = State if isinstance(message, (State, StateDifference)) else Routes
+            if place is None or self._told.get((kind, receiver)) == place:
                 return  # it is about other slots
-            self._told[type(message), receiver] = place
+            self._told[kind, receiver] = place
             text = f"{type(message).__name__}({place})"
         else:
             here = self._of_this_slot(message)
@@ -178,16 +188,31 @@ class Transcript:
             for each in value
         )
 
-    def _place(self, news: State | Routes) -> str:
-        """Where the slot is, as a message says."""
+    def _place(self, news: State | StateDifference | Routes | RoutesDifference) -> str | None:
+        """Where the slot is, as a message says; None if it says nothing of the slot."""
         if isinstance(news, Routes):
             place = int.from_bytes(news.primaries[2 * self._slot : 2 * self._slot + 2], "little")
             return f"slot {self._slot}: primary {'none' if place == NOBODY else news.members[place][0]}"
-        slot = decode_state(news.state).slots[self._slot]
+        if isinstance(news, RoutesDifference):
+            primaries = dict(slots_in(news))
+            if self._slot not in primaries:
+                return None
+            return f"slot {self._slot}: primary {self._replica(primaries[self._slot])}"
+        state = self._state_in(news)
+        slot = state.slots[self._slot]
         return (
             f"slot {self._slot}: primary {self._replica(slot.primary)}, backup {self._copy(slot.backup)}, "
             f"learner {self._copy(slot.learner)}, since {self._name('v', slot.since)}"
         )
+
+    def _state_in(self, news: State | StateDifference) -> ClusterState:
+        """Return the state that a message brings, or to which it leads."""
+        if isinstance(news, State):
+            state = decode_state(news.state)
+        else:
+            before = self._states[news.base]
+            state = apply_difference(before, content_of(before), news).state
+        return self._states.setdefault(state.version, state)
 
     def _copy(self, copy: Copy | None) -> str:
         return self._replica(None if copy is None else copy.replica)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.results import Environment, Measurement, Results
+from bench.results import Environment, Measurement, Results, Values
 
 
 def measurement(
@@ -11,8 +11,8 @@ def measurement(
     peer: str = "lockring",
     *,
     round_: int = 0,
-    floor_us: float = 0.0,
     note: str = "",
+    slices: list[Values] | None = None,
     figures: dict[str, float] | None = None,
     **more: float,
 ) -> Measurement:
@@ -22,8 +22,8 @@ def measurement(
         variant=variant,
         peer=peer,
         round=round_,
-        floor_us=floor_us,
         values=values,
+        slices=slices or [],
         note=note,
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench import disk
-from bench.disk import Disk, NoDisk, find_disk, sync_us
+from bench.disk import Disk, NoDisk, find_disk
 
 MOUNTS = r"""
 22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
@@ -50,8 +50,3 @@ def test_a_directory_in_memory_is_passed_over(tmp_path: Path, monkeypatch: pytes
     assert str(found) == "ext4 on /dev/vda"
     with pytest.raises(NoDisk, match=r"memory is on tmpfs\. Set TMPDIR to a directory on a disk"):
         find_disk([memory])
-
-
-def test_the_time_of_a_sync_is_measured_and_leaves_no_file(tmp_path: Path) -> None:
-    assert sync_us(tmp_path, seconds=0.01) > 0
-    assert list(tmp_path.iterdir()) == []

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from bench.builds import VARIABLE
 from bench.install import NEEDS, Need, lack, obstacle, prepare
 from bench.peers import OURS, PEERS
 
@@ -56,9 +59,21 @@ def test_a_peer_with_server_and_library_is_measured() -> None:
 
 
 def test_lockring_needs_nothing_that_would_have_to_be_installed() -> None:
+    interpreted = tuple(peer for peer in OURS if not PEERS[peer].is_compiled)
     said: list[str] = []
-    ready = prepare(OURS, may_install=False, say=said.append)
-    assert (ready.peers, ready.left_out, said) == (OURS, [], [])
+    ready = prepare(interpreted, may_install=False, say=said.append)
+    assert (ready.peers, ready.left_out, said) == (interpreted, [], [])
+
+
+def test_without_a_compiled_build_its_peers_are_left_out_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "python"))
+    ready = prepare(OURS, may_install=False, say=lambda _: None)
+    assert [peer for peer in ready.peers if PEERS[peer].is_compiled] == []
+    assert "lockring" in ready.peers
+    (sentence,) = ready.left_out
+    assert sentence.startswith("lockring, compiled: left out, there is no ")
 
 
 def test_peers_that_cannot_be_measured_are_left_out_and_the_others_are_not(

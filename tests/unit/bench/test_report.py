@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bench.beside import FLOOR
 from bench.figures import Spread
 from bench.peers import PEERS
 from bench.report import (
@@ -54,12 +55,13 @@ def test_a_cell_has_the_range_only_where_there_were_several_rounds() -> None:
 def test_peers_stand_beside_lockring_with_their_ratio_to_it_in_the_same_order_always() -> None:
     text = tables(
         results(
-            measurement(peer="redis", floor_us=10.0, median_us=150.0),
-            measurement(peer="lockring", floor_us=10.0, median_us=100.0),
+            measurement(peer=FLOOR, median_us=10.0),
+            measurement(peer="redis", median_us=150.0),
+            measurement(peer="lockring", median_us=100.0),
         )
     )
     ours, theirs = (line for line in text.splitlines() if line.startswith(("| lockring,", "| redis-py")))
-    assert ours == "| lockring, one node | 100 | 10.0 | 1.00 |"
+    assert ours == "| lockring, one node | 100 | 10.0 | – |"
     assert theirs == "| redis-py `Lock` | 150 | 15.0 | 1.50 |"
     assert text.index(ours) < text.index(theirs)
 

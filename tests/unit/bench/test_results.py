@@ -12,7 +12,10 @@ from tests.unit.bench.canned import measurement, results
 
 
 def test_a_run_that_was_saved_is_loaded_as_it_was(tmp_path: Path) -> None:
-    run = results(measurement(floor_us=12.5, note="a note", median_us=1.5), left_out=("nobody",))
+    run = results(
+        measurement(slices=[{"at_s": 1.0, "median_us": 1.5}], note="a note", median_us=1.5),
+        left_out=("nobody",),
+    )
     path = tmp_path / "not yet there" / "run.json"
     save(run, path)
     assert load(path) == run

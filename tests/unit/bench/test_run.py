@@ -19,18 +19,35 @@ def test_each_round_begins_with_another_peer() -> None:
 
 
 def test_all_peers_have_their_turn_in_a_round_before_the_next_one_begins() -> None:
-    steps = list(plan([WORKLOADS["relay"]], ("lockring", "redis", "etcd+tmpfs"), with_rounds(FULL, 3)))
-    assert [(step.round, step.peer) for step in steps] == [
-        *((0, peer) for peer in ("lockring", "redis")),
-        *((1, peer) for peer in ("redis", "lockring")),
-        *((2, peer) for peer in ("lockring", "redis")),
+    steps = list(plan([WORKLOADS["killed"]], ("lockring", "redis", "etcd+tmpfs"), with_rounds(FULL, 2)))
+    assert [(step.round, step.peers) for step in steps] == [
+        *((0, (peer,)) for peer in ("lockring", "redis")),
+        *((1, (peer,)) for peer in ("redis", "lockring")),
     ]
+
+
+def test_peers_that_take_turns_have_their_servers_up_at_once() -> None:
+    steps = list(plan([WORKLOADS["relay"]], ("lockring", "redis", "etcd+tmpfs"), with_rounds(FULL, 2)))
+    assert [(step.round, step.peers, step.measurements()) for step in steps] == [
+        (0, ("lockring", "redis"), 3),
+        (1, ("lockring", "redis"), 3),
+    ]
+
+
+def test_single_variants_can_be_chosen() -> None:
+    steps = list(plan([WORKLOADS["single"]], ("redis",), with_rounds(FULL, 1), variants=("one core",)))
+    assert [step.variants for step in steps] == [("one core",)]
+    assert list(plan([WORKLOADS["single"]], ("redis",), FULL, variants=("no such",))) == []
 
 
 def test_a_workload_is_measured_for_each_of_its_peers_as_often_as_it_says() -> None:
     steps = list(plan(list(WORKLOADS.values()), tuple(dict.fromkeys(_all_peers())), FULL))
     found = [
-        (step.round, step.workload.name, variant, step.peer) for step in steps for variant in step.variants
+        (step.round, step.workload.name, variant, peer)
+        for step in steps
+        for variant in step.variants
+        for peer in step.peers
+        if peer in step.workload.peers[variant]
     ]
     wanted = [
         (round_, name, variant, peer)

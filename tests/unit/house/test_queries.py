@@ -17,9 +17,9 @@ TREES: Final = {
 
 CACHES: Final = {
     "core/coordinator/reconciler.py: _PlanRun._liveness": "each member is judged once in a run",
-    "core/coordinator/state_broadcast.py: StateBroadcast.message": "a state of 4096 slots is encoded once",
-    "core/node/context.py: NodeContext.encoded_state": "a state of 4096 slots is encoded once",
-    "core/node/context.py: NodeContext.routes": "the routes of 4096 slots are made once per state",
+    "core/route_book.py: RouteBook.whole": "the routes of 4096 slots are made once per state",
+    "core/state_history.py: StateHistory.content": "the digest of 4096 slots is computed once, and then follows",
+    "core/state_history.py: StateHistory.whole": "a state of 4096 slots is encoded once",
     "core/node/locks.py: SessionTotals.digest": "new acquisitions are mixed in when a keepalive asks, not one by one",
     "core/node/locks.py: Share.digest": "as that of its session's totals",
     "core/node/rights.py: Rights.has_all_copy_leases": "the reigns are looked through once per change of the copies",

@@ -39,7 +39,7 @@ class Joiner:
         self.joins = 0
 
     def join_facts(self) -> JoinFacts:
-        return JoinFacts(ClusterId(""), Version(7), (Incarnation(3), Incarnation(4)))
+        return JoinFacts(ClusterId(""), Version(7), (Incarnation(3), Incarnation(4)), Version(6))
 
     def begin_life(self, incarnation: int) -> None:
         self.lives.append(incarnation)

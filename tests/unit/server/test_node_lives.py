@@ -76,7 +76,7 @@ def test_another_life_has_a_later_incarnation_and_nothing_of_the_former_one() ->
         assert lives.join_facts().cluster == "c"
         lives.begin_life(former.core.replica.incarnation + 10**12)
         assert lives.replica == Replica("N1", former.core.replica.incarnation + 10**12)
-        assert lives.join_facts() == JoinFacts(ClusterId(""), Version(0), ())
+        assert lives.join_facts() == JoinFacts(ClusterId(""), Version(0), (), Version(0))
         assert lives.present is not former
         assert lives.has_joined, "one of its lives has"
 

@@ -32,6 +32,7 @@ from lockring.protocol import (
     Refusal,
     ReleaseReply,
     Routes,
+    RoutesDifference,
     SettlementNotice,
     TroubleNotice,
     View,
@@ -95,6 +96,8 @@ class Inbox:
                 self._renewals.answered(link, message, now_ns)
             case Routes():
                 self._moves.rerouted(message, now_ns)
+            case RoutesDifference():
+                self._moves.rerouted_by(link, message, now_ns)
             case LossNotice():
                 self._renewals.lost_at_node(link, message, now_ns)
             case Refusal(request=0):

@@ -220,7 +220,9 @@ class Links:
         link.state = GREETING
         self._greetings += 1
         link.number = GreetingNumber(self._greetings)
-        hello = ClientHello(PROTOCOL, self.cluster, self.client, link.number, self._software)
+        hello = ClientHello(
+            PROTOCOL, self.cluster, self.client, link.number, self._software, differences=True
+        )
         self._agenda.effects.append(SendTo(link.id, hello))
 
     def admit(self, link: NodeLink, message: Welcome, now_ns: int) -> None:

@@ -16,7 +16,7 @@ from lockring.cluster_state import Replica
 from lockring.core.client.agenda import Agenda
 from lockring.core.client.call_endings import CallEndings
 from lockring.core.client.dialing import DialPlan
-from lockring.core.client.effects import Disconnect
+from lockring.core.client.effects import Disconnect, SendTo
 from lockring.core.client.groups import GroupMemberships
 from lockring.core.client.links import READY, Links, NodeLink
 from lockring.core.client.losses import Losses
@@ -28,7 +28,7 @@ from lockring.core.client.routes import RouteTable
 from lockring.core.client.sessions import ClientSessions
 from lockring.core.client.tickets import HELD, PENDING, NodeShare
 from lockring.errors import LockringError, Unavailable, WrongCluster
-from lockring.protocol import Routes, Welcome
+from lockring.protocol import GetRoutes, Routes, RoutesDifference, Welcome
 
 OTHER_CLUSTER: Final = "other-cluster"
 """Why everything is lost that was held in a cluster in whose place another one answers."""
@@ -142,8 +142,22 @@ class Moves:
         Raises:
             ProtocolError: the routes are malformed.
         """
-        if not self._routes.adopt(routes, now_ns):
-            return
+        if self._routes.adopt(routes, now_ns):
+            self._follow_routes(now_ns)
+
+    def rerouted_by(self, link: NodeLink, difference: RoutesDifference, now_ns: int) -> None:
+        """Take the step to newer routes in the same way, or ask for all of them where it does not fit.
+
+        Raises:
+            ProtocolError: the difference is malformed.
+        """
+        if self._routes.take(difference, now_ns):
+            self._follow_routes(now_ns)
+        elif difference.version > self._routes.version:
+            # Another server was ahead of this one, and may be gone before it can go on.
+            self._agenda.effects.append(SendTo(link.id, GetRoutes(self._routes.version)))
+
+    def _follow_routes(self, now_ns: int) -> None:
         reached: dict[int, NodeShare] = {}
         for share in self._sessions.shares():
             self._move_tickets(share, reached, now_ns)

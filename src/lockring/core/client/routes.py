@@ -1,6 +1,7 @@
 """Which node serves which slot, and where a query goes.
 
-Routes are taken as a whole, and only if newer. Every server pushes them to the clients that are linked to it.
+Routes are taken only if they are newer: as a whole, or as the difference from exactly those that are here. Every server
+pushes them to the clients that are linked to it.
 """
 
 from __future__ import annotations
@@ -12,9 +13,18 @@ from lockring.cluster_state import Replica
 from lockring.core.client.links import Links, Node, NodeLink
 from lockring.core.client.queries import ANYWHERE, LIST_ROUNDS_MAX, Query, QueryKind
 from lockring.core.client.tickets import Ticket
+from lockring.core.digest import slot_factors
+from lockring.core.route_differences import (
+    DIGEST_MASK,
+    content_of_routes,
+    digest_of_routes,
+    mark_of_member,
+    mark_of_primary,
+    slots_in,
+)
 from lockring.errors import ProtocolError
 from lockring.ids import NO_CLUSTER, NO_VERSION
-from lockring.protocol import Routes
+from lockring.protocol import Routes, RoutesDifference
 from lockring.slots import SLOTS
 
 _PRIMARIES: Final = struct.Struct(f"<{SLOTS}H")
@@ -41,6 +51,8 @@ class RouteTable:
         self.nodes: dict[Replica, Node] = {}
         self.unserved_since_ns = 0
         self._links = links
+        self._addresses: dict[Replica, str] = {}
+        self._content: int | None = None
 
     # ------------------------------------------------------------------ news
 
@@ -61,14 +73,63 @@ class RouteTable:
             self.table = [places[place] for place in _PRIMARIES.unpack(routes.primaries)]
         except KeyError as error:
             raise ProtocolError(f"routes name a member that they do not list: {error}") from error
-        self.version = routes.version
+        self.version, self._content = routes.version, None
+        self.coordinator = routes.coordinator
+        self._addresses = {
+            Replica(node, incarnation): address for node, incarnation, address in routes.members
+        }
+        self._now_are(now_ns)
+        return True
+
+    def take(self, difference: RoutesDifference, now_ns: int) -> bool:
+        """Take the step to newer routes; return False, and change nothing, if it does not lead from these to there.
+
+        Raises:
+            ProtocolError: it is malformed.
+        """
+        if difference.base != self.version or difference.version <= self.version:
+            return False
+        addresses = dict(self._addresses)
+        content, factors = self._known_content(), slot_factors()
+        for gone in difference.gone:
+            replica = Replica(*gone)
+            content -= mark_of_member(replica, addresses.pop(replica, ""))
+        for node_id, incarnation, address in difference.members:
+            replica = Replica(node_id, incarnation)
+            addresses[replica] = address
+            content += mark_of_member(replica, address)
+        slots = slots_in(difference)
+        for number, primary in slots:
+            if primary is not None and primary not in addresses:
+                raise ProtocolError(f"routes name a member that they do not list: {primary}")
+            before = self.table[number]
+            was = None if before is None else before.replica
+            content += (mark_of_primary(primary) - mark_of_primary(was)) * factors[number]
+        if digest_of_routes(difference.version, difference.coordinator, content) != difference.digest:
+            return False
+        for replica, address in addresses.items():
+            self.ensure_node(replica, address)
+        for number, primary in slots:
+            self.table[number] = None if primary is None else self.nodes[primary]
+        self.version, self._content = difference.version, content & DIGEST_MASK
+        self.coordinator, self._addresses = difference.coordinator, addresses
+        self._now_are(now_ns)
+        return True
+
+    def _known_content(self) -> int:
+        """Return the digest of primaries and members, which each difference brings up to date."""
+        if self._content is not None:
+            return self._content
+        primaries = [None if node is None else node.replica for node in self.table]
+        return content_of_routes(primaries, self._addresses.items())
+
+    def _now_are(self, now_ns: int) -> None:
+        """Note that routes are in force."""
         if None not in self.table:
             self.unserved_since_ns = 0
         elif not self.unserved_since_ns:
             self.unserved_since_ns = now_ns
-        self.coordinator = routes.coordinator
-        self.members = [Replica(node_id, incarnation) for node_id, incarnation, _ in routes.members]
-        return True
+        self.members = list(self._addresses)
 
     def ensure_node(self, replica: Replica, address: str) -> Node:
         """Add the node of this life if it is unknown, and return it."""
@@ -101,6 +162,7 @@ class RouteTable:
         self.version = NO_VERSION
         self.table = [None] * SLOTS
         self.members = []
+        self._addresses, self._content = {}, None
 
     # ------------------------------------------------------------------ where things go
 

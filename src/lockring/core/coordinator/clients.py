@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
-
-from lockring.cluster_state import ClusterState, routes_of
+from lockring.cluster_state import ClusterState
 from lockring.core.effects import Broadcast, Effect
+from lockring.core.route_book import RouteBook, routes_for_all
 from lockring.errors import LockringError, ProtocolError, WrongCluster
 from lockring.ids import ClusterId, ConnectionId
 from lockring.protocol import PROTOCOL, ClientHello, Message, Routes, TroubleNotice
@@ -29,9 +28,11 @@ class Clients:
 
     def __init__(self, *, now_ns: int) -> None:
         self._strangers: dict[ConnectionId, None] = {}
-        self._connections: dict[ConnectionId, None] = {}
+        # Each with whether it takes differences.
+        self._connections: dict[ConnectionId, bool] = {}
         self._cluster = ""
-        self._routes: Routes | None = None
+        self._routes = RouteBook()
+        self._has_routes = False
         self._note = ""
         self._reported_at_ns = now_ns
 
@@ -46,16 +47,19 @@ class Clients:
         """Return whether a connection is a stranger's."""
         return connection in self._strangers
 
-    def admit(self, connection: ConnectionId, note: str, *, left_ms: int) -> list[Message]:
+    def admit(
+        self, connection: ConnectionId, hello: ClientHello, note: str, *, left_ms: int
+    ) -> list[Message]:
         """Add a client, and return the messages that follow its welcome.
 
         Args:
             connection: the client's.
+            hello: its first message.
             note: a sentence on what the coordinator waits for, "" if for nothing.
             left_ms: how much longer that takes at most, 0 if that is unknown.
         """
-        self._connections[connection] = None
-        messages: list[Message] = [] if self._routes is None else [self._routes]
+        self._connections[connection] = hello.differences
+        messages: list[Message] = [self._routes.whole()] if self._has_routes else []
         # As of now: the last report may be old, and the longest time left in it with it.
         return [*messages, _notice(note, left_ms)] if note else messages
 
@@ -77,15 +81,15 @@ class Clients:
 
     def publish(self, state: ClusterState) -> list[Effect]:
         """Record the routes of a new state, and return their broadcast if they differ from the previous ones."""
-        routes = routes_of(state)
+        is_first, self._has_routes = not self._has_routes, True
         # The version rises with every write, and most writes change no route.
-        if (
-            self._routes is not None
-            and msgspec.structs.replace(self._routes, version=routes.version) == routes
-        ):
+        if not self._routes.learn(state) and not is_first:
             return []
-        self._routes = routes
-        return self._to_all(routes)
+        return routes_for_all(self._connections, self._routes, has_any=not is_first)
+
+    def whole_routes(self) -> Routes:
+        """Return all routes, for a client whom a difference did not fit."""
+        return self._routes.whole()
 
     def next_report_ns(self, note: str) -> int | None:
         """Return when `report` is due, None if clients know what the coordinator waits for."""

@@ -37,8 +37,9 @@ from lockring.core.coordinator.invariants import Checks
 from lockring.core.coordinator.join_checks import contradicted, foreign, malformed, not_the_latest, outdated
 from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.misplaced import why_not_first, why_not_taken
+from lockring.core.coordinator.pace import Pace
 from lockring.core.coordinator.reconciler_runs import ReconcilerRuns
-from lockring.core.coordinator.roster import Roster
+from lockring.core.coordinator.roster import Roster, described
 from lockring.core.coordinator.slot_requests import check_requests
 from lockring.core.coordinator.state_broadcast import StateBroadcast
 from lockring.core.coordinator.status import (
@@ -52,10 +53,10 @@ from lockring.core.coordinator.status import (
 from lockring.core.coordinator.store_health import StoreNews, StoreTrouble
 from lockring.core.coordinator.term import News, Phase, Term, TermSettings
 from lockring.core.coordinator.transitions import VERSION_MAX
-from lockring.core.effects import Admit, Broadcast, Close, Effect, Note, Publish, Refuse, Send
+from lockring.core.effects import Admit, Close, Effect, Note, Publish, Refuse, Send
 from lockring.core.election import Election
 from lockring.core.farewells import Farewells
-from lockring.core.timing import Timing, with_time_left
+from lockring.core.timing import Timing, earliest, with_time_left
 from lockring.errors import LockringError, ProtocolError
 from lockring.ids import (
     NO_CLUSTER,
@@ -74,6 +75,7 @@ from lockring.protocol import (
     PROTOCOL,
     ClientHello,
     Drain,
+    GetRoutes,
     GetState,
     GetStatus,
     Heartbeat,
@@ -139,10 +141,10 @@ class CoordinatorCore:
         self._roster = Roster()
         self._clients = Clients(now_ns=now_ns)
         self._membership = MemberLeases(timing, now_ns=now_ns)
-        self._heartbeats = Heartbeats()
+        self._heartbeats = Heartbeats(Pace(timing))
         self.farewells = Farewells(boot)
         self._runs = ReconcilerRuns(timing, self._membership, now_ns=now_ns)
-        self._decisions = Decisions(self._roster, self._membership, self._runs, self.farewells)
+        self._decisions = Decisions(self._roster, self._membership, self._runs, self.farewells, Pace(timing))
         self._broadcast = StateBroadcast(now_ns=now_ns)
         self._checks = Checks()
 
@@ -270,17 +272,17 @@ class CoordinatorCore:
 
     def next_deadline_ns(self) -> int | None:
         """Return when to call `on_timer`, None if never."""
-        deadlines = [self._term.next_deadline_ns()]
-        if self._term.is_active:
-            # While an operation is under way its own deadline stands; its result starts the next one.
-            if not self._term.is_writing:
-                deadlines.append(self._runs.next_deadline_ns())
-            if not self._term.is_confirming:
-                deadlines.append(
-                    self._heartbeats.next_deadline_ns(self._may_confirm, now_ns=self._clocks.now_ns)
-                )
-        deadlines.append(self._clients.next_report_ns(self.note))
-        return min((each for each in deadlines if each is not None), default=None)
+        term = self._term
+        at_ns = earliest(term.next_deadline_ns(), self._clients.next_report_ns(self.note))
+        if not term.is_active:
+            return at_ns
+        # While an operation is under way its own deadline stands; its result starts the next one.
+        if not term.is_writing:
+            at_ns = earliest(at_ns, self._decisions.next_deadline_ns(self._state()))
+        if not term.is_confirming:
+            now_ns = self._clocks.now_ns
+            at_ns = earliest(at_ns, self._heartbeats.next_deadline_ns(self._may_confirm, now_ns=now_ns))
+        return at_ns
 
     def on_timer(self, *, now_ns: int) -> None:
         """Do what is due at `next_deadline_ns`. Calling it earlier or later is harmless."""
@@ -293,7 +295,7 @@ class CoordinatorCore:
         if (
             self._term.is_active
             and not self._term.is_confirming
-            and self._heartbeats.begin(self._may_confirm, now_ns=now_ns)
+            and self._heartbeats.begin(self._may_confirm, nodes=self._roster.count, now_ns=now_ns)
         ):
             self._term.confirm(now_ns=now_ns)
         if self._term.is_active and not self._term.is_writing:
@@ -320,7 +322,7 @@ class CoordinatorCore:
                 if error is None:
                     welcome = self._welcome(state)
                     self._effects.append(Admit(sender, is_member=False, welcome=welcome))
-                    follows = self._clients.admit(sender, self.note, left_ms=self.left_ms(now_ns))
+                    follows = self._clients.admit(sender, message, self.note, left_ms=self.left_ms(now_ns))
                     self._effects += [Send(sender, each) for each in follows]
                     return
             case Heartbeat() | SlotRequests() | Leave() if self._term.phase is Phase.PASSIVE:
@@ -337,9 +339,11 @@ class CoordinatorCore:
             case Drain() | Undrain():
                 self._order(sender, message, now_ns)
             case GetState():
-                state = self._broadcast.message(self._term.state or ClusterState()).state
+                state = self._broadcast.whole().state
                 note = with_time_left(self.note, self.left_ms(now_ns))
                 self._effects.append(Send(sender, StateReply(message.request, state, note)))
+            case GetRoutes():
+                self._effects.append(Send(sender, self._clients.whole_routes()))
             case GetStatus():
                 status = server_status_of(self.status(now_ns=now_ns), self._term.store_report, now_ns=now_ns)
                 self._effects.append(Send(sender, StatusReply(message.request, status)))
@@ -408,13 +412,13 @@ class CoordinatorCore:
         for connection in self._roster.connections_of(join.node):
             self._drop(connection)
             self._effects.append(Close(connection, f"node {join.node} has opened a newer connection"))
-        node = Member(Replica(join.node, join.incarnation), join.address, join.weight, grpc=join.grpc)
+        node = described(join)
         self._roster.connect(sender, node, join.former)
         self._roster.arrive(node, state)
         self._membership.hear(node.replica, now_ns=now_ns)
         self._runs.reschedule(now_ns=now_ns)
         welcome = self._welcome(state, join.node, join.incarnation)
-        self._effects += (Send(sender, welcome), Send(sender, self._broadcast.message(state)))
+        self._effects += (Send(sender, welcome), *self._broadcast.greet(sender, join.has))
 
     def _order(self, sender: ConnectionId, order: Leave | Drain | Undrain, now_ns: int) -> None:
         refusal: Refusal | None = self._not_coordinator(order.request)
@@ -481,11 +485,9 @@ class CoordinatorCore:
             self._term.begin_above(heartbeat.version, now_ns=now_ns)
             self._act_on(News.INTERRUPTED, now_ns)
             return
-        # The state knows it already, unless it counted as failed and was dropped meanwhile.
-        self._roster.arrive(node, state)
-        if heartbeat.version < state.version and self._broadcast.is_resend_due(sender, now_ns=now_ns):
-            self._broadcast.resent(sender, now_ns=now_ns)
-            self._effects.append(Send(sender, self._broadcast.message(state)))
+        if not state.is_current(node.replica):  # it counted as failed, and was dropped meanwhile
+            self._roster.arrive(node, state)
+        self._effects += self._broadcast.catch_up(sender, heartbeat, now_ns=now_ns)
 
     def _ask(self, sender: ConnectionId, ask: SlotRequests, now_ns: int) -> None:
         node = self._joined(sender, now_ns)
@@ -496,7 +498,7 @@ class CoordinatorCore:
         except ProtocolError as error:
             self._refuse(sender, Refusal(NO_REQUEST, error.code, str(error)))
             return
-        self._decisions.request(node.replica, ask)
+        self._decisions.request(node.replica, ask, now_ns=now_ns)
 
     def _may_confirm(self, connection: ConnectionId) -> bool:
         """Return whether a heartbeat on this connection could be acknowledged: the state knows its node."""
@@ -530,6 +532,7 @@ class CoordinatorCore:
         elif news in (News.STARTED, News.RESUMED, News.WRITTEN):
             if news is News.STARTED:
                 self._membership.start(now_ns=now_ns)
+                self._broadcast.start_at(self._term.found)
             self._effects += [Note(each, is_warning=True) for each in self._term.take_warnings()]
             self._install(now_ns, is_own=news is News.WRITTEN)
             for connection, join in self._roster.pending.pop_all():
@@ -541,17 +544,16 @@ class CoordinatorCore:
         self._runs.learn(state, now_ns=now_ns, is_own=is_own)
         self.farewells.learn(state)
         self._runs.reschedule(now_ns=now_ns)
-        self._broadcast.published(now_ns=now_ns)
         for client in self._clients.pop_misled(state.cluster):
             self._effects.append(Close(client, "the cluster has another id than this client was given"))
-        nodes = tuple(self._roster.connections())
-        if nodes:
-            self._effects.append(Broadcast(nodes, self._broadcast.message(state)))
+        self._effects += self._broadcast.publish(state, self._roster.nodes(), now_ns=now_ns)
         self._effects += self._clients.publish(state)
         self._effects.append(Publish(state))
 
     def _advance(self, now_ns: int) -> None:
         """Write the next state if it differs from the present one."""
+        if self._decisions.is_idle(now_ns=now_ns):
+            return
         state = self._state()
         self._effects += [Send(connection, answer) for connection, answer in self._roster.settle(state)]
         wall_ns = self._clocks.wall_ns(now_ns)

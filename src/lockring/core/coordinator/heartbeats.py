@@ -9,14 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from lockring.core.coordinator.pace import Pace
 from lockring.core.coordinator.store_health import PAUSE_NS_MIN
 from lockring.ids import ConnectionId, SequenceNumber
 
 
 class Heartbeats:
-    """The newest heartbeat of every connection, and those being confirmed. Not safe for use by several tasks."""
+    """The newest heartbeat of every connection, and those being confirmed. Not safe for use by several tasks.
 
-    def __init__(self) -> None:
+    Args:
+        pace: how long a read waits, so that it serves many.
+    """
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
         self._waiting: dict[ConnectionId, SequenceNumber] = {}
         self._confirming: dict[ConnectionId, SequenceNumber] = {}
         self._confirm_from_ns: int | None = None
@@ -36,11 +42,18 @@ class Heartbeats:
             return None
         return now_ns if self._confirm_from_ns is None else self._confirm_from_ns
 
-    def begin(self, may_confirm: Callable[[ConnectionId], bool], *, now_ns: int) -> bool:
-        """Choose the heartbeats that a read begun now confirms, and return whether there are any."""
+    def begin(self, may_confirm: Callable[[ConnectionId], bool], *, nodes: int, now_ns: int) -> bool:
+        """Choose the heartbeats that a read begun now confirms, and return whether there are any.
+
+        Args:
+            may_confirm: reports whether a connection's heartbeat may be acknowledged at all.
+            nodes: how many are connected.
+            now_ns: the monotonic clock, in nanoseconds.
+        """
         if self._confirm_from_ns is not None and now_ns < self._confirm_from_ns:
             return False
-        self._confirm_from_ns = None
+        pause_ns = self._pace.confirming_pause_ns(nodes)
+        self._confirm_from_ns = now_ns + pause_ns if pause_ns else None
         self._confirming = {c: sequence for c, sequence in self._waiting.items() if may_confirm(c)}
         for connection in self._confirming:
             del self._waiting[connection]

@@ -10,7 +10,7 @@ from lockring.core.coordinator.transitions import VERSION_MAX
 from lockring.errors import InvalidRequest
 from lockring.ids import NO_REQUEST, Incarnation, NodeId
 from lockring.names import check_node_id
-from lockring.protocol import FORMER_LIVES_MAX, PROTOCOL, WEIGHT_MAX, Join, Refusal
+from lockring.protocol import FORMER_LIVES_MAX, NO_DIFFERENCES, PROTOCOL, WEIGHT_MAX, Join, Refusal
 from lockring.ring.hash_ring import WEIGHT_MIN
 
 
@@ -33,6 +33,11 @@ def malformed(join: Join) -> Refusal | None:
             raise InvalidRequest(f"an incarnation is 1 to 2**63 - 1, not {join.incarnation}")
         if not 0 <= join.version <= VERSION_MAX:
             raise InvalidRequest(f"a version is 0 to {VERSION_MAX}, not {join.version}")
+        if not NO_DIFFERENCES <= join.has <= join.version:
+            raise InvalidRequest(
+                f"a node has a state of version 0 to {join.version}, the newest that it has seen, or {NO_DIFFERENCES}"
+                f" if it takes no differences; not {join.has}"
+            )
         if len(join.former) > FORMER_LIVES_MAX:
             raise InvalidRequest(
                 f"a node vouches for at most {FORMER_LIVES_MAX} former lives, not for {len(join.former)}"

@@ -17,15 +17,22 @@ window are *settled*, and make up the ring. A drop and a return within the windo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from lockring.cluster_state import Member, Replica
-from lockring.core.timing import Timing
+from lockring.core.timing import Timing, earliest
 from lockring.ids import NodeId
 from lockring.units import NS_PER_MS, NS_PER_S
 
 LATELY_NS: Final = 3 * NS_PER_S
 """How recently a connected life was heard if it counts as running: three heartbeats, less than a member lease."""
+
+
+class _Candidates(NamedTuple):
+    """The candidates, with their weights, and since when they are these."""
+
+    members: dict[Replica, int]
+    since_ns: int
 
 
 class MemberLeases:
@@ -49,8 +56,8 @@ class MemberLeases:
         self._started_at_ns = now_ns
         self._silence_from_ns = now_ns
         self._anyone_heard_at_ns = now_ns
-        self._candidates: dict[Replica, int] = {}
-        self._candidates_since_ns = now_ns
+        self._candidates = _Candidates({}, now_ns)
+        self._alive: dict[Replica, int] = {}
         self._look_at_ns: int | None = None
 
     def start(self, *, now_ns: int) -> None:
@@ -58,7 +65,7 @@ class MemberLeases:
         self._started_at_ns = now_ns
         self._silence_from_ns = now_ns
         self._anyone_heard_at_ns = now_ns
-        self._candidates_since_ns = now_ns
+        self._candidates = self._candidates._replace(since_ns=now_ns)
 
     # ----------------------------------------------------------------------- inputs
 
@@ -126,29 +133,49 @@ class MemberLeases:
 
     # ----------------------------------------------------------------------- the window
 
+    def look(self, members: Mapping[NodeId, Member], *, now_ns: int) -> bool:
+        """Look whether `observe` may find something new: return True, or plan the next look.
+
+        Most looks find that every member has been heard since the last one.
+        """
+        alive = self._alive_of(members, now_ns)
+        if alive.keys() != self._alive.keys():
+            return True
+        is_settled = self.settled == self._candidates.members
+        settles_at_ns = self._candidates.since_ns + self._timing.stabilization_ns
+        if not is_settled and now_ns >= settles_at_ns:
+            return True
+        failure_ns = min(alive.values(), default=None)
+        self._look_at_ns = failure_ns if is_settled else earliest(failure_ns, settles_at_ns)
+        return False
+
+    def _alive_of(self, members: Mapping[NodeId, Member], now_ns: int) -> dict[Replica, int]:
+        """Return the members that have not failed, each with the time at which it will have if nothing is heard."""
+        lease_ns = self._timing.member_lease_ns
+        failures = [
+            (each.replica, self._silent_from_ns(each.replica) + lease_ns) for each in members.values()
+        ]
+        return {replica: failed_ns for replica, failed_ns in failures if failed_ns > now_ns}
+
     def observe(self, members: Mapping[NodeId, Member], *, now_ns: int) -> bool:
         """Update the candidates from the members of the state, and return whether `settled` has changed.
 
         Call it after every change of the members, after `hear` returned True, and when `next_deadline_ns` has come.
         """
+        self._alive = alive = self._alive_of(members, now_ns)
         candidates: dict[Replica, int] = {}
-        failures_ns: list[int] = []
         for node in sorted(members):
             member = members[node]
-            if self.is_failed(member.replica, now_ns=now_ns):
-                continue
-            failures_ns.append(self._silent_from_ns(member.replica) + self._timing.member_lease_ns)
-            if member.condition != "draining":
+            if member.replica in alive and member.condition != "draining":
                 candidates[member.replica] = member.weight
-        if candidates != self._candidates:
-            self._candidates = candidates
-            self._candidates_since_ns = now_ns
-        self._look_at_ns = min(failures_ns, default=None)
+        if candidates != self._candidates.members:
+            self._candidates = _Candidates(candidates, now_ns)
+        self._look_at_ns = min(alive.values(), default=None)
         if candidates == self.settled:
             return False
-        settles_at_ns = self._candidates_since_ns + self._timing.stabilization_ns
+        settles_at_ns = self._candidates.since_ns + self._timing.stabilization_ns
         if now_ns < settles_at_ns:
-            self._look_at_ns = min([settles_at_ns, *failures_ns])
+            self._look_at_ns = min([settles_at_ns, *alive.values()])
             return False
         self.settled = candidates
         self.updates += 1

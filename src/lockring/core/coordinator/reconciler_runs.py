@@ -13,7 +13,7 @@ from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.reachability import Reachability
 from lockring.core.coordinator.reconciler import Liveness, PlanInput, SlotPlan, plan
 from lockring.core.coordinator.transitions import lives_of
-from lockring.core.timing import Timing
+from lockring.core.timing import Timing, earliest
 from lockring.ids import NodeId, Version
 from lockring.ring.hash_ring import HashRing
 from lockring.slots import SLOTS
@@ -49,9 +49,7 @@ class ReconcilerRuns:
 
     def next_deadline_ns(self) -> int | None:
         """Return when to run, None if nothing has changed and no wait is open."""
-        due_ns = min(
-            (each for each in (self._changed_at_ns, self._wake_at_ns) if each is not None), default=None
-        )
+        due_ns = earliest(self._changed_at_ns, self._wake_at_ns, self._membership.next_deadline_ns())
         return None if due_ns is None else max(due_ns, self._planned_at_ns + self._pause_ns)
 
     def waits(self, *, now_ns: int) -> tuple[int, int]:
@@ -69,6 +67,16 @@ class ReconcilerRuns:
             for version in (slot.since, 0 if slot.learner is None else slot.learner.joined):
                 known_at_ns[version] = self._known_at_ns.get(version, now_ns)
         self._known_at_ns = known_at_ns
+
+    def look(self, state: ClusterState, *, now_ns: int) -> bool:
+        """Look whether a run is needed that is due, and return that.
+
+        If only a member might have failed, and none has, the next look is planned, and no slot looked at.
+        """
+        is_needed = self._changed_at_ns is not None or (
+            self._wake_at_ns is not None and now_ns >= self._wake_at_ns
+        )
+        return is_needed or self._membership.look(state.members, now_ns=now_ns)
 
     def observe(self, state: ClusterState, *, now_ns: int) -> None:
         """Begin a run: learn which members have settled, failed or returned, and aim at the ring of those that count.
@@ -125,8 +133,7 @@ class ReconcilerRuns:
             reach.dropped(primary, copy, version=version, now_ns=now_ns)
         self.waiting, self.learning = step.waiting, step.learning
         self._waits_until_ns = step.waits_until_ns
-        deadlines = (step.wake_at_ns, membership.next_deadline_ns(), reach.next_deadline_ns())
-        self._wake_at_ns = min((each for each in deadlines if each is not None), default=None)
+        self._wake_at_ns = earliest(step.wake_at_ns, reach.next_deadline_ns())
         return step
 
 

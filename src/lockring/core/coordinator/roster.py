@@ -11,7 +11,7 @@ brought it or that of a node which passed it on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -21,7 +21,7 @@ from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.pending_joins import PendingJoins
 from lockring.errors import LastNode, NodeLeaving, Unavailable, UnknownNode
 from lockring.ids import NO_NODE, ConnectionId, Incarnation, NodeId, RequestNumber
-from lockring.protocol import Drain, DrainReply, Leave, Refusal, Undrain, UndrainReply
+from lockring.protocol import NO_DIFFERENCES, Drain, DrainReply, Join, Leave, Refusal, Undrain, UndrainReply
 
 Answer = DrainReply | UndrainReply
 
@@ -63,6 +63,11 @@ class Roster:
     def is_connected(self, replica: Replica) -> bool:
         """Return whether this life has a connection."""
         return replica in self._connections
+
+    @property
+    def count(self) -> int:
+        """Number of connected nodes."""
+        return len(self._nodes)
 
     def lives(self) -> list[Replica]:
         """Return all lives that are connected."""
@@ -280,6 +285,20 @@ class Roster:
         change = self._changes.get(member.replica)
         return member.condition == "draining" if change is None else change.draining
 
+    @property
+    def has_arrivals(self) -> bool:
+        """Whether nodes wait for the next state to know them as they describe themselves."""
+        return bool(self._arrived)
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether the next state has other members, or answers are due, or nodes leave."""
+        return bool(self._arrived or self._changes or self._leaving)
+
+    def has_newcomers_alone(self, state: ClusterState) -> bool:
+        """Return whether the members of the next state differ from the present ones by ids that are new to it alone."""
+        return not self._changes and not any(node in state.members for node in self._arrived)
+
     def next_members(self, state: ClusterState) -> dict[NodeId, Member]:
         """Return the members of the next state; the present state's own if nothing has changed."""
         if not self._arrived and not self._changes:
@@ -301,7 +320,7 @@ class Roster:
     def without_departed(
         self,
         members: dict[NodeId, Member],
-        named: Iterable[Replica],
+        lives_named: Callable[[], Iterable[Replica]],
         membership: MemberLeases,
         now_ns: int,
     ) -> dict[NodeId, Member]:
@@ -309,7 +328,7 @@ class Roster:
 
         Args:
             members: as they are.
-            named: the lives that slots name.
+            lives_named: returns the lives that slots name; called only if that matters.
             membership: knows which lives have failed, and forgets those that are dropped here.
             now_ns: the clock.
 
@@ -319,6 +338,7 @@ class Roster:
         departed = [node for node, each in members.items() if self._has_departed(each, membership, now_ns)]
         if not departed:
             return members
+        named = list(lives_named())
         lives = [*named, *self._connections]
         nodes = frozenset(replica.node for replica in named)
         kept = {node: each for node, each in members.items() if node in nodes or node not in departed}
@@ -377,6 +397,17 @@ class Roster:
         assert all(heir in self._connections for heir in self.heirs.lives())
         ids = [node.replica.node for node in self._nodes.values()]
         assert len(set(ids)) == len(ids), f"two lives of one node are connected: {ids}"
+
+
+def described(join: Join) -> Member:
+    """Return the node that joins, as it describes itself."""
+    return Member(
+        Replica(join.node, join.incarnation),
+        join.address,
+        join.weight,
+        grpc=join.grpc,
+        differences=join.has != NO_DIFFERENCES,
+    )
 
 
 def _is_known(node: Member, state: ClusterState) -> bool:

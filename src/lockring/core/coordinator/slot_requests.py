@@ -39,11 +39,32 @@ class SlotRequestQueue:
 
     def __init__(self) -> None:
         self._waiting: dict[tuple[Replica, int, SlotNumber], SlotRequest] = {}
+        self._since_ns = 0
+        self._is_urgent = False
 
-    def add(self, sender: Replica, ask: SlotRequests) -> None:
+    def add(self, sender: Replica, ask: SlotRequests, *, now_ns: int) -> None:
         """Keep the requests of this life of a node; they have passed `check_requests`."""
+        if not self._waiting:
+            self._since_ns, self._is_urgent = now_ns, False
+        # Clients wait for a takeover, or for a grant that a dead copy does not acknowledge; for all else, no client.
+        self._is_urgent |= ask.kind in (SlotRequestKind.TAKEOVER, SlotRequestKind.DROP)
         for item in ask.items:
             self._waiting[sender, ask.kind, item.slot] = item
+
+    @property
+    def has_any(self) -> bool:
+        """Whether requests wait."""
+        return bool(self._waiting)
+
+    def due_ns(self, pause_ns: int) -> int | None:
+        """Return when to apply the requests, None if there are none.
+
+        Args:
+            pause_ns: how long those are collected that no client waits for.
+        """
+        if not self._waiting:
+            return None
+        return self._since_ns if self._is_urgent else self._since_ns + pause_ns
 
     def apply(
         self, state: ClusterState, reach: Reachability, *, version: Version, now_ns: int

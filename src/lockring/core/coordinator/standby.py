@@ -10,17 +10,18 @@ from __future__ import annotations
 from lockring.cluster_state import ClusterState
 from lockring.core.coordinator.clients import Clients, why_not_greet
 from lockring.core.coordinator.misplaced import why_not_first, why_not_taken
-from lockring.core.coordinator.state_broadcast import StateBroadcast
 from lockring.core.coordinator.status import server_status_of, standby_status
 from lockring.core.coordinator.store_health import StoreReport, StoreTrouble
 from lockring.core.effects import Admit, Close, Effect, Refuse, Send
 from lockring.core.election import Election
+from lockring.core.state_history import StateHistory
 from lockring.errors import LockringError, NotCoordinator
 from lockring.ids import NO_INCARNATION, NO_NODE, NO_REQUEST, ConnectionId, RequestNumber, Version
 from lockring.protocol import (
     PROTOCOL,
     ClientHello,
     Drain,
+    GetRoutes,
     GetState,
     GetStatus,
     Heartbeat,
@@ -60,19 +61,18 @@ class StandbyDesk:
         self._store = store
         self._effects = effects
         self._clients = Clients(now_ns=now_ns)
-        self._broadcast = StateBroadcast(now_ns=now_ns)
-        self._state = ClusterState()
+        self._history = StateHistory()
 
     @property
     def version(self) -> Version:
         """The version of the newest state that was read, 0 before the first."""
-        return self._state.version
+        return self._history.state.version
 
     def learn(self, state: ClusterState | None) -> None:
         """Take a state that was read in the store, and send clients their new routes; older ones are ignored."""
-        if state is None or state.version <= self._state.version:
+        if state is None or state.version <= self.version:
             return
-        self._state = state
+        self._history.start_at(state)
         for client in self._clients.pop_misled(state.cluster):
             self._effects.append(Close(client, "the cluster has another id than this client was given"))
         self._effects += self._clients.publish(state)
@@ -102,28 +102,30 @@ class StandbyDesk:
         self._clients.drop(connection)
 
     def _greet(self, sender: ConnectionId, hello: ClientHello) -> None:
-        error = why_not_greet(hello, self._state.cluster)
+        error = why_not_greet(hello, self._history.state.cluster)
         if error is not None:
             self._refuse(sender, error)
             return
         leader = self.election.leader
         welcome = Welcome(
             protocol=PROTOCOL,
-            cluster=self._state.cluster,
+            cluster=self._history.state.cluster,
             role="coordinator",
             node=NO_NODE,
             incarnation=NO_INCARNATION,
-            version=self._state.version,
+            version=self.version,
             coordinator=self._address if leader is None else leader.address,
         )
         self._effects.append(Admit(sender, is_member=False, welcome=welcome))
-        self._effects += [Send(sender, each) for each in self._clients.admit(sender, "", left_ms=0)]
+        self._effects += [Send(sender, each) for each in self._clients.admit(sender, hello, "", left_ms=0)]
 
     def _answer(self, sender: ConnectionId, message: Message, now_ns: int) -> None:
         match message:
             case GetState():
-                state = self._broadcast.message(self._state).state
+                state = self._history.whole().state
                 self._effects.append(Send(sender, StateReply(message.request, state, self.note)))
+            case GetRoutes():
+                self._effects.append(Send(sender, self._clients.whole_routes()))
             case GetStatus():
                 self._effects.append(Send(sender, StatusReply(message.request, self._status(now_ns))))
             case Drain() | Undrain():
@@ -133,7 +135,7 @@ class StandbyDesk:
                 self._refuse(sender, why_not_taken(message, self._address, "a client"))
 
     def _status(self, now_ns: int) -> ServerStatus:
-        status = standby_status(self.note, self._state.version)
+        status = standby_status(self.note, self.version)
         return server_status_of(status, StoreReport(self._store, self.election, self.trouble), now_ns=now_ns)
 
     def _not_leading(self, request: RequestNumber) -> Refusal:

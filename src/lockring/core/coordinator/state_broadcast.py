@@ -1,16 +1,23 @@
-"""The cluster state as it is sent to nodes: encoded once per version, and sent again to nodes that seem to lack it.
+"""The cluster state on its way to the nodes: a difference to each that has the version before, and all of it else.
 
-Every node is sent every version on its one ordered connection, so sending it again is a safety net: a node
-that fell behind catches up after a moment rather than at its next connection.
+Every node is sent every version on its one ordered connection, so a connected node that takes differences has the
+version before, or will have it by the time that the next one arrives. Exceptions:
+
+- A node that joins says which version it has. It gets the differences since, if they are still known, or all.
+- A node for which one did not fit says so, and gets all at once.
+- A node whose heartbeats bear an old version gets all after a moment: a safety net.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
-from lockring.cluster_state import ClusterState, encode_state
-from lockring.ids import ConnectionId, Version
-from lockring.protocol import State
+from lockring.cluster_state import ClusterState, Member
+from lockring.core.effects import Broadcast, Effect, Send
+from lockring.core.state_history import StateHistory
+from lockring.ids import NO_VERSION, ConnectionId, Version
+from lockring.protocol import Heartbeat, Message, State
 from lockring.units import NS_PER_S
 
 RESEND_NS: Final = 2 * NS_PER_S
@@ -18,31 +25,63 @@ RESEND_NS: Final = 2 * NS_PER_S
 
 
 class StateBroadcast:
-    """The encoded state, and the times at which it was sent. Not safe for use by several tasks."""
+    """The newest state as nodes get it, and the times at which it was sent. Not safe for use by several tasks."""
 
     def __init__(self, *, now_ns: int) -> None:
+        self._history = StateHistory()
         self._published_at_ns = now_ns
         self._resent_at_ns: dict[ConnectionId, int] = {}
-        self._encoded: tuple[Version, State] | None = None
 
-    def message(self, state: ClusterState) -> State:
-        """Return the state as a message, encoded once per version."""
-        if self._encoded is None or self._encoded[0] != state.version:
-            self._encoded = (state.version, State(encode_state(state)))
-        return self._encoded[1]
+    def whole(self) -> State:
+        """Return all of the newest state as a message."""
+        return self._history.whole()
 
-    def published(self, *, now_ns: int) -> None:
-        """Note that a new version is being sent to every node."""
+    def start_at(self, state: ClusterState) -> None:
+        """Begin with the state that the store had: nodes may have it too."""
+        self._history.start_at(state)
+
+    def publish(
+        self, state: ClusterState, nodes: Iterable[tuple[ConnectionId, Member]], *, now_ns: int
+    ) -> list[Effect]:
+        """Go on to a state that is in force from now on, and return what sends it to all nodes.
+
+        Args:
+            state: the state.
+            nodes: the connected nodes, which have been sent the version before.
+            now_ns: the monotonic clock, in nanoseconds.
+        """
         self._published_at_ns = now_ns
+        before = self._history.state.version
+        self._history.advance_to(state)
+        differences = self._history.differences_since(before)
+        following: list[ConnectionId] = []
+        others: list[ConnectionId] = []
+        for connection, member in nodes:
+            (following if member.differences and differences else others).append(connection)
+        effects: list[Effect] = [Broadcast(tuple(following), step) for step in differences or () if following]
+        return [*effects, Broadcast(tuple(others), self.whole())] if others else effects
 
-    def is_resend_due(self, connection: ConnectionId, *, now_ns: int) -> bool:
-        """Return whether a node that still has an old version should get the state again."""
+    def greet(self, connection: ConnectionId, version: Version) -> list[Effect]:
+        """Return what brings a node that joins to the newest state.
+
+        Args:
+            connection: its own.
+            version: of the state that it has, 0 for none, if it understands differences; else `NO_DIFFERENCES`.
+        """
+        # One that has no state yet gets one, rather than all that has ever happened in a young cluster.
+        differences = self._history.differences_since(version) if version > NO_VERSION else None
+        messages: list[Message] = [self.whole()] if differences is None else [*differences]
+        return [Send(connection, message) for message in messages]
+
+    def catch_up(self, connection: ConnectionId, heartbeat: Heartbeat, *, now_ns: int) -> list[Effect]:
+        """Send the state again, by effects returned, to a node that needs it: one astray at once, a late one later."""
+        if heartbeat.version >= self._history.state.version:
+            return []
         last_ns = max(self._published_at_ns, self._resent_at_ns.get(connection, self._published_at_ns))
-        return now_ns - last_ns >= RESEND_NS
-
-    def resent(self, connection: ConnectionId, *, now_ns: int) -> None:
-        """Note that the state is being sent to a node again."""
+        if not heartbeat.is_astray and now_ns - last_ns < RESEND_NS:
+            return []
         self._resent_at_ns[connection] = now_ns
+        return [Send(connection, self.whole())]
 
     def drop(self, connection: ConnectionId) -> None:
         """Forget a connection that has ended."""

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from lockring.cluster_state import ClusterState
 from lockring.core.effects import Effect, StoreRead, StoreWrite
+from lockring.core.timing import earliest
 from lockring.ids import OperationNumber, Version
 from lockring.units import NS_PER_S
 
@@ -82,14 +83,13 @@ class StoreOperations:
 
     def next_deadline_ns(self) -> int | None:
         """Return when an operation is overdue or the store must be read again; None if neither is ahead."""
-        deadlines = [
-            each.began_ns + OPERATION_TIMEOUT_NS
-            for each in (self.current, self.confirming)
-            if each is not None
-        ]
-        if self.retry_at_ns is not None:
-            deadlines.append(self.retry_at_ns)
-        return min(deadlines, default=None)
+        if self.current is None and self.confirming is None:
+            return self.retry_at_ns
+        return earliest(
+            None if self.current is None else self.current.began_ns + OPERATION_TIMEOUT_NS,
+            None if self.confirming is None else self.confirming.began_ns + OPERATION_TIMEOUT_NS,
+            self.retry_at_ns,
+        )
 
     def _begin(self, now_ns: int) -> OpenOperation:
         self._count += 1

@@ -55,6 +55,7 @@ class StorePast:
         has_lost: whether something was lost that the next claim must make up for.
         is_quarantined: whether a claim has made up for a loss.
         cluster_is_chosen_here: whether the store knew of no cluster, so that its id is this process's choice.
+        found: the state of the store just before the last claim.
         relocation: the mark that the cluster has left this store, None if it has not.
         loss: the newest loss that made all slots wait, None if there was none.
     """
@@ -64,6 +65,7 @@ class StorePast:
         self.has_lost = False
         self.is_quarantined = False
         self.cluster_is_chosen_here = False
+        self.found = ClusterState()
         self.relocation: Relocation | None = None
         self.loss: Loss | None = None
         self._is_loss_new = False
@@ -77,6 +79,7 @@ class StorePast:
             is_own: whether this term wrote it.
             may_be_empty: whether an empty store means a new cluster rather than a loss.
         """
+        self.found = stored
         if self._has_claimed or is_own:
             return
         self.cluster_is_chosen_here = not stored.cluster

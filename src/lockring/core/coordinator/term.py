@@ -149,6 +149,11 @@ class Term:
         return self._past.is_quarantined
 
     @property
+    def found(self) -> ClusterState:
+        """The state of the store just before this term claimed it last."""
+        return self._past.found
+
+    @property
     def loss(self) -> Loss | None:
         """The newest loss of the store that made all slots wait, None if there was none."""
         return self._past.loss
@@ -176,7 +181,8 @@ class Term:
     def is_behind(self, version: Version) -> bool:
         """Return whether a version that a node has seen shows that the store has lost something."""
         assert self.state is not None
-        return version > self.state.version or self.state.has_skipped(version)
+        known = self.state.version
+        return version > known or (version < known and self.state.has_skipped(version))
 
     def may_adopt(self, version: Version) -> bool:
         """Return whether the cluster takes over the id that a node brings which has seen this version.

@@ -40,10 +40,11 @@ from lockring.protocol import (
     Replicate,
     SlotRequests,
     State,
+    StateDifference,
     Welcome,
 )
 
-FROM_PEER: Final = frozenset({Replicate, HandOver, State})
+FROM_PEER: Final = frozenset({Replicate, HandOver, State, StateDifference})
 """The messages that a peer may send on the connection that it opened."""
 
 

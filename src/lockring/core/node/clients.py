@@ -7,7 +7,7 @@ from typing import Any
 from lockring.core.node.context import NodeContext
 from lockring.core.node.locks import LockHolder, LockWaiter
 from lockring.ids import NO_REQUEST, ClientId, ConnectionId, GreetingNumber, LockName, RequestNumber
-from lockring.protocol import LossNotice, Refusal
+from lockring.protocol import ClientHello, LossNotice, Refusal
 from lockring.slots import slot_of
 
 
@@ -17,16 +17,18 @@ class ConnectedClient:
     Attributes:
         client: the client's random id.
         number: which of the client's connections this is.
+        differences: whether the client takes differences of routes.
         waiters: its acquires in queues.
         watches: the lock of each watch, by request.
         follows: the lock of each group that it follows, by request.
     """
 
-    __slots__ = ("client", "follows", "number", "waiters", "watches")
+    __slots__ = ("client", "differences", "follows", "number", "waiters", "watches")
 
-    def __init__(self, client: ClientId, number: GreetingNumber) -> None:
-        self.client = client
-        self.number = number
+    def __init__(self, hello: ClientHello) -> None:
+        self.client = hello.client
+        self.number = hello.connection
+        self.differences = hello.differences
         self.waiters: dict[LockWaiter, None] = {}
         self.watches: dict[RequestNumber, LockName] = {}
         self.follows: dict[RequestNumber, LockName] = {}
@@ -53,10 +55,10 @@ class ConnectedClients:
         other = self._connection_of.get(client)
         return other is not None and self.by_connection[other].number > number
 
-    def add(self, connection: ConnectionId, client: ClientId, number: GreetingNumber) -> None:
-        """Serve a client on this connection."""
-        self.by_connection[connection] = ConnectedClient(client, number)
-        self._connection_of[client] = connection
+    def add(self, connection: ConnectionId, hello: ClientHello) -> None:
+        """Serve a client that has greeted on this connection."""
+        self.by_connection[connection] = ConnectedClient(hello)
+        self._connection_of[hello.client] = connection
 
     def remove(self, connection: ConnectionId) -> ConnectedClient | None:
         """Forget a connection, and return what ends with it; None if no client was served on it."""

@@ -6,14 +6,16 @@ that the part returns, and that `core` or `service` passes on.
 
 from __future__ import annotations
 
-from lockring.cluster_state import ClusterState, Replica, encode_state, routes_of
+from lockring.cluster_state import ClusterState, Replica
 from lockring.core.effects import Close, Coordinator, Effect, Endpoint, Note, Publish, Reply, Send
 from lockring.core.node.journal import NodeJournal
 from lockring.core.node.rights import Rights
 from lockring.core.node.slot import NodeSlot
+from lockring.core.route_book import RouteBook
+from lockring.core.state_history import StateHistory
 from lockring.core.timing import Timing
-from lockring.ids import ConnectionId, NodeId, SlotNumber
-from lockring.protocol import Message, Routes, SlotRequest, SlotRequestKind
+from lockring.ids import ConnectionId, NodeId, SlotNumber, Version
+from lockring.protocol import Message, SlotRequest, SlotRequestKind
 
 
 class NodeOutbox:
@@ -68,6 +70,8 @@ class NodeContext:
         replica: the node's identity: its id and its incarnation.
         timing: durations and bounds; the two leases come from the cluster state.
         state: the newest cluster state that the node knows.
+        history: the same with the last differences to it.
+        routes: what clients get of it.
         slots: the slots in which the node has, or had, a role, by number.
         rights: until when it may serve.
         outbox: where messages and other effects go.
@@ -89,30 +93,14 @@ class NodeContext:
         self.durability = "none"
         self.now_ns = now_ns
         self.catching_up_until_ns = now_ns - 100 * timing.stall_ns  # long ago
-        # Both are made when they are first asked for: most states are never asked for.
-        self._routes: Routes | None = None
-        self._encoded: bytes | None = None
+        self.history = StateHistory()
+        self.routes = RouteBook()
 
-    def learn(self, state: ClusterState, *, reroutes: bool) -> None:
-        """Replace the cluster state.
-
-        Args:
-            state: the new one.
-            reroutes: whether its primaries or their addresses differ from the old one's.
-        """
-        self.state = state
-        self._encoded = None
-        if reroutes:
-            self._routes = None
-
-    def routes(self) -> Routes:
-        """Return where the primaries are by the newest state."""
-        if self._routes is None:
-            self._routes = routes_of(self.state)
-        return self._routes
-
-    def encoded_state(self) -> bytes:
-        """Return the newest state, serialized."""
-        if self._encoded is None:
-            self._encoded = encode_state(self.state)
-        return self._encoded
+    def news_for(self, peer: Replica, version: Version) -> list[Message]:
+        """Return what brings a peer to the newest state that has this version: the differences since, or all of it."""
+        member = self.state.members.get(peer.node)
+        if member is not None and member.replica == peer and member.differences:
+            differences = self.history.differences_since(version)
+            if differences is not None:
+                return [*differences]
+        return [self.history.whole()]

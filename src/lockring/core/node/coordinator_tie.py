@@ -27,6 +27,7 @@ class CoordinatorTie:
         away_since_ns: since when no connection stands on which the coordinator has welcomed the node; None while one
             does.
         heartbeat_at_ns: when the next heartbeat is due, while it does.
+        is_astray: whether a difference of states did not fit the node's own.
     """
 
     def __init__(self, context: NodeContext, *, has_others: bool) -> None:
@@ -38,6 +39,7 @@ class CoordinatorTie:
         self._why_away = "waiting for the coordinator"
         self.away_since_ns: int | None = context.now_ns
         self.heartbeat_at_ns = context.now_ns
+        self.is_astray = False
 
     @property
     def is_up(self) -> bool:
@@ -98,6 +100,7 @@ class CoordinatorTie:
                 sessions=sessions,
                 released=released.digest,
                 promised_ms=max(0, -((now_ns - released.promised_until_ns) // NS_PER_MS)),
+                is_astray=self.is_astray,
             ),
         )
 

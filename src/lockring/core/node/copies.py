@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from lockring.cluster_state import ClusterState, Replica
 from lockring.core.node.context import NodeContext
@@ -21,7 +21,7 @@ from lockring.core.node.leases import Promises
 from lockring.core.node.replicator import Replicator
 from lockring.core.timing import ASK_AGAIN_NS, DISTANT_PAST_NS, up
 from lockring.ids import SlotNumber, Version
-from lockring.protocol import Position, Replicate, ReplicateAck, SlotRequest, SlotRequestKind, State
+from lockring.protocol import Position, Replicate, ReplicateAck, SlotRequest, SlotRequestKind
 from lockring.slots import SLOTS
 from lockring.units import NS_PER_MS
 
@@ -34,6 +34,18 @@ take less, so that nothing waits for them afterwards."""
 
 HEARD_MAX: Final = 1_024
 """Beyond this many remembered lives of peers, those that are not needed any more are forgotten."""
+
+
+class _Behind(NamedTuple):
+    """A primary that goes on without the newest state.
+
+    Attributes:
+        since_ns: since when, or when the state was passed on to it.
+        was_told: whether it was.
+    """
+
+    since_ns: int
+    was_told: bool
 
 
 class Copies:
@@ -50,7 +62,7 @@ class Copies:
         self._backup_slots: dict[Replica, list[SlotNumber]] = {}
         self._not_serving: dict[Replica, None] = {}
         self._asked_at_ns: dict[Replica, int] = {}
-        self._behind_since_ns: dict[Replica, int] = {}
+        self._behind: dict[Replica, _Behind] = {}
         self._forget_above = HEARD_MAX
         self.held = HeldAcks()
 
@@ -128,10 +140,15 @@ class Copies:
         """
         context = self._context
         if version >= context.state.version:
-            self._behind_since_ns.pop(primary, None)
-        elif now_ns - self._behind_since_ns.setdefault(primary, now_ns) >= BEHIND_NS:
-            self._behind_since_ns[primary] = now_ns
-            context.outbox.reply(primary, State(context.encoded_state()))
+            self._behind.pop(primary, None)
+            return
+        behind = self._behind.setdefault(primary, _Behind(now_ns, False))
+        if now_ns - behind.since_ns >= BEHIND_NS:
+            # Differences that did not help are not repeated.
+            news = [context.history.whole()] if behind.was_told else context.news_for(primary, version)
+            self._behind[primary] = _Behind(now_ns, True)
+            for message in news:
+                context.outbox.reply(primary, message)
 
     def check_primaries(self, now_ns: int) -> None:
         """Ask, as backup, for the slots of every primary that is silent or unable to serve."""
@@ -187,7 +204,7 @@ class Copies:
             self._promises.forget(known, now_ns, self._backup_lease_ns())
             self._not_serving.pop(known, None)
             self._asked_at_ns.pop(known, None)
-            self._behind_since_ns.pop(known, None)
+            self._behind.pop(known, None)
             self.held.forget(known)
         self._forget_above = max(HEARD_MAX, 2 * len(heard))
 

@@ -4,6 +4,7 @@ It is made of parts that know nothing of each other, and this module is what joi
 
 - `context`: what all of them share: who the node is, what it knows and may do, and where its messages go.
 - `coordinator_tie`: heartbeats, and the lease that they bring.
+- `states`: which cluster states it takes.
 - `roles`: what a new cluster state makes of the node in each slot, and when its reigns begin and end.
 - `copies`: the node as a copy of others' slots.
 - `replicator`: its links to peers, and the streams to the copies of its own slots.
@@ -23,9 +24,9 @@ again, and gives out what may leave. `docs/architecture.md` explains the protoco
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
-from lockring.cluster_state import ClusterState, Replica, decode_state, routes_differ
+from lockring.cluster_state import ClusterState, Replica
 from lockring.core.effects import Coordinator, Effect, Endpoint
 from lockring.core.journal import JournalBatch, JournalFound
 from lockring.core.node.admission import FROM_PEER, Admission
@@ -34,7 +35,7 @@ from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.core.node.copies import Copies
 from lockring.core.node.departure import Departure
 from lockring.core.node.former_lives import FormerLives
-from lockring.core.node.greetings import check_coordinator, check_peer, hello_to
+from lockring.core.node.greetings import JoinFacts, check_coordinator, check_peer, hello_to
 from lockring.core.node.journal import NodeJournal
 from lockring.core.node.leases import Promises
 from lockring.core.node.locks import NO_DEADLINE
@@ -45,10 +46,11 @@ from lockring.core.node.roles import SlotChange, SlotRoles
 from lockring.core.node.service import ClientService
 from lockring.core.node.sessions import Sessions
 from lockring.core.node.slot import NodeSlot
+from lockring.core.node.states import StateChange, take, take_whole
 from lockring.core.node.status import NodeStatus
 from lockring.core.timing import Timing
 from lockring.errors import ProtocolError
-from lockring.ids import ClusterId, ConnectionId, Incarnation, SlotNumber, Version
+from lockring.ids import ConnectionId, SlotNumber
 from lockring.protocol import (
     Acquire,
     DrainReply,
@@ -61,25 +63,11 @@ from lockring.protocol import (
     Replicate,
     ReplicateAck,
     State,
+    StateDifference,
     UndrainReply,
     Welcome,
 )
 from lockring.units import NS_PER_MS
-
-
-class JoinFacts(NamedTuple):
-    """A node's word on itself in a `Join`.
-
-    Attributes:
-        cluster: the one that it belongs to, or to which its journal belongs; "" for any.
-        version: of the newest state that it knows, or that its former lives knew.
-        former: the lives for which it vouches, and that may still have slots.
-    """
-
-    cluster: ClusterId
-    version: Version
-    former: tuple[Incarnation, ...]
-
 
 TICK_NS: Final = 100 * NS_PER_MS
 """How often the node looks whether a copy or a primary has fallen silent."""
@@ -171,7 +159,7 @@ class NodeCore:
             if peer is None:
                 hello = self._admission.greet(sender, message)
                 if hello is not None:
-                    self.service.connected(sender, hello.client, hello.connection)
+                    self.service.connected(sender, hello)
                 return
             if type(message) not in FROM_PEER:
                 self._admission.refuse_message(sender, message)
@@ -187,13 +175,16 @@ class NodeCore:
         elif isinstance(message, HandOver):
             self._change_slots(self._roles.handed_over(message, now_ns), now_ns)
             self.service.requests.retry_parked(now_ns)
-        elif isinstance(message, State):
+        elif isinstance(message, (State, StateDifference)):
+            # The peer sees by the next acknowledgement, or heartbeat, whether it fitted.
             self._receive_state(message, now_ns)
 
     def _receive_from_coordinator(self, message: Message, now_ns: int) -> None:
         match message:
-            case State():
-                self._receive_state(message, now_ns)
+            case State() | StateDifference():
+                if not self._receive_state(message, now_ns) and not self._coordinator.is_astray:
+                    self._coordinator.is_astray = True
+                    self._heartbeat(now_ns)  # at once: it asks for the whole state
             case HeartbeatAck():
                 if self._coordinator.acknowledged(message):
                     self.service.troubles.acknowledged(message, now_ns)
@@ -266,29 +257,25 @@ class NodeCore:
         self._departure.look(now_ns)
 
     def adopt(self, state: ClusterState, *, now_ns: int) -> bool:
-        """Take a cluster state that is newer than the one known and of the same cluster, and return whether it is.
-
-        One that is older than what a former life knew is not taken either. Nor is one that has skipped the known one,
-        as that of a store that went back does: the coordinator finds that out by this node's version, and makes
-        another state, which takes the loss into account.
-        """
+        """Take a cluster state if it may follow the known one (see `states`), and return whether it was taken."""
         self._enter(now_ns)
+        change = take_whole(self._context, state)
+        if change is not None:
+            self._learned(change, now_ns)
+        return change is not None
+
+    def _learned(self, change: StateChange, now_ns: int) -> None:
+        """Act on a state that was taken."""
         context = self._context
-        old = context.state
-        if state.version <= old.version or (old.cluster and state.cluster != old.cluster):
-            return False
-        if state.has_skipped(old.version):
-            return False
-        if context.journal is not None and context.journal.former.refuses(state):
-            return False
-        reroutes = routes_differ(old, state)
-        context.learn(state, reroutes=reroutes)
-        if not old.cluster and state.cluster:
+        state = context.state
+        self._coordinator.is_astray = False
+        reroutes = context.routes.learn(state, change.slots)
+        if not change.old.cluster and state.cluster:
             self._send_back_those_without_id()
         if reroutes:
             self.service.send_routes()
         released = self._roles.released.digest
-        self._change_slots(self._roles.change(old, state, now_ns), now_ns)
+        self._change_slots(self._roles.change(change, now_ns), now_ns)
         self._copies.learned(state, now_ns)
         if self._roles.released.digest != released and self._coordinator.is_up:
             self._heartbeat(now_ns)  # at once, since this process is about to end
@@ -298,7 +285,6 @@ class NodeCore:
         self.service.requests.retry_parked(now_ns)
         context.outbox.publish(state)
         self._look_at_departure(now_ns)
-        return True
 
     def _send_back_those_without_id(self) -> None:
         """End the connections of clients that were welcomed before this node had a cluster; they come back at once."""
@@ -439,12 +425,12 @@ class NodeCore:
         """Return what this node says of itself and its former lives in a `Join`."""
         state, journal = self.state, self._context.journal
         if journal is None:
-            return JoinFacts(state.cluster, state.version, ())
+            return JoinFacts(state.cluster, state.version, (), state.version)
         seen = journal.former.seen
         cluster, version = state.cluster, state.version
         if not cluster and seen is not None:
             cluster, version = seen.cluster, seen.version
-        return JoinFacts(cluster, version, journal.former.named_in(state))
+        return JoinFacts(cluster, version, journal.former.named_in(state), state.version)
 
     # ------------------------------------------------------------------ for shells
 
@@ -571,12 +557,16 @@ class NodeCore:
         if now_ns > context.now_ns:
             context.now_ns = now_ns
 
-    def _receive_state(self, message: State, now_ns: int) -> None:
+    def _receive_state(self, message: State | StateDifference, now_ns: int) -> bool:
+        """Take a state in that came, and return False if it was a difference that did not fit."""
         try:
-            state = decode_state(message.state)
+            change = take(self._context, message)
         except ProtocolError:
-            return  # a peer's or coordinator's bug must not take this node down; the next state will do
-        self.adopt(state, now_ns=now_ns)
+            # A bug of a peer or of the coordinator must not take this node down; another state will do.
+            return isinstance(message, State)
+        if change is not None:
+            self._learned(change, now_ns)
+        return True
 
     def _change_slots(self, changes: list[SlotChange], now_ns: int) -> None:
         if changes:

@@ -143,7 +143,7 @@ class ClientRequests:
                     text = self._troubles.why_not_served(number)
                     self._clients.refuse(parked.connection, parked.message, "unavailable", text)
                 elif is_served or (has_moved and parked.message.version <= context.state.version):
-                    self.receive(parked.connection, parked.message, now_ns, parked)
+                    self.receive(parked.connection, parked.message_at(now_ns), now_ns, parked)
                 else:
                     self._parked.add(parked)
 

@@ -9,10 +9,28 @@ Rules:
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from lockring.cluster_state import ClusterState, Replica
 from lockring.errors import StaleVersion, WrongCluster, WrongRole
-from lockring.ids import ClusterId
+from lockring.ids import ClusterId, Incarnation, Version
 from lockring.protocol import PROTOCOL, PeerHello, Welcome
+
+
+class JoinFacts(NamedTuple):
+    """A node's word on itself in a `Join`.
+
+    Attributes:
+        cluster: the one that it belongs to, or to which its journal belongs; "" for any.
+        version: of the newest state that it knows, or that its former lives knew.
+        former: the lives for which it vouches, and that may still have slots.
+        has: version of the state that it has itself, from which it takes differences.
+    """
+
+    cluster: ClusterId
+    version: Version
+    former: tuple[Incarnation, ...]
+    has: Version
 
 
 def hello_to(peer: Replica, *, me: Replica, state: ClusterState) -> PeerHello:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import msgspec
+
 from lockring.ids import ConnectionId, SlotNumber
 from lockring.protocol import Acquire
-from lockring.units import ms_to_ns
+from lockring.units import DURATION_MS_MAX, ms_to_ns, ns_to_ms_floor
 
 PARKED_MAX: Final = 100_000
 """Requests that may be parked at a node."""
@@ -41,6 +43,17 @@ class ParkedRequest:
         """Return since when its sender has been waiting, here and elsewhere."""
         waited_ms = self.message.waited_ms if isinstance(self.message, Acquire) else 0
         return self.arrived_ns - ms_to_ns(waited_ms)
+
+    def message_at(self, now_ns: int) -> Any:
+        """Return the request as if it came only now: to an acquire, the time here is a part of its wait.
+
+        The clients of a dead primary learn of the next one at different times. Counted from the retry, the waits of
+        those that came first would be the shortest, and they would stand last in the queue.
+        """
+        if not isinstance(self.message, Acquire):
+            return self.message
+        waited_ms = ns_to_ms_floor(now_ns - self.since_ns())
+        return msgspec.structs.replace(self.message, waited_ms=min(waited_ms, DURATION_MS_MAX))
 
 
 class ParkedRequests:

@@ -93,10 +93,12 @@ class StateSent(NamedTuple):
     Attributes:
         version: of that state, 0 if there was none.
         after: number of the last message that was sent before it.
+        is_whole: whether it went as a whole, rather than in differences from the version that the peer had.
     """
 
     version: Version
     after: SequenceNumber
+    is_whole: bool = True
 
 
 class PeerLink:

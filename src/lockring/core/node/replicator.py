@@ -8,7 +8,7 @@ from lockring.core.node.peer_link import PeerLink, StateSent
 from lockring.core.node.reign import NEARLY_IN_SYNC, STREAMS_PER_MESSAGE, CopyStream, Reign
 from lockring.core.node.slot import NodeSlot
 from lockring.core.timing import ASK_AGAIN_NS, DISTANT_PAST_NS
-from lockring.ids import SequenceNumber, SlotNumber
+from lockring.ids import SequenceNumber, SlotNumber, Version
 from lockring.protocol import (
     HandOver,
     Replicate,
@@ -222,15 +222,25 @@ class Replicator:
             if number in self._learners:
                 self._check_learner(number, reign, now_ns)
         if message.version < version:
-            self._pass_state(link, message.sequence)
+            self._pass_state(link, message.sequence, message.version)
 
-    def _pass_state(self, link: PeerLink, sequence: SequenceNumber) -> None:
-        """Send the newest state to a peer that does not know it, and again what it could not understand without."""
+    def _pass_state(self, link: PeerLink, sequence: SequenceNumber, version: Version) -> None:
+        """Send the newest state to a peer that does not know it, and again what it could not understand without.
+
+        Args:
+            link: to the peer.
+            sequence: number of the message that the peer has acknowledged.
+            version: of the state that it had then.
+        """
         context = self._context
-        version = context.state.version
-        if link.state_sent.version < version and link.up:
-            link.state_sent = StateSent(version, link.sent.sequence)
-            context.outbox.send(link.peer, State(context.encoded_state()))
+        newest, sent = context.state.version, link.state_sent
+        # A message behind the differences was acknowledged without them: they did not fit.
+        is_astray = not sent.is_whole and sequence > sent.after and version < sent.version
+        if link.up and (sent.version < newest or is_astray):
+            news = [context.history.whole()] if is_astray else context.news_for(link.peer, version)
+            link.state_sent = StateSent(newest, link.sent.sequence, is_whole=isinstance(news[0], State))
+            for message in news:
+                context.outbox.send(link.peer, message)
         if sequence <= link.state_sent.after:
             link.restart_unknown(sequence)
 

@@ -45,7 +45,7 @@ class NodeReports:
         if not note:
             self._troubles.look(now_ns)
             note = self._troubles.note(now_ns)
-        reply = StateReply(message.request, self._context.encoded_state(), note)
+        reply = StateReply(message.request, self._context.history.whole().state, note)
         self._context.outbox.send(connection, reply)
 
     def send_status(self, connection: ConnectionId, message: GetStatus, now_ns: int) -> None:

@@ -21,10 +21,11 @@ from lockring.core.node.locks import NO_DEADLINE, LockHolder
 from lockring.core.node.replicator import Replicator
 from lockring.core.node.sessions import Sessions
 from lockring.core.node.slot import NO_BASE, EndedReign, NodeSlot
+from lockring.core.node.states import StateChange
 from lockring.core.timing import DISTANT_PAST_NS
 from lockring.ids import SlotNumber, Version
 from lockring.protocol import HandOver, HandOverSlot
-from lockring.slots import SLOTS, all_slots
+from lockring.slots import SLOTS
 from lockring.units import NS_PER_MS
 
 
@@ -82,15 +83,14 @@ class SlotRoles:
 
     # ------------------------------------------------------------------ a new state
 
-    def change(self, old: ClusterState, new: ClusterState, now_ns: int) -> list[SlotChange]:
-        """Take the roles of a state that the node has just learned of."""
+    def change(self, change: StateChange, now_ns: int) -> list[SlotChange]:
+        """Take the roles of the state that the node has just taken."""
+        old, new = change.old, self._context.state
         changes: list[SlotChange] = []
         if self._context.journal is not None:
             self._context.journal.state_learned(new)
-        for number in all_slots():
+        for number in change.slots:
             before, after = old.slots[number], new.slots[number]
-            if before is after:
-                continue
             if before.primary == self._context.replica and is_release(before, after):
                 self._part_from(number, before)
             if before.epoch != after.epoch:

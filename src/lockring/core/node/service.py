@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from lockring.core.deadline_queue import DeadlineQueue
-from lockring.core.effects import Refuse
+from lockring.core.effects import Broadcast, Refuse
 from lockring.core.node.acquires import Acquisitions
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
@@ -34,16 +34,19 @@ from lockring.core.node.sessions import Sessions
 from lockring.core.node.trouble import Troubles
 from lockring.core.node.validation import check_acquire
 from lockring.core.node.watches import Watches
+from lockring.core.route_book import routes_for_all
 from lockring.errors import ProtocolError
-from lockring.ids import NO_REQUEST, ClientId, ConnectionId, GreetingNumber
+from lockring.ids import NO_REQUEST, ConnectionId
 from lockring.protocol import (
     Acquire,
     Break,
+    ClientHello,
     CloseSession,
     Describe,
     DescribeGroup,
     Drain,
     FollowGroup,
+    GetRoutes,
     GetState,
     GetStatus,
     Keepalive,
@@ -109,6 +112,7 @@ class ClientService:
                 ViewAck: RequestHandler(self.groups.view_acknowledged),
                 GetState: RequestHandler(self.reports.send_state),
                 GetStatus: RequestHandler(self.reports.send_status),
+                GetRoutes: RequestHandler(self._send_all_routes),
                 Drain: RequestHandler(orders.pass_on),
                 Undrain: RequestHandler(orders.pass_on),
             },
@@ -123,20 +127,20 @@ class ClientService:
 
     # ------------------------------------------------------------------ connections
 
-    def connected(self, connection: ConnectionId, client: ClientId, number: GreetingNumber) -> None:
+    def connected(self, connection: ConnectionId, hello: ClientHello) -> None:
         """Serve a client that was welcomed. Its older connections end here; an older one that comes late is closed."""
         reason = "superseded by a newer connection of this client"
-        if self.clients.is_outdated(client, number):
+        if self.clients.is_outdated(hello.client, hello.connection):
             self._context.outbox.close(connection, reason)
             return
-        other = self.clients.connection_of(client)
+        other = self.clients.connection_of(hello.client)
         if other is not None:
             # Before the new one: what was sent on the old connection may still arrive, and must not be listened to.
             self.disconnected(other)
             self._context.outbox.close(other, reason)
         self.troubles.greet(connection, self._context.now_ns)
-        self.clients.add(connection, client, number)
-        self._context.outbox.send(connection, self._context.routes())
+        self.clients.add(connection, hello)
+        self._context.outbox.add(Broadcast((connection,), self._context.routes.whole()))
 
     def disconnected(self, connection: ConnectionId) -> None:
         """End what a connection's client waits for and watches; its holders stay, since its lease lasts."""
@@ -154,9 +158,15 @@ class ClientService:
         self._context.outbox.add(Refuse(connection, Refusal(NO_REQUEST, ProtocolError.code, text)))
 
     def send_routes(self) -> None:
-        """Send all clients where the primaries are."""
-        for connection in self.clients.by_connection:
-            self._context.outbox.send(connection, self._context.routes())
+        """Send all clients where the primaries are now, made once for all of them."""
+        clients = {connection: each.differences for connection, each in self.clients.by_connection.items()}
+        for effect in routes_for_all(clients, self._context.routes):
+            self._context.outbox.add(effect)
+
+    def _send_all_routes(self, connection: ConnectionId, message: GetRoutes, now_ns: int) -> None:
+        """Send all routes to a client whom a difference did not fit."""
+        del message, now_ns
+        self._context.outbox.add(Broadcast((connection,), self._context.routes.whole()))
 
     def _unwatch(self, connection: ConnectionId, message: Unwatch, now_ns: int) -> None:
         """End a watch, be it of a lock or of a group: clients number both alike."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lockring.cluster_state import Replica
-from lockring.core.effects import Admit, Close, Effect, Refuse, Reply, Send
+from lockring.core.effects import Admit, Broadcast, Close, Effect, Refuse, Reply
 from lockring.core.node import NodeCore
 from lockring.protocol import (
     PROTOCOL,
@@ -55,7 +55,9 @@ def test_a_client_is_welcomed_and_gets_the_routes(nodes: Nodes) -> None:
     admitted, *rest = greet(nodes, 100, ClientHello(PROTOCOL, "c", "client", 1))
     assert isinstance(admitted, Admit)
     assert (admitted.to, admitted.peer, admitted.welcome.cluster) == (100, None, "c")
-    assert Routes in [type(each.message) for each in rest if isinstance(each, Send) and each.to == 100]
+    assert Routes in [
+        type(each.message) for each in rest if isinstance(each, Broadcast) and each.to == (100,)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -418,7 +418,7 @@ def test_a_journal_that_is_not_complete_vouches_for_nothing_but_names_its_cluste
     nodes.client("A", "s").acquire("x", 1)
     nodes.crash("A")
     core = nodes.restart("A", is_complete=False)
-    assert core.join_facts() == JoinFacts("c", nodes.state.version, ())
+    assert core.join_facts() == JoinFacts("c", nodes.state.version, (), has=0)
     assert core.slots == {}
     assert len(core.sessions) == 0
 

@@ -69,7 +69,7 @@ def test_strangers_that_call_themselves_nodes_are_not_remembered_forever(pair: N
         core.receive(Replica("stranger", number), Replicate(1, 1, False, []), now_ns=pair.now)
     assert len(promises.heard_at_ns) < 10_000
     assert len(core._copies._not_serving) < 10_000
-    assert len(core._copies._behind_since_ns) < 10_000
+    assert len(core._copies._behind) < 10_000
     pair.now += 10 * S
     for number in range(20_001, 30_001):
         core.receive(Replica("stranger", number), Replicate(1, 1, False, []), now_ns=pair.now)

@@ -82,6 +82,21 @@ def test_parked_requests_that_have_waited_longest_are_answered_first() -> None:
     assert of(GrantReply, young.inbox) == []
 
 
+def test_the_time_that_an_acquire_is_parked_is_a_part_of_its_wait() -> None:
+    nodes = Nodes("A")
+    nodes.slots(lambda slot: slot)  # it has joined, and no slot has a primary yet
+    holder, early, late = (nodes.client("A", name) for name in ("holder", "early", "late"))
+    holder.acquire("x", 1, waited_ms=900)
+    early.acquire("x", 1, waited_ms=500)
+    nodes.advance(400 * MS)
+    late.acquire("x", 1, waited_ms=600)  # for 300 ms less than the other one by now
+    nodes.assign("A")
+    assert len(of(GrantReply, holder.inbox)) == 1
+    holder.release("x", 1)
+    assert len(of(GrantReply, early.inbox)) == 1
+    assert of(GrantReply, late.inbox) == []
+
+
 def test_repeat_of_an_acquire_is_answered_under_its_last_number_in_whatever_order_both_are_looked_at() -> (
     None
 ):

@@ -14,7 +14,18 @@ from typing import Any, TypeVar
 import msgspec
 
 from lockring.cluster_state import ClusterState, Copy, Member, Replica, SlotState
-from lockring.core.effects import COORDINATOR, Admit, Close, Coordinator, Note, Publish, Refuse, Reply, Send
+from lockring.core.effects import (
+    COORDINATOR,
+    Admit,
+    Broadcast,
+    Close,
+    Coordinator,
+    Note,
+    Publish,
+    Refuse,
+    Reply,
+    Send,
+)
 from lockring.core.journal import JournalBatch, JournalFound
 from lockring.core.node import NodeCore
 from lockring.core.timing import Timing
@@ -302,6 +313,9 @@ class Nodes:
                 client = self.clients.get((name, connection))
                 if client is not None:
                     client.inbox.append(message)
+            case Broadcast(to=connections, message=message):
+                for connection in connections:
+                    self.clients[name, connection].inbox.append(message)
             case Send(to=Replica(node=node), message=message) | Reply(to=Replica(node=node), message=message):
                 if (name, node) not in self.cut and self.replicas.get(node) == effect.to:
                     self._later(node, self.replicas[name], message)
