@@ -210,7 +210,7 @@ class World:
         """Compare and set."""
         if (0 if self.stored is None else self.stored.version) != write.expected_version:
             return False
-        check_state(write.state)
+        untraced(check_state)(write.state)
         if self.stored is not None:
             assert write.state.version > self.stored.version
         self.stored = write.state
@@ -397,12 +397,12 @@ class World:
         self.receive(node.connection, SlotRequests(kind, list(items)))
         self.settle()
 
+    @untraced
     def cluster(self, *names: str) -> None:
         """These nodes join, and everything comes to rest."""
-        with untraced():
-            for name in names:
-                self.join(name)
-            self.run_until_quiet()
+        for name in names:
+            self.join(name)
+        self.run_until_quiet()
 
     # ------------------------------------------------------------------- looking
 
