@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lockring.cluster_state import ClusterState, Copy, Replica, SlotState, decode_state
-from lockring.core.coordinator import CoordinatorCore
-from lockring.core.coordinator.transitions import check_state
+from lockring.core.coordinator import CoordinatorCore, invariants
 from lockring.core.effects import (
     Admit,
     Broadcast,
@@ -210,7 +209,7 @@ class World:
         """Compare and set."""
         if (0 if self.stored is None else self.stored.version) != write.expected_version:
             return False
-        untraced(check_state)(write.state)
+        invariants.check_state(write.state)
         if self.stored is not None:
             assert write.state.version > self.stored.version
         self.stored = write.state
