@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import lockring
+import lockring.aio
 from lockring.testing.ports import ReservedPorts
 
 T = TypeVar("T")
@@ -35,6 +37,20 @@ def eventually(condition: Callable[[], T], what: Callable[[], str] = lambda: "it
         assert time.monotonic() < end_s, f"did not happen within {PATIENCE_S:g} s: {what()}"
         time.sleep(0.005)
     return found
+
+
+def see_renewed(grant: lockring.Grant | lockring.aio.Grant) -> None:
+    """Wait until a grant is renewed; a thread may do that, while the caller blocks. That it was lost fails at once.
+
+    So a test sees a renewal without an end of the lease, and the TTL may be longer than a busy machine stands still.
+    """
+    ends_s = time.monotonic() + grant.remaining()
+
+    def is_later() -> bool:
+        grant.check()
+        return time.monotonic() + grant.remaining() > ends_s + 0.1
+
+    eventually(is_later, lambda: "a renewal")
 
 
 def is_running(pid: int) -> bool:

@@ -10,7 +10,7 @@ async function main([nodes, name]) {
   const stopWatching = client.watch(name, (lock, gap) => {
     tell('state', { holders: lock.holders.map((each) => each.owner), waiters: lock.waiter_count, gap });
   });
-  const lock = await client.acquire(name, { ttlMs: 5000, waitMs: 60000 });
+  const lock = await client.acquire(name, { ttlMs: 10000, waitMs: 60000 });
   tell('acquired', { generation: lock.generation });
   lock.on('lost', (reason) => {
     tell('lost', { reason });

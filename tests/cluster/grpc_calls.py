@@ -15,6 +15,11 @@ from lockring.grpc_api.v1 import lockring_pb2_grpc
 from tests.processes import eventually
 
 PATIENCE_S = 60.0
+WAIT_S = 3 * PATIENCE_S
+"""Deadline of a `Lock` that waits: while a test looks for its place in a queue, it must not end and leave it."""
+
+TTL_MS = 30_000
+"""Of a lock, unless a test is about its lease: nothing renews it, and it must outlast a pause of a busy machine."""
 
 
 class Caller:
@@ -34,7 +39,7 @@ class Caller:
         self.channel.close()
 
     def request(self, name: str, key: str, **fields: Any) -> pb.LockRequest:
-        values: dict[str, Any] = {"owner": key} | fields
+        values: dict[str, Any] = {"owner": key, "ttl_ms": TTL_MS} | fields
         return pb.LockRequest(name=name, session=self.session, idempotency_key=key, **values)
 
     def lock(self, name: str, key: str, **fields: Any) -> Any:
@@ -42,7 +47,7 @@ class Caller:
 
     def begin_lock(self, name: str, key: str, **fields: Any) -> Any:
         """A `Lock` that waits, as a future."""
-        return self.stub.Lock.future(self.request(name, key, **fields), timeout=PATIENCE_S)
+        return self.stub.Lock.future(self.request(name, key, **fields), timeout=WAIT_S)
 
     def unlock(self, name: str, key: str) -> None:
         self.stub.Unlock(
@@ -66,7 +71,8 @@ class Caller:
         eventually(lambda: self.waiters(name) == list(owners), lambda: f"{owners}, not {self.waiters(name)}")
 
     def held(self, name: str, key: str, **fields: Any) -> pb.HeldLock:
-        return pb.HeldLock(name=name, session=self.session, idempotency_key=key, **fields)
+        values: dict[str, Any] = {"ttl_ms": TTL_MS} | fields
+        return pb.HeldLock(name=name, session=self.session, idempotency_key=key, **values)
 
     def keep(self, *locks: pb.HeldLock) -> list[pb.KeptLock]:
         """Renew once, on a stream of its own."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -12,17 +13,33 @@ import lockring
 import lockring.aio
 from lockring.errors import LockLost
 from lockring.testing import LocalCluster
+from tests.processes import PATIENCE_S
 
-TTL_S = 1.0
-LONG_S = 2.5 * TTL_S
+TTL_S = 12.0
+"""So long that a machine that stands still for some seconds ends no lease: renewals are looked at instead."""
+SHORT_TTL_S = 1.0
+LONG_S = 2.5 * SHORT_TTL_S
 """Long enough for an unrenewed lease to end."""
 
 
-def compute(duration_s: float) -> None:
+def until_renewed(grant: lockring.Grant | lockring.aio.Grant, busy: Callable[[], object]) -> None:
+    """Do nothing but be busy until a lease has been renewed."""
+    ends_s = time.monotonic() + grant.remaining()
+    until_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() + grant.remaining() <= ends_s + 0.1:
+        assert grant.held
+        assert time.monotonic() < until_s, "not renewed"
+        busy()
+
+
+def compute() -> None:
     """Keep the interpreter busy; it lets other threads run now and then."""
-    until_s = time.monotonic() + duration_s
-    while time.monotonic() < until_s:
-        sum(range(1000))
+    sum(range(1000))
+
+
+def sleep() -> None:
+    """Block the thread, and no other one."""
+    time.sleep(0.1)
 
 
 def hold_the_interpreter(duration_s: float) -> None:
@@ -35,12 +52,11 @@ def test_a_blocking_client_keeps_its_leases_while_its_program_computes(steady: L
     with lockring.Client(steady.servers, ttl=TTL_S) as client:
         grant = client.lock("busy/blocking").acquire()
         grant.on_lost(losses.append)
-        compute(LONG_S)
-        assert grant.held
-        for _ in range(3):
-            hold_the_interpreter(0.5 * TTL_S)
+        until_renewed(grant, compute)
+        for _ in range(2):
+            hold_the_interpreter(0.1 * TTL_S)
             assert grant.held
-            time.sleep(0.3 * TTL_S)  # other threads may run: renewed while this one is idle
+            until_renewed(grant, sleep)  # other threads may run: renewed while this one is idle
         assert grant.verify()
         grant.release()
     assert losses == []
@@ -54,11 +70,9 @@ def test_an_asyncio_client_with_a_thread_of_its_own_keeps_its_leases_while_the_l
         async with lockring.aio.Client(steady.servers, ttl=TTL_S, own_thread=True) as client:
             grant = await client.lock("busy/asyncio").acquire()
             grant.on_lost(losses.append)
-            compute(LONG_S)
-            assert grant.held
-            time.sleep(LONG_S)  # noqa: ASYNC251 - blocking the loop is what this is about
-            assert grant.held
-            hold_the_interpreter(0.5 * TTL_S)
+            until_renewed(grant, compute)
+            until_renewed(grant, sleep)  # this blocks the loop all the time
+            hold_the_interpreter(0.1 * TTL_S)
             assert grant.held
             assert await grant.verify()
             await grant.release()
@@ -69,7 +83,7 @@ def test_an_asyncio_client_with_a_thread_of_its_own_keeps_its_leases_while_the_l
 
 def test_an_asyncio_client_on_a_blocked_loop_knows_that_its_lease_is_over(steady: LocalCluster) -> None:
     async def main() -> None:
-        async with lockring.aio.Client(steady.servers, ttl=TTL_S) as client:
+        async with lockring.aio.Client(steady.servers, ttl=SHORT_TTL_S) as client:
             grant = await client.lock("busy/loop").acquire()
             time.sleep(LONG_S)  # noqa: ASYNC251 - blocking the loop is what this is about
             assert not grant.held

@@ -20,8 +20,14 @@ import pytest
 import lockring
 import lockring.aio
 from lockring.testing import LocalCluster
+from tests.processes import eventually
 
 pytestmark = [pytest.mark.cluster]
+
+TTL_S = 30.0
+"""A member that nothing is to happen to outlasts a pause of a busy machine."""
+VICTIM_TTL_S = 10.0
+"""Of a member that is killed: it outlasts one as well, and its end is waited for."""
 
 KEYS = [f"key-{number}" for number in range(300)]
 DOCS = Path(__file__).parents[2] / "docs"
@@ -29,21 +35,18 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 @pytest.fixture
 def client(steady: LocalCluster) -> Iterator[lockring.Client]:
-    with lockring.Client(steady.servers, owner="one", ttl=3) as client:
+    with lockring.Client(steady.servers, owner="one", ttl=TTL_S) as client:
         yield client
 
 
 @pytest.fixture
 def other(steady: LocalCluster) -> Iterator[lockring.Client]:
-    with lockring.Client(steady.servers, owner="other", ttl=3) as client:
+    with lockring.Client(steady.servers, owner="other", ttl=TTL_S) as client:
         yield client
 
 
-def wait_for(what: Callable[[], bool], seconds: float = 30) -> None:
-    until = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.01)
+def wait_for(what: Callable[[], bool]) -> None:
+    eventually(what)
 
 
 def owned(member: lockring.Membership | lockring.aio.Membership) -> set[str]:
@@ -132,15 +135,17 @@ def test_keys_have_no_other_owner_until_the_callback_of_their_former_one_has_ret
 def test_member_that_is_killed_loses_its_keys_after_its_lease(quick: LocalCluster) -> None:
     program = """
 import lockring, sys, time
-member = lockring.Client(sys.argv[1], ttl=1).group("killed").join("victim")
+member = lockring.Client(sys.argv[1], ttl=float(sys.argv[2])).group("killed").join("victim")
 print(member.wait_settled(timeout=30), flush=True)
 time.sleep(600)
 """
-    with lockring.Client(quick.servers, ttl=2) as client:
+    with lockring.Client(quick.servers, ttl=TTL_S) as client:
         a = client.group("killed").join("a")
         a.wait_settled(timeout=30)
         victim = subprocess.Popen(
-            [sys.executable, "-c", program, quick.servers], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", program, quick.servers, str(VICTIM_TTL_S)],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         try:
             assert victim.stdout is not None
@@ -157,7 +162,10 @@ time.sleep(600)
 
 
 def test_members_keep_their_keys_over_the_death_of_the_groups_node(quick: LocalCluster) -> None:
-    with lockring.Client(quick.servers, ttl=4) as client, lockring.Client(quick.servers, ttl=4) as other:
+    with (
+        lockring.Client(quick.servers, ttl=TTL_S) as client,
+        lockring.Client(quick.servers, ttl=TTL_S) as other,
+    ):
         a = client.group("failover").join("a")
         b = other.group("failover").join("b")
         b.wait_settled(timeout=30)
@@ -266,8 +274,8 @@ def test_a_membership_with_asyncio_is_left_wherever_its_block_ends(
 def test_groups_with_asyncio(steady: LocalCluster, own_thread: bool) -> None:
     async def scene() -> None:
         async with (
-            lockring.aio.Client(steady.servers, ttl=3, own_thread=own_thread) as one,
-            lockring.aio.Client(steady.servers, ttl=3, own_thread=own_thread) as two,
+            lockring.aio.Client(steady.servers, ttl=TTL_S, own_thread=own_thread) as one,
+            lockring.aio.Client(steady.servers, ttl=TTL_S, own_thread=own_thread) as two,
         ):
             told: list[tuple[str, int, int]] = []
             held: list[bool] = []
@@ -306,7 +314,7 @@ def test_a_callback_that_ends_its_own_tasks_lets_the_group_settle(
     """Waiting for a task that was cancelled raises what would also end the task that calls back."""
 
     async def scene() -> None:
-        async with lockring.aio.Client(steady.servers, ttl=3, own_thread=own_thread) as client:
+        async with lockring.aio.Client(steady.servers, ttl=TTL_S, own_thread=own_thread) as client:
             a = await client.group(f"cancelling-{own_thread}").join("a")
             await a.wait_settled(timeout=30)
             work = asyncio.get_running_loop().create_task(asyncio.sleep(3600))
@@ -338,7 +346,7 @@ def test_a_callback_that_cancels_the_task_it_runs_in_holds_up_neither_other_call
     steady: LocalCluster, own_thread: bool
 ) -> None:
     async def scene() -> None:
-        async with lockring.aio.Client(steady.servers, ttl=3, own_thread=own_thread) as client:
+        async with lockring.aio.Client(steady.servers, ttl=TTL_S, own_thread=own_thread) as client:
             name = f"self-cancelling-{own_thread}"
             a = await client.group(name).join("a")
             await a.wait_settled(timeout=30)
@@ -368,7 +376,7 @@ def test_a_callback_may_leave_the_group_with_a_bound_on_the_time(steady: LocalCl
     """`wait_for` runs what it bounds in another task, which is still part of the call."""
 
     async def scene() -> None:
-        async with lockring.aio.Client(steady.servers, ttl=3) as client:
+        async with lockring.aio.Client(steady.servers, ttl=TTL_S) as client:
             a = await client.group("bounded").join("a")
             left = asyncio.Event()
 
@@ -407,7 +415,7 @@ def test_a_member_can_wait_for_what_a_later_view_gives_it(
 
 def test_a_task_can_wait_for_what_a_later_view_gives_its_member(steady: LocalCluster) -> None:
     async def scene() -> None:
-        async with lockring.aio.Client(steady.servers, ttl=3) as client:
+        async with lockring.aio.Client(steady.servers, ttl=TTL_S) as client:
             a = await client.group("later-aio").join("a")
             alone = await a.wait_settled(timeout=30)
             b = await client.group("later-aio").join("b")

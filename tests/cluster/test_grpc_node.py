@@ -51,7 +51,7 @@ def cluster() -> Iterator[LocalCluster]:
     with LocalCluster(
         nodes=3,
         backup_lease_s=0.6,
-        coordinator_lease_s=6.0,
+        coordinator_lease_s=30.0,
         stabilization_s=0.3,
         member_lease_s=1.5,
         grpc=True,
@@ -122,7 +122,7 @@ def test_the_example_keeps_its_lock_over_the_death_of_the_primary(
             def renewed() -> bool:
                 first.say("")
                 told = first.events("held")
-                return bool(told and told[-1]["remaining"] > 3_000)
+                return bool(told and told[-1]["remaining"] > 7_000)
 
             eventually(renewed)
             assert not first.events("lost")

@@ -189,7 +189,7 @@ def test_a_lock_that_was_released_just_before_the_stop_is_free_after_it(tmp_path
         with running(*serve(listen, tmp_path / "data")) as process:
             eventually(lambda: serves_all(listen), lambda: process.text)
             with lockring.Client(listen) as other:
-                other.lock("x").acquire(timeout=5).release()
+                other.lock("x").acquire(timeout=PATIENCE_S).release()
 
 
 def test_a_node_without_durability_ends_its_locks_as_before(tmp_path: Path) -> None:
@@ -351,7 +351,7 @@ def test_a_copy_of_a_directory_is_not_believed_and_its_locks_wait_until_their_le
     tmp_path: Path,
 ) -> None:
     listen, data, copy = address(), tmp_path / "data", tmp_path / "copy"
-    leases = ("--coordinator-lease", "4", "--backup-lease", "1")
+    leases = ("--coordinator-lease", "4", "--backup-lease", "1")  # waited out
     with lockring.Client(listen, ttl=4) as a, lockring.Client(listen, ttl=4) as b:
         with running(*serve(listen, data, *leases)) as process:
             eventually(lambda: serves_all(listen), lambda: process.text)

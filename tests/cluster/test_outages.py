@@ -18,9 +18,12 @@ from lockring.errors import LockLost, Unavailable, WrongCluster
 from lockring.testing import LocalCluster
 from tests.cluster.test_cli import Cli
 from tests.middlebox import Middlebox
-from tests.processes import PATIENCE_S, eventually
+from tests.processes import PATIENCE_S, eventually, see_renewed
 
 pytestmark = [pytest.mark.cluster]
+
+TRIES = 3
+"""Of a call that has only a second: a machine that stands still takes that from one of them, not from each."""
 
 IDLE_S = 1.2
 """After so long without a message a connection is idle for the client."""
@@ -31,6 +34,16 @@ def box(steady: LocalCluster) -> Iterator[Middlebox]:
     """A way to a node of a cluster that has the lock `x`."""
     with Middlebox(steady.address_of(steady.primary_of("x"))) as box:
         yield box
+
+
+def has_answer(call: Callable[[], object], prepare: Callable[[], None]) -> object:
+    """Return the answer of a call that has only a second, made again if that was over; `prepare` comes first each time."""
+    for _ in range(TRIES - 1):
+        prepare()
+        with suppress(Unavailable):
+            return call()
+    prepare()
+    return call()
 
 
 def forget_idle(box: Middlebox, *, there: bool, back: bool) -> None:
@@ -54,22 +67,20 @@ class TestForgottenConnections:
                 lambda: client.locks(timeout=5),
             ]
             for call in calls:
-                forget_idle(box, there=there, back=back)
-                found = call()
+                found = has_answer(call, lambda: forget_idle(box, there=there, back=back))
                 assert found is not None, "the lock is free"
                 if isinstance(found, lockring.Grant):
                     found.release()
 
     def test_a_grant_is_kept_and_released(self, box: Middlebox, there: bool, back: bool) -> None:
-        with lockring.Client(box.address, ttl=4) as client:
+        with lockring.Client(box.address, ttl=12) as client:
             grant = client.lock("x").acquire()
             forget_idle(box, there=there, back=back)
-            before = grant.remaining()
-            eventually(lambda: grant.remaining() > before, lambda: "a renewal")
+            see_renewed(grant)
             forget_idle(box, there=there, back=back)
             began_s = time.monotonic()
             grant.release()
-            assert time.monotonic() - began_s < 4, "not only when the lease was over"
+            assert time.monotonic() - began_s < 12, "not only when the lease was over"
 
     def test_the_asyncio_client_has_what_it_asks_for_within_its_time(
         self, box: Middlebox, there: bool, back: bool
@@ -79,10 +90,17 @@ class TestForgottenConnections:
                 lock = client.lock("x")
                 await (await lock.acquire()).release()
                 for timeout in (0.0, 5.0):
-                    await asyncio.to_thread(forget_idle, box, there=there, back=back)
-                    grant = await lock.try_acquire(timeout=timeout)
-                    assert grant is not None, "the lock is free"
-                    await grant.release()
+                    for more in reversed(range(TRIES)):
+                        await asyncio.to_thread(forget_idle, box, there=there, back=back)
+                        try:
+                            grant = await lock.try_acquire(timeout=timeout)
+                        except Unavailable:
+                            if not more:
+                                raise
+                            continue
+                        assert grant is not None, "the lock is free"
+                        await grant.release()
+                        break
 
         asyncio.run(use())
 

@@ -35,8 +35,8 @@ def waiters(client: lockring.Client, name: str) -> list[str]:
 def test_readers_hold_at_once_under_tokens_of_their_own_and_a_writer_alone(
     client: lockring.Client, other: lockring.Client
 ) -> None:
-    page = client.rwlock("page", ttl=5)
-    assert (page.name, page.ttl, page.read().shared, page.write().shared) == ("page", 5.0, True, False)
+    page = client.rwlock("page", ttl=30)
+    assert (page.name, page.ttl, page.read().shared, page.write().shared) == ("page", 30.0, True, False)
     with page.read() as one, other.rwlock("page").read() as two:
         assert one.held
         assert two.held
@@ -155,7 +155,7 @@ def test_readers_and_writers_with_asyncio(steady: LocalCluster) -> None:
 def test_a_reader_keeps_its_lock_over_the_death_of_its_node_and_a_writer_still_waits(
     quick: LocalCluster,
 ) -> None:
-    with lockring.Client(quick.servers, ttl=4) as one, lockring.Client(quick.servers, ttl=4) as two:
+    with lockring.Client(quick.servers, ttl=30) as one, lockring.Client(quick.servers, ttl=30) as two:
         first, second = one.rwlock("road").read().acquire(), two.rwlock("road").read().acquire()
         quick.kill(quick.primary_of("road"))
         quick.wait_until_stable(timeout_s=60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -47,12 +48,12 @@ def start() -> Iterator[Start]:
 @pytest.mark.parametrize("arguments", [["lock", "x", "--", "true"], ["ls"], ["describe", "x"]])
 def test_a_missing_server_is_reported_before_giving_up(start, arguments):
     nobody = address()
-    process = start(nobody, arguments[0], "--connect-timeout", "4", *arguments[1:])
+    process = start(nobody, arguments[0], "--connect-timeout", "8", *arguments[1:])
     said = process.communicate(timeout=PATIENCE_S)[1].splitlines()
     assert process.returncode == 69
     assert len(said) == 2
     assert said[0].startswith("lockring: waiting: ")
-    assert "giving up in 3 s" in said[0] or "giving up in 2" in said[0]
+    assert re.search(r"giving up in [1-7](\.\d)? s", said[0]), said[0]
     for line in said:
         assert nobody in line
         assert "LOCKRING_SERVER" in line
@@ -70,10 +71,10 @@ def test_quiet_says_only_what_went_wrong(start):
 
 
 def test_a_program_gets_the_wait_in_json(start):
-    process = start(address(), "lock", "--json", "x", "--connect-timeout", "4", "--", "true")
+    process = start(address(), "lock", "--json", "x", "--connect-timeout", "8", "--", "true")
     waiting, error = map(json.loads, process.communicate(timeout=PATIENCE_S)[1].splitlines())
     assert (waiting["event"], waiting["reason"], waiting["name"]) == ("waiting", "unreachable", "x")
-    assert 0 < waiting["gives_up_s"] < 4
+    assert 0 < waiting["gives_up_s"] < 8
     assert error["error"] == "unavailable"
 
 
@@ -99,7 +100,7 @@ def test_leases_from_before_a_restart_are_reported_with_the_time_they_take(start
     server = address()
     serve = [
         *("serve", "--no-grpc", "--listen", server, "--coordinator-listen", address()),
-        *("--data-dir", str(tmp_path / "data"), "--backup-lease", "0.5", "--coordinator-lease", "12"),
+        *("--data-dir", str(tmp_path / "data"), "--backup-lease", "0.5", "--coordinator-lease", "20"),
         *("--durability", "none"),
     ]  # fmt: skip
     first = start("", *serve)

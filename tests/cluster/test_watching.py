@@ -63,7 +63,7 @@ def test_holders_waiters_and_losses_are_seen_without_a_gap(
         update = watcher.next()
         assert told(update) == [("granted", "second", "")]
         assert (update.events[0].fencing_token, update.events[0].shared) == (grant.fencing_token, True)
-        assert other.lock("scene").try_acquire(timeout=0.1) is None
+        assert other.lock("scene").try_acquire(timeout=6) is None, "so long that it surely waits"
         assert told(watcher.next()) == [("waiting", "second", "")]
         assert told(watcher.next()) == [("left", "second", "timeout")]
         client.break_lock("scene", grant.fencing_token, force=True)
@@ -98,7 +98,7 @@ time.sleep(600)
 def test_a_watch_goes_on_over_the_death_of_the_locks_node_and_says_that_it_has_a_gap(
     quick: LocalCluster,
 ) -> None:
-    with lockring.Client(quick.servers, ttl=4) as client, lockring.Client(quick.servers) as other:
+    with lockring.Client(quick.servers, ttl=30) as client, lockring.Client(quick.servers) as other:
         grant = client.lock("survivor").acquire()
         watcher = Follower(other, "survivor")
         before = watcher.next()

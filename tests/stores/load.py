@@ -15,7 +15,8 @@ from typing import Final
 import lockring
 from lockring.errors import AcquireTimeout, LockLost, Unavailable
 
-TTL_S: Final = 10
+TTL_S: Final = 30
+"""The lock of a holder outlasts a pause of a busy machine, besides the fault."""
 HANDS: Final = 8
 CONTENDED: Final = tuple(f"turn/{number}" for number in range(4))
 _ACQUIRE_S_MAX: Final = 20

@@ -33,7 +33,7 @@ class Worker:
     def __init__(self, servers: str, name: str, register: Path) -> None:
         self._name = name
         self._register = register
-        self._client = lockring.Client(servers, ttl=10)
+        self._client = lockring.Client(servers, ttl=30)
         self._end = threading.Event()
         self.problems: list[str] = []
         self._held = [self._hold(f"held/{name}/{number}") for number in range(HELD)]

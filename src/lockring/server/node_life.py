@@ -176,6 +176,7 @@ class NodeLife:
                 journal,
                 waits_for_sync=durability == "disk",
                 wake=lambda: self.pump.schedule(),
+                carry_out=self._carry_out,
                 reopen=reopen,
             )
         takes = None if self.journal is None else self.journal.take_effects

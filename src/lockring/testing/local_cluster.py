@@ -36,6 +36,8 @@ from lockring.testing.process import TestedProcess
 COORDINATOR: Final = "coordinator"
 """Name of the coordinator's process."""
 
+_PATIENCE_S: Final = 60.0
+"""A start takes about two seconds: the rest is for a machine that is busy, or stands still for a while."""
 _POLL_S: Final = 0.05
 _SETTLED_S: Final = 0.5
 _ANSWER_S_MAX: Final = 2.0
@@ -134,7 +136,7 @@ class LocalCluster:
             print(self.logs(), file=sys.stderr)
         self.close()
 
-    def start(self, *, timeout_s: float = 30.0) -> None:
+    def start(self, *, timeout_s: float = _PATIENCE_S) -> None:
         """Start all processes and wait until the cluster is stable.
 
         Raises:
@@ -318,7 +320,7 @@ class LocalCluster:
         ask_undrain(self.address_of(self.leader or COORDINATOR), NodeId(name))
         self._process(name).is_draining = False
 
-    def wait_for_exit(self, name: str, *, timeout_s: float = 30.0) -> int:
+    def wait_for_exit(self, name: str, *, timeout_s: float = _PATIENCE_S) -> int:
         """Wait until a process has ended, and return its exit code (negative: the signal that killed it).
 
         Raises:
@@ -329,7 +331,7 @@ class LocalCluster:
         except subprocess.TimeoutExpired:
             raise ClusterFailed(f"{name} has not ended within {timeout_s:g} s\n{self.logs()}") from None
 
-    def wait_until_stable(self, *, timeout_s: float = 30.0, poll_s: float = _POLL_S) -> ClusterState:
+    def wait_until_stable(self, *, timeout_s: float = _PATIENCE_S, poll_s: float = _POLL_S) -> ClusterState:
         """Wait until the cluster is stable.
 
         That is: the running, unfrozen nodes have all slots, each with a backup in sync if there are two nodes or

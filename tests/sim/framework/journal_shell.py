@@ -1,6 +1,7 @@
 """The journal of a simulated node: the real `Journal` on a simulated disk, driven as the real server drives it.
 
-Each turn writes the core's batch before the effects are taken. A few milliseconds later a mark says how far it was.
+Each turn writes the core's batch before the effects are taken, but after those that need not wait for it. A few
+milliseconds after the first batch, and then now and then, a mark says how far the journal was.
 With the durability disk, a sync follows, one at a time and beside the turns; the core hears of its end in a later turn.
 A journal that fails is begun afresh until that works, and the core then writes everything again.
 """
@@ -22,7 +23,10 @@ Durability = Literal["none", "process", "disk"]
 """Whether a node keeps a journal, and what its answers wait for: the write, or the sync."""
 
 MARK_NS = 5 * MS
-"""How long written batches stay without a mark."""
+"""How long after the first batch in a while the batches so far are marked."""
+
+MARK_AGAIN_NS = 100 * MS
+"""The same while batches follow one another."""
 
 CARE_NS = S
 """How often the position file is renewed."""
@@ -58,6 +62,7 @@ class JournalShell:
         self.reason = self._journal.reason
         self.has_failed = False
         self._is_mark_due = False
+        self._marked_for = 0
         self._has_begun = False
         self._is_syncing = False
         self._wants_sync = False
@@ -84,7 +89,7 @@ class JournalShell:
     # ------------------------------------------------------------------ writing
 
     def write(self) -> None:
-        """Write what the core has for the journal, if anything.
+        """Write what the core has for the journal, if anything, after what leaves ahead of it.
 
         Raises:
             Killed: the process dies meanwhile.
@@ -96,6 +101,9 @@ class JournalShell:
             if journal.is_due_for_rewrite:
                 self.begin_rewrite()
             return
+        for effect in core.take_ahead(now_ns=self._node.now_ns()):
+            self._node.world.stats["sent_ahead"] += 1
+            self._node.carry_out(effect)
         try:
             journal.append(batch)
         except JournalError as error:
@@ -119,6 +127,11 @@ class JournalShell:
             self._journal.mark()
         except JournalError as error:
             self._lost(str(error))
+            return
+        if self._journal.durable_ordinal != self._marked_for:
+            self._marked_for = self._journal.durable_ordinal
+            self._is_mark_due = True
+            self._node.later(MARK_AGAIN_NS, self._mark)
 
     def _care(self) -> None:
         """Renew the position file, in the thread for syncs."""

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from lockring.core.coordinator import core as coordinator_core
 from lockring.core.coordinator.heirs import Heirs
 from lockring.core.coordinator.join_checks import not_the_latest
+from lockring.core.effects import Effect
 from lockring.core.node.core import NodeCore
 from lockring.core.node.former_lives import FormerLives
 from lockring.core.node.held_acks import HeldAcks
@@ -47,7 +48,7 @@ def answer_before_write() -> list[Change]:
     def changed(self: NodeJournal, now_ns: int) -> Any:
         batch = take_batch(self, now_ns)
         if batch is not None:
-            for stream, index in self._under_way[batch.number][0]:
+            for stream, index in self._under_way[batch.number].items():
                 stream.acked = index
         return batch
 
@@ -66,6 +67,31 @@ def drill_answer_before_write(seed: int) -> None:
     cluster.run(0.5)
     node.start()
     cluster.run(5)
+
+
+@mutant
+def answer_ahead() -> list[Change]:
+    """An answer leaves ahead of the write, with the news for copies."""
+
+    def changed(self: NodeCore, *, now_ns: int) -> list[Effect]:
+        journal = self._context.journal
+        assert journal is not None
+        for reached in journal._under_way.values():
+            for stream, index in reached.items():
+                stream.acked = index
+        return self.take_effects(now_ns=now_ns)
+
+    return [(NodeCore, "take_ahead", changed)]
+
+
+@drill_by_chance(range(1, 4))
+def drill_answer_ahead(seed: int) -> None:
+    """A lone node is killed in the middle of the write of a grant."""
+    cluster, _ = holding(1, "process", seed=seed)
+    (node,) = cluster.simulation.nodes
+    wanted = cluster.simulation.clients[1].take(cluster.names(2)[1], ttl_ms=30_000)
+    _disk_of(node).tears = True
+    demand_kept(cluster, wanted)
 
 
 @mutant
@@ -123,7 +149,7 @@ def drill_failed_sync_tried_again(seed: int) -> None:
 @mutant
 def position_before_journaled() -> list[Change]:
     """A copy acknowledges what it has taken in, whether or not its journal has it."""
-    return [(NodeJournal, "number_of_position", lambda self, slot: 0)]
+    return [(NodeJournal, "number_of_positions", lambda self, positions: self.number_of_state)]
 
 
 @drill_by_chance(range(1, 4))

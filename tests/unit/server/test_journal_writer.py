@@ -8,13 +8,14 @@ from collections.abc import Awaitable, Callable
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
 from lockring.clock import monotonic_ns
-from lockring.cluster_state import ClusterState, Member, Replica, SlotState, encode_state
+from lockring.cluster_state import ClusterState, Copy, Member, Replica, SlotState, encode_state
 from lockring.core.effects import COORDINATOR, Effect, Send
 from lockring.core.journal import LifeBegan
 from lockring.core.node import NodeCore
-from lockring.ids import Incarnation, NodeId
+from lockring.ids import Incarnation, NodeId, Version
 from lockring.journal import worker as worker_module
 from lockring.journal.journal import Durability, Journal
 from lockring.net.core_loop import CoreLoop
@@ -27,27 +28,34 @@ from lockring.protocol import (
     HeartbeatAck,
     Release,
     Remove,
+    Replicate,
     Snapshot,
     State,
     Tail,
 )
 from lockring.server.journal_writer import JournalWriter
 from lockring.server.node_log import NodeLog
-from lockring.slots import SLOTS
+from lockring.slots import SLOTS, slot_of
 from lockring.units import NS_PER_MS
 from tests.unit.journal.faulty_disk import FaultyDisk
 from tests.unit.net.serving import run, until
 
-N1 = NodeId("N1")
+N1, N2 = NodeId("N1"), NodeId("N2")
 VERSION = 10
 
 
 class Life:
-    """A life of a node that serves every slot, with one client. The test plays the coordinator."""
+    """A life of a node that serves every slot, with one client. The test plays the coordinator.
+
+    Attributes:
+        granted: the locks that the client has.
+        on_disk_when_sent: how long the journal was when mutations left for the copy of the lock "x".
+    """
 
     def __init__(self, disk: FaultyDisk, durability: Durability = "process", incarnation: int = 1) -> None:
         self.disk = disk
         self.granted: list[str] = []
+        self.on_disk_when_sent: list[int] = []
         me = Replica(N1, Incarnation(incarnation))
         self.journal = Journal(disk.files(), node=N1, durability=durability, host=disk.host)
         self.core = NodeCore(me, journal=self.journal.found, durability=durability, now_ns=monotonic_ns())
@@ -56,6 +64,7 @@ class Life:
             self.journal,
             waits_for_sync=durability == "disk",
             wake=lambda: self.pump.schedule(),
+            carry_out=self._carry_out,
             reopen=lambda: Journal(
                 disk.files(), node=N1, durability=durability, host=disk.host, is_of_new_life=False
             ),
@@ -76,7 +85,20 @@ class Life:
         state = ClusterState(
             cluster="c", version=VERSION, members={N1: member}, slots=(slot,) * SLOTS, coordinator="there:1"
         )
+        self._tell(state)
+
+    def _tell(self, state: ClusterState) -> None:
         self.core.receive(COORDINATOR, State(encode_state(state)), now_ns=monotonic_ns())
+        self.pump.flush()
+
+    def add_copy(self) -> None:
+        """Have the lock "x" copied to another node, which acknowledges nothing."""
+        peer, version, number = Replica(N2, Incarnation(1)), Version(VERSION + 1), slot_of("x")
+        slots = list(self.core.state.slots)
+        slots[number] = replace(slots[number], epoch=version, backup=Copy(peer, version))
+        members = self.core.state.members | {N2: Member(peer, "there:2", condition="active")}
+        self._tell(replace(self.core.state, version=version, members=members, slots=tuple(slots)))
+        self.core.connected(peer, now_ns=monotonic_ns())
         self.pump.flush()
 
     def _carry_out(self, effects: list[Effect]) -> None:
@@ -86,8 +108,15 @@ class Life:
             message = effect.message
             if isinstance(message, Heartbeat):
                 self.core.receive(COORDINATOR, HeartbeatAck(message.sequence, VERSION), now_ns=monotonic_ns())
+            elif isinstance(message, Replicate) and any(isinstance(each, Tail) for each in message.streams):
+                self.on_disk_when_sent.append(self.journal_bytes)
             elif isinstance(message, GrantReply):
                 self.granted.append(self._names[message.request])
+
+    @property
+    def journal_bytes(self) -> int:
+        """How long the newest segment is."""
+        return self.disk.size_of(max(segments(self.disk)))
 
     def acquire(self, name: str, number: int) -> None:
         """Ask for a lock, and take one turn."""
@@ -172,6 +201,50 @@ def test_with_the_durability_disk_an_answer_leaves_once_its_grant_is_synced() ->
         assert disk.syncs > before
         life.lose_power()
         assert written(disk) == ["+x"]
+
+    in_loop(main)
+
+
+@pytest.mark.parametrize("durability", ["process", "disk"])
+def test_a_copy_is_sent_a_grant_before_this_node_writes_it(durability: Durability) -> None:
+    async def main(disk: FaultyDisk) -> None:
+        life = Life(disk, durability)
+        life.add_copy()
+        await life.settled()
+        before = life.journal_bytes
+        life.acquire("x", 1)
+        assert life.on_disk_when_sent == [before]
+        assert life.journal_bytes > before
+        await life.settled()
+        assert life.granted == []
+        life.lose_power()
+
+    in_loop(main)
+
+
+def test_batches_that_follow_one_another_are_marked_now_and_then_and_the_last_one_soon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    marked: list[int] = []
+    mark = Journal.mark
+
+    def counted(self: Journal) -> None:
+        mark(self)
+        marked.append(self.durable_ordinal)
+
+    monkeypatch.setattr(Journal, "mark", counted)
+
+    async def main(disk: FaultyDisk) -> None:
+        life = Life(disk)
+        await life.settled()
+        began_ns = monotonic_ns()
+        for number in range(1, 101):
+            life.acquire(f"x{number}", number)
+            await asyncio.sleep(0.003)
+        took_ns = monotonic_ns() - began_ns
+        assert len(marked) <= 3 + took_ns / (100 * NS_PER_MS)
+        await until(lambda: marked[-1] == life.journal.durable_ordinal)
+        life.end()
 
     in_loop(main)
 

@@ -21,7 +21,15 @@ from lockring.core.node.leases import Promises
 from lockring.core.node.replicator import Replicator
 from lockring.core.timing import ASK_AGAIN_NS, DISTANT_PAST_NS, up
 from lockring.ids import SlotNumber, Version
-from lockring.protocol import Position, Replicate, ReplicateAck, SlotRequest, SlotRequestKind
+from lockring.protocol import (
+    Position,
+    Replicate,
+    ReplicateAck,
+    SlotRequest,
+    SlotRequestKind,
+    StreamPart,
+    Tail,
+)
 from lockring.slots import SLOTS
 from lockring.units import NS_PER_MS
 
@@ -71,7 +79,7 @@ class Copies:
         context = self._context
         journal = context.journal
         positions: list[Position] = []
-        awaited = 0 if journal is None else journal.number_of_state
+        news: list[StreamPart] = []
         for stream in message.streams:
             if not 0 <= stream.slot < SLOTS:
                 continue
@@ -85,25 +93,36 @@ class Copies:
                 continue
             self._replicator.hand_over_done(primary, stream.slot)
             slot = context.slots[stream.slot]
-            if journal is not None and slot.takes(stream, state.base):
-                journal.part_came(stream)
-            index = slot.apply(stream, state.base, now_ns)
+            if journal is None:
+                index = slot.apply(stream, state.base, now_ns)
+            elif type(stream) is Tail:  # nearly all are: no call to ask first
+                before = slot.content
+                index = slot.apply(stream, state.base, now_ns)
+                if slot.content != before:
+                    news.append(stream)
+            else:
+                if slot.takes(stream, state.base):
+                    news.append(stream)
+                index = slot.apply(stream, state.base, now_ns)
             if index is not None:
                 positions.append(Position(stream.slot, stream.since, stream.joined, index))
-                if journal is not None:
-                    awaited = max(awaited, journal.number_of_position(stream.slot))
         self._promises.acknowledge(primary, now_ns)
         if len(self._promises.heard_at_ns) > self._forget_above:
             self._forget_others(now_ns)
         self._pass_state_on(primary, message.version, now_ns)
-        if journal is not None and (awaited > journal.durable or primary in self.held.by_primary):
-            journal.hurry()
-            by_slot = {position.slot: position for position in positions}
-            version = context.state.version
-            held = HeldAck(message.sequence, version, number=awaited, positions=by_slot, since_ns=now_ns)
-            self.held.hold(primary, held)
+        sequence, version = message.sequence, context.state.version
+        if journal is None:
+            context.outbox.reply(primary, ReplicateAck(sequence, version, positions))
         else:
-            context.outbox.reply(primary, ReplicateAck(message.sequence, context.state.version, positions))
+            if news:
+                journal.parts_came(news)
+            awaited = journal.number_of_positions(positions)
+            if awaited > journal.durable or primary in self.held.by_primary:
+                journal.hurry()
+                held = HeldAck(sequence, version, number=awaited, positions=positions, since_ns=now_ns)
+                self.held.hold(primary, held)
+            else:
+                context.outbox.reply(primary, ReplicateAck(sequence, version, positions))
         if message.serving:
             self._not_serving.pop(primary, None)
         elif primary not in self._not_serving:
@@ -117,8 +136,7 @@ class Copies:
         if waiting.awaits_rewrite and not journal.trouble:
             waiting.recovered(journal.durable)
         for primary, held in waiting.take_durable(journal.durable):
-            positions = list(held.positions.values())
-            self._context.outbox.reply(primary, ReplicateAck(held.sequence, held.version, positions))
+            self._context.outbox.reply(primary, ReplicateAck(held.sequence, held.version, held.positions))
 
     def journal_lost(self) -> None:
         """Let all acknowledgements wait until the journal has everything again."""

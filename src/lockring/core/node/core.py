@@ -14,9 +14,10 @@ It is made of parts that know nothing of each other, and this module is what joi
 - `departure`: what a node that leaves still waits for.
 - `journal`: entries for the disk; `recovery`, `former_lives`: those of earlier lives.
 
-A node with a journal has two more outputs and inputs. Before each `take_effects` its shell calls `take_journal` and
-writes what that returns; it calls `journaled` once that is as durable as was asked for. Where writing is enough it does
-so before `take_effects`, so that the answers leave in the same turn.
+A node with a journal has more outputs and inputs. Before each `take_effects` its shell calls `take_journal`. If that
+returns a batch, the shell carries out what `take_ahead` returns, and writes the batch. It calls `journaled` once that
+is as durable as was asked for. Where writing is enough it does so before `take_effects`, so that the answers leave in
+the same turn.
 
 Inputs change state and collect effects; `take_effects`, once per turn, batches the replication, looks at every right
 again, and gives out what may leave. `docs/architecture.md` explains the protocol.
@@ -35,7 +36,7 @@ from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.core.node.copies import Copies
 from lockring.core.node.departure import Departure
 from lockring.core.node.former_lives import FormerLives
-from lockring.core.node.greetings import JoinFacts, check_coordinator, check_peer, hello_to
+from lockring.core.node.greetings import JoinFacts, check_coordinator, check_peer, hello_to, join_facts
 from lockring.core.node.journal import NodeJournal
 from lockring.core.node.leases import Promises
 from lockring.core.node.locks import NO_DEADLINE
@@ -361,6 +362,25 @@ class NodeCore:
             return None
         return journal.take_batch(now_ns)
 
+    def take_ahead(self, *, now_ns: int) -> list[Effect]:
+        """Hand out the effects of this turn that need not wait for the batch that `take_journal` has just returned.
+
+        A grant waits until this node and its copies have it on disk. So its copies get it first: they write it while
+        this node does. Nothing leaves here unless there is urgent news for a copy.
+
+        Args:
+            now_ns: the time, read in this turn.
+        """
+        replicator = self._replicator
+        if not (replicator.links and replicator.has_urgent_news()):
+            return []
+        context = self._context
+        if now_ns > context.now_ns:
+            context.now_ns = now_ns
+        replicator.replicate(now_ns)
+        effects, context.outbox.effects = context.outbox.effects, []
+        return effects
+
     def journaled(self, number: int, *, now_ns: int) -> None:
         """Hear that all batches up to one are as durable as was asked for. Answers that wait for them may leave.
 
@@ -373,8 +393,9 @@ class NodeCore:
             self._enter(now_ns)
         elif now_ns > context.now_ns:
             context.now_ns = now_ns
-        assert context.journal is not None
-        context.journal.journaled(number)
+        journal = context.journal
+        assert journal is not None
+        journal.journaled(number)
         # With a lone grant, each call that can be left out is felt in its time.
         if self._copies.held.by_primary:
             self._copies.journaled()
@@ -423,14 +444,8 @@ class NodeCore:
 
     def join_facts(self) -> JoinFacts:
         """Return what this node says of itself and its former lives in a `Join`."""
-        state, journal = self.state, self._context.journal
-        if journal is None:
-            return JoinFacts(state.cluster, state.version, (), state.version)
-        seen = journal.former.seen
-        cluster, version = state.cluster, state.version
-        if not cluster and seen is not None:
-            cluster, version = seen.cluster, seen.version
-        return JoinFacts(cluster, version, journal.former.named_in(state), state.version)
+        journal = self._context.journal
+        return join_facts(self.state, None if journal is None else journal.former)
 
     # ------------------------------------------------------------------ for shells
 

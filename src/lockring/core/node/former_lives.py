@@ -72,7 +72,13 @@ class FormerLives:
 
     def keeps(self, after: SlotState) -> bool:
         """Return whether a new state leaves a slot's former content where it is, since it names a former life."""
-        return any(self._is_former(replica) for replica in _replicas_of(after))
+        # Written out, since a start asks it several times for each slot.
+        primary, backup, learner = after.primary, after.backup, after.learner
+        return (
+            (primary is not None and self._is_former(primary))
+            or (backup is not None and self._is_former(backup.replica))
+            or (learner is not None and self._is_former(learner.replica))
+        )
 
     def look(self, slot: NodeSlot, after: SlotState) -> None:
         """Note whether a state that keeps a slot's content says that a former life served it to the last."""

@@ -1,4 +1,4 @@
-"""How a node greets the servers that it dials, and which answers it accepts.
+"""How a node greets the servers that it dials, what it says of itself, and which answers it accepts.
 
 Rules:
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lockring.cluster_state import ClusterState, Replica
+from lockring.core.node.former_lives import FormerLives
 from lockring.errors import StaleVersion, WrongCluster, WrongRole
 from lockring.ids import ClusterId, Incarnation, Version
 from lockring.protocol import PROTOCOL, PeerHello, Welcome
@@ -31,6 +32,16 @@ class JoinFacts(NamedTuple):
     version: Version
     former: tuple[Incarnation, ...]
     has: Version
+
+
+def join_facts(state: ClusterState, former: FormerLives | None) -> JoinFacts:
+    """Return a node's word on itself, by the newest state that it has and its journal's former lives."""
+    if former is None:
+        return JoinFacts(state.cluster, state.version, (), state.version)
+    cluster, version = state.cluster, state.version
+    if not cluster and former.seen is not None:
+        cluster, version = former.seen.cluster, former.seen.version
+    return JoinFacts(cluster, version, former.named_in(state), state.version)
 
 
 def hello_to(peer: Replica, *, me: Replica, state: ClusterState) -> PeerHello:

@@ -16,7 +16,7 @@ from typing import Final
 
 from lockring.cluster_state import Replica
 from lockring.core.node.journal import NEVER
-from lockring.ids import SequenceNumber, SlotNumber, Version
+from lockring.ids import SequenceNumber, Version
 from lockring.protocol import Position
 from lockring.units import NS_PER_MS
 
@@ -32,7 +32,7 @@ class HeldAck:
         version: of the cluster state that was known when that came. An acknowledgement is one that left then, and was
             slow on its way.
         number: of the batch that it waits for.
-        positions: by slot.
+        positions: in order; a later one of the same slot says more.
         since_ns: since when the oldest of its positions has been waiting.
     """
 
@@ -44,7 +44,7 @@ class HeldAck:
         version: Version,
         *,
         number: int,
-        positions: dict[SlotNumber, Position],
+        positions: list[Position],
         since_ns: int,
     ) -> None:
         self.sequence = sequence
@@ -56,7 +56,8 @@ class HeldAck:
     def follow(self, earlier: HeldAck) -> None:
         """Take an earlier acknowledgement's positions along."""
         self.number = max(self.number, earlier.number)
-        self.positions = earlier.positions | self.positions
+        by_slot = {position.slot: position for position in (*earlier.positions, *self.positions)}
+        self.positions = list(by_slot.values())
         self.since_ns = earlier.since_ns
 
 
@@ -82,6 +83,10 @@ class HeldAcks:
         """Take out what waits for no more than this batch, as one acknowledgement for each primary."""
         found: list[tuple[Replica, HeldAck]] = []
         for primary, waiting in list(self.by_primary.items()):
+            if len(waiting) == 1 and waiting[0].number <= durable:  # nearly always, where writing is enough
+                found.append((primary, waiting[0]))
+                del self.by_primary[primary]
+                continue
             count = 0
             while count < len(waiting) and waiting[count].number <= durable:
                 if count:

@@ -30,8 +30,8 @@ from lockring.core.node.former_lives import FormerLives
 from lockring.core.node.next_batch import AT_ONCE_NS, NOT_DUE_NS, JournalStream, NextBatch
 from lockring.core.node.peer_news import REMOVALS_NS
 from lockring.core.node.slot import NodeSlot
-from lockring.ids import NO_INDEX, NO_VERSION, MutationIndex, SlotNumber, Version
-from lockring.protocol import HandOverSlot, Resume, StreamPart
+from lockring.ids import NO_INDEX, NO_VERSION, MutationIndex, SlotNumber
+from lockring.protocol import HandOverSlot, Position, Resume, StreamPart
 from lockring.units import NS_PER_MS
 
 REWRITE_COST_MAX: Final = 1_000
@@ -42,11 +42,15 @@ REWRITE_PAUSE_NS: Final = 20 * NS_PER_MS
 """Pause between two batches of a rewrite: some times as long as it takes to make one, so that clients, and the start of
 a node, lose little time to it."""
 
+START_PAUSE_NS: Final = 500 * NS_PER_MS
+"""How long a life's first rewrite waits: the former lives' journal has everything meanwhile, and all nodes of a machine
+may be at their start, which has better use for its processors."""
+
 MENDING_PAUSE_NS: Final = 5 * NS_PER_MS
 """The same while something is missing from the journal, so that grants wait for the end of the rewrite."""
 
-_LOST: Final = ((), NO_VERSION)
-"""The content of a batch that was lost: what was said after it has said everything again."""
+_LOST: Final[dict[JournalStream, MutationIndex]] = {}
+"""How far a batch that was lost takes the streams: what was said after it has said everything again."""
 
 NEVER: Final = 1 << 62
 """The number of the batch that will have what is missing from the journal: unknown until a rewrite is over."""
@@ -83,7 +87,7 @@ class NodeJournal:
         next: the batch in the making.
         number: of the last batch that was made.
         durable: number up to which all batches are as durable as was asked for.
-        version: of the newest cluster state in these.
+        version: of a cluster state in these: the newest, once there is none on its way.
         number_of_state: of the batch that has the newest state.
         trouble: a sentence on why something is missing from it, "" if nothing is.
     """
@@ -91,7 +95,7 @@ class NodeJournal:
     def __init__(
         self, me: Replica, slots: dict[SlotNumber, NodeSlot], former: FormerLives, *, now_ns: int
     ) -> None:
-        """Begin this life's part of the journal with a rewrite of all that is here.
+        """Begin this life's part of the journal, and soon a rewrite of all that is here.
 
         Args:
             me: this life.
@@ -105,12 +109,14 @@ class NodeJournal:
         self.next = NextBatch()
         self.number = 0
         self.durable = 0
-        self.version = NO_VERSION
+        self.version = self._noted = NO_VERSION
         self.number_of_state = 0
         self.trouble = ""
-        self._under_way: dict[int, tuple[list[tuple[JournalStream, MutationIndex]], Version]] = {}
+        self._under_way: dict[int, dict[JournalStream, MutationIndex]] = {}
         self._rewrite = _Rewrite()
         self.begin_rewrite(ClusterState(), now_ns)
+        if self._rewrite.queue:
+            self._rewrite.at_ns = now_ns + START_PAUSE_NS
 
     # ------------------------------------------------------------------ recording
 
@@ -126,12 +132,14 @@ class NodeJournal:
         else:
             self._add(slot.snapshot(now_ns), now_ns)
         reign.journal.is_begun = True
-        self.next.reached.append((reign.journal, NO_INDEX))
+        self.next.reached[reign.journal] = NO_INDEX
 
-    def part_came(self, part: StreamPart) -> None:
-        """Record what a slot that is copied here has just taken from its primary."""
-        if not (self.trouble and self._lacks(part.slot)):
-            self.next.entries.append(part)
+    def parts_came(self, parts: list[StreamPart]) -> None:
+        """Record what slots that are copied here have just taken from their primary."""
+        if self.trouble:
+            parts = [part for part in parts if not self._lacks(part.slot)]
+        if parts:
+            self.next.entries += parts
             self.next.due_ns = AT_ONCE_NS
 
     def taken_over(self, end: HandOverSlot, now_ns: int) -> None:
@@ -150,11 +158,14 @@ class NodeJournal:
             self._note_state(ClusterSeen(state.cluster, state.version, state.backup_lease_ms))
             self.next.due_ns = AT_ONCE_NS
 
-    def number_of_position(self, slot: SlotNumber) -> int:
-        """Return the batch with which a copy's present position is durable."""
-        if self.trouble and self._lacks(slot):
+    def number_of_positions(self, positions: list[Position]) -> int:
+        """Return the batch with which the present positions of copies are durable, and the state by which they are."""
+        if self.trouble and any(self._lacks(position.slot) for position in positions):
             return NEVER
-        return self.number + 1 if self.next.entries else self.number
+        number = 0
+        if positions:
+            number = self.number + 1 if self.next.entries else self.number
+        return max(number, self.number_of_state)
 
     def hurry(self) -> None:
         """Let what was recorded wait no longer, since an answer waits for it."""
@@ -177,7 +188,7 @@ class NodeJournal:
 
     def _note_state(self, seen: ClusterSeen) -> None:
         self.next.entries.append(seen)
-        self.next.version = seen.version
+        self._noted = seen.version
         self.number_of_state = self.number + 1
 
     # ------------------------------------------------------------------ writing
@@ -186,33 +197,35 @@ class NodeJournal:
         """Make the next batch, which is due; None if there is nothing in it."""
         batch, rewrite = self.next, self._rewrite
         is_urgent = batch.due_ns == AT_ONCE_NS
+        batch.due_ns = NOT_DUE_NS
         ends_rewrite = False
-        if rewrite.is_active and now_ns >= rewrite.at_ns:
-            ends_rewrite = self._rewrite_some(now_ns)
-            is_urgent = is_urgent or bool(self.trouble)  # grants wait for that
+        if rewrite.is_active:
+            if now_ns >= rewrite.at_ns:
+                ends_rewrite = self._rewrite_some(now_ns)
+                is_urgent = is_urgent or bool(self.trouble)  # grants wait for that
+            if not ends_rewrite:
+                batch.due_ns = rewrite.at_ns
         # Not kept here: nothing bounds how long a sync may take.
-        entries, reached, version = batch.entries, batch.reached, batch.version
-        batch.entries, batch.reached, batch.version = [], [], NO_VERSION
-        batch.due_ns = rewrite.at_ns if rewrite.is_active else NOT_DUE_NS
+        entries = batch.entries
         if not (entries or ends_rewrite):
             return None
         self.number = number = self.number + 1
-        self._under_way[number] = (reached, version)
+        self._under_way[number] = batch.reached
+        batch.entries, batch.reached = [], {}
         if ends_rewrite:
             rewrite.last = number
         return JournalBatch(number, entries, is_urgent, ends_rewrite)
 
     def journaled(self, number: int) -> None:
         """Note that all batches up to one are durable."""
-        under_way = self._under_way
-        while self.durable < number:
-            self.durable += 1
-            reached, version = under_way.pop(self.durable, _LOST)
-            for stream, index in reached:
-                if index > stream.acked:
-                    stream.acked = index
-            if version > self.version:
-                self.version = version
+        durable = self.durable
+        while durable < number:
+            durable += 1
+            for stream, index in self._under_way.pop(durable, _LOST).items():
+                stream.acked = index
+        self.durable = durable
+        if number >= self.number_of_state:
+            self.version = self._noted
         if number >= self._rewrite.last:
             self.trouble = ""
 
@@ -282,6 +295,6 @@ class NodeJournal:
             reign = slot.reign
             if reign is not None and reign.journal is not None:
                 reign.journal.is_begun = True
-                batch.reached.append((reign.journal, reign.index))
+                batch.reached[reign.journal] = reign.index
         rewrite.is_active = bool(rewrite.queue)
         return not rewrite.is_active

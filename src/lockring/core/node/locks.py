@@ -33,6 +33,9 @@ from lockring.units import NS_PER_MS, ms_to_ns, ns_to_ms_floor
 NO_DEADLINE: Final = -1
 """The deadline of a session that does not run at this node."""
 
+_NOT_MIXED: Final = -1
+"""The digest of a share whose slot is not served here. No keepalive is compared with it before the slot is served."""
+
 _FRESH_MAX: Final = 1024
 """Bound of a session's acquisitions that are not folded into its digests yet."""
 
@@ -374,7 +377,8 @@ class Share:
         session: that session.
         entries: holders and waiters by acquisition number; broken holders are still here, but not counted.
         count: how many a keepalive should agree on.
-        mixed: digest of those of them that are in one already.
+        mixed: digest of those of them that are in one already; meaningless until `digest` was asked for where the slot
+            is not served.
     """
 
     __slots__ = ("count", "entries", "mixed", "session")
@@ -389,10 +393,12 @@ class Share:
     def digest(self) -> int:
         """Digest of what `count` counts."""
         self.session.totals.fold()
+        if self.mixed == _NOT_MIXED:
+            self.mixed = self.counted()[1]
         return self.mixed
 
     def counted(self) -> tuple[int, int]:
-        """Return the number and the digest of what keepalives should agree on, counted one by one; for checks."""
+        """Return the number and the digest of what keepalives should agree on, counted one by one."""
         count = digest = 0
         for acquisition, entry in self.entries.items():
             if not (isinstance(entry, LockHolder) and entry.broken):
@@ -407,7 +413,7 @@ class Share:
         if served:
             self.session.totals.add(acquisition, self)
         else:
-            self.mixed ^= mix(acquisition)
+            self.mixed = _NOT_MIXED
 
     def discard(self, acquisition: AcquisitionNumber, counted: bool, served: bool) -> None:
         """Take an entry out."""
@@ -418,5 +424,7 @@ class Share:
     def uncount(self, acquisition: AcquisitionNumber, served: bool) -> None:
         """Keep an entry but let keepalives disagree on it (it was broken)."""
         self.count -= 1
-        if not served or self.session.totals.remove(acquisition, self):
+        if not served:
+            self.mixed = _NOT_MIXED
+        elif self.session.totals.remove(acquisition, self):
             self.mixed ^= mix(acquisition)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from lockring.core.journal import JournalEntry
-from lockring.ids import NEEDS_SNAPSHOT, NO_VERSION, MutationIndex, Version
+from lockring.ids import NEEDS_SNAPSHOT, MutationIndex
 
 AT_ONCE_NS: Final = 0
 """An answer waits for the batch."""
@@ -39,17 +39,15 @@ class NextBatch:
 
     Attributes:
         entries: in order.
-        reached: how far they take the streams of reigns.
-        version: of the newest cluster state in them, 0 if there is none.
+        reached: how far they take the streams of reigns, by the stream.
         due_ns: when they must be handed out: `AT_ONCE_NS`, `NOT_DUE_NS`, or a time.
     """
 
-    __slots__ = ("due_ns", "entries", "reached", "version")
+    __slots__ = ("due_ns", "entries", "reached")
 
     def __init__(self) -> None:
         self.entries: list[JournalEntry] = []
-        self.reached: list[tuple[JournalStream, MutationIndex]] = []
-        self.version: Version = NO_VERSION
+        self.reached: dict[JournalStream, MutationIndex] = {}
         self.due_ns = NOT_DUE_NS
 
     def wait(self, until_ns: int) -> None:
@@ -61,5 +59,4 @@ class NextBatch:
         """Forget what was recorded."""
         self.entries.clear()
         self.reached.clear()
-        self.version = NO_VERSION
         self.due_ns = NOT_DUE_NS

@@ -15,7 +15,7 @@ from lockring.core.journal import ClusterSeen, EmptySlot, JournalFound, LifeBega
 from lockring.core.node.sessions import Sessions
 from lockring.core.node.slot import NodeSlot
 from lockring.ids import Incarnation, SlotNumber
-from lockring.protocol import Resume, Snapshot, StreamPart, Tail
+from lockring.protocol import Resume, Snapshot, Tail
 from lockring.slots import SLOTS
 
 
@@ -51,16 +51,27 @@ def recover(found: JournalFound, sessions: Sessions, now_ns: int) -> Recovery:
     seen: ClusterSeen | None = None
     by_slot: dict[SlotNumber, list[_SlotEntry]] = {}
     for entry in found.entries:
-        if isinstance(entry, Tail):  # by far the most
+        if isinstance(entry, Tail):  # by far the most: this is written out for them
             of_slot = by_slot.get(entry.slot)
             if of_slot is None:
                 by_slot[entry.slot] = [_Tails(entry)]
                 continue
             last = of_slot[-1]
-            if type(last) is _Tails and last.is_continued_by(entry):
-                last.add(entry)
-            else:
+            mutations = entry.mutations
+            # An empty one is left to be judged by itself.
+            if (
+                type(last) is not _Tails
+                or entry.after != last.end
+                or entry.since != last.since
+                or entry.joined != last.joined
+                or not mutations
+            ):
                 of_slot.append(_Tails(entry))
+                continue
+            last.mutations += mutations
+            last.end += len(mutations)
+            if entry.highest > last.highest:
+                last.highest = entry.highest
         elif isinstance(entry, LifeBegan):
             lives[entry.incarnation] = None
         elif isinstance(entry, ClusterSeen):
@@ -90,49 +101,37 @@ def recover(found: JournalFound, sessions: Sessions, now_ns: int) -> Recovery:
 class _Tails:
     """A tail, and the tails of its slot that go on from it, each from where the one before it ends.
 
-    Most of a journal is tails of one mutation each. Applied as one, they take a fraction of the time.
+    Most of a journal is tails of one mutation each. Applied as one, they take a fraction of the time. They are joined
+    in the order of the journal, which is their order in memory: by slot, each look at one would miss the caches.
 
     Attributes:
         first: the first of them. Whether a slot takes all of them is judged by it alone.
+        since, joined: as in each of them.
+        end: index of the last mutation.
+        highest: the highest generation of all.
+        mutations: of all.
     """
 
-    __slots__ = ("_end", "_highest", "_mutations", "first")
+    __slots__ = ("end", "first", "highest", "joined", "mutations", "since")
 
     def __init__(self, first: Tail) -> None:
         self.first = first
-        self._mutations = first.mutations
-        self._end = first.after + len(first.mutations)
-        self._highest = first.highest
+        self.since = first.since
+        self.joined = first.joined
+        self.end = first.after + len(first.mutations)
+        self.highest = first.highest
+        self.mutations = first.mutations.copy()
 
-    def is_continued_by(self, tail: Tail) -> bool:
-        """Return whether a tail begins where these end. An empty one is left to be judged by itself."""
-        first = self.first
-        return (
-            tail.after == self._end
-            and tail.since == first.since
-            and tail.joined == first.joined
-            and bool(tail.mutations)
-        )
-
-    def add(self, tail: Tail) -> None:
-        """Add the next tail."""
-        if self._mutations is self.first.mutations:
-            self._mutations = self._mutations.copy()
-        self._mutations += tail.mutations
-        self._end += len(tail.mutations)
-        if tail.highest > self._highest:
-            self._highest = tail.highest
-
-    def joined(self) -> Tail:
+    def all(self) -> Tail:
         """Return a tail that says what all of them say."""
         first = self.first
         return Tail(
             first.slot,
-            first.since,
-            first.joined,
+            self.since,
+            self.joined,
             after=first.after,
-            highest=self._highest,
-            mutations=self._mutations,
+            highest=self.highest,
+            mutations=self.mutations,
         )
 
 
@@ -159,9 +158,12 @@ def _replay(slot: NodeSlot, entries: list[_SlotEntry], now_ns: int) -> None:
         else:
             part = entry.first if isinstance(entry, _Tails) else entry
             if slot.takes(part, slot.base):
-                slot.apply(entry.joined() if isinstance(entry, _Tails) else entry, slot.base, now_ns)
+                slot.apply(entry.all() if isinstance(entry, _Tails) else entry, slot.base, now_ns)
                 is_started = is_started or slot.content is not None
-            elif not _is_known(slot, part):
+            elif isinstance(part, Snapshot) and _is_known(slot, part):
+                # The node may have known of more tokens than the primary whose snapshot came before the rewrite's.
+                slot.table.touch(part.highest)
+            else:
                 misfit = f"part of reign {part.since} of slot {number} does not fit its content"
         if misfit and is_started:
             raise _Damage(misfit)
@@ -170,8 +172,8 @@ def _replay(slot: NodeSlot, entries: list[_SlotEntry], now_ns: int) -> None:
         raise _Damage(f"the content of slot {number} has no beginning")
 
 
-def _is_known(slot: NodeSlot, part: StreamPart) -> bool:
-    """Return whether a part says nothing that is not there: a rewrite repeats what older entries have said."""
+def _is_known(slot: NodeSlot, part: Snapshot) -> bool:
+    """Return whether a part says nothing of holders that is not there: a rewrite repeats what older entries have said."""
     if slot.following != (part.since, part.joined) or slot.content is None:
         return False
-    return isinstance(part, Snapshot) and part.index <= slot.content[1]
+    return part.index <= slot.content[1]

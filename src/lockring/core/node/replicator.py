@@ -124,6 +124,14 @@ class Replicator:
                 at_ns = news.send_by_ns
         return at_ns
 
+    def has_urgent_news(self) -> bool:
+        """Return whether an answer waits for a copy that can be sent what it lacks now."""
+        for link in self.links.values():
+            news = link.news
+            if news.urgent and link.up:
+                return True
+        return False
+
     def replicate(self, now_ns: int) -> None:
         """Send every copy its news, and a heartbeat where one is due."""
         context = self._context

@@ -7,21 +7,26 @@ from typing import TypeVar
 import msgspec
 import pytest
 
+from lockring.core.effects import Effect, Send
 from lockring.core.journal import EmptySlot, JournalFound, LifeBegan
 from lockring.core.node import JoinFacts, NodeCore
+from lockring.core.node.journal import START_PAUSE_NS
 from lockring.core.timing import up
 from lockring.errors import WrongCluster
 from lockring.ids import SessionId
 from lockring.names import GROUP_PREFIX
 from lockring.protocol import (
     PROTOCOL,
+    Acquire,
     FollowGroup,
     GrantReply,
     KeepaliveReply,
     ListedAcquisition,
     MemberRecord,
     Mode,
+    Put,
     ReleaseReply,
+    Replicate,
     SlotList,
     SlotRequestKind,
     Snapshot,
@@ -199,6 +204,17 @@ def test_a_rewrite_says_again_that_former_lives_were() -> None:
     assert nodes.disks["A"].batches[-1].ends_rewrite
 
 
+def test_a_new_life_serves_before_it_writes_again_what_the_former_one_has_written() -> None:
+    nodes = alone()
+    nodes.client("A", "s").acquire("x", 1)
+    before = len(nodes.disks["A"].batches)
+    restart(nodes)
+    assert of(GrantReply, nodes.client("A", "t").acquire("y", 1))
+    assert not any(each.ends_rewrite for each in nodes.disks["A"].batches[before:])
+    nodes.advance(START_PAUSE_NS)
+    assert any(each.ends_rewrite for each in nodes.disks["A"].batches[before:])
+
+
 # ---------------------------------------------------------------------- a copy
 
 
@@ -218,6 +234,46 @@ def test_a_grant_waits_until_the_journal_of_its_copy_has_it() -> None:
     nodes.disks["B"].sync(nodes.cores["B"], nodes.now)
     nodes.settle()
     assert len(of(GrantReply, client.inbox)) == 1
+
+
+def unwritten_grant(nodes: Nodes) -> list[Effect]:
+    """Ask A for a lock, and return what leaves ahead of the batch that has the grant: A does not write it yet."""
+    core, client = nodes.cores["A"], nodes.client("A", "s")
+    core.receive(client.connection, Acquire(1, "s", 10_000, "s", 1, "x"), now_ns=nodes.now)
+    batch = core.take_journal(now_ns=nodes.now)
+    assert batch is not None
+    assert [type(entry) for entry in batch.entries] == [Tail]
+    return core.take_ahead(now_ns=nodes.now)
+
+
+def test_a_copy_hears_of_a_grant_before_its_primary_has_written_it_and_once() -> None:
+    nodes = pair()
+    (ahead,) = unwritten_grant(nodes)
+    assert isinstance(ahead, Send)
+    assert isinstance(ahead.message, Replicate)
+    (tail,) = ahead.message.streams
+    assert isinstance(tail, Tail)
+    assert [type(mutation) for mutation in tail.mutations] == [Put]
+    assert nodes.cores["A"].take_effects(now_ns=nodes.now) == []
+
+
+def test_nothing_leaves_a_lone_node_ahead_of_its_journal() -> None:
+    assert unwritten_grant(alone()) == []
+
+
+def test_a_primary_that_has_not_written_what_its_copy_has_goes_on_from_its_own_journal() -> None:
+    nodes = pair()
+    (ahead,) = unwritten_grant(nodes)
+    assert isinstance(ahead, Send)
+    nodes.cores["A"].check_invariants()
+    nodes.deliver("B", nodes.replicas["A"], ahead.message)
+    assert nodes.cores["B"].slots[slot_of("x")].table.find(SessionId("s"), 1) is not None
+    restart(nodes)
+    (grant,) = of(GrantReply, nodes.client("A", "t").acquire("x", 1))
+    for core in nodes.cores.values():
+        table = core.slots[slot_of("x")].table
+        assert [holder.session.id for holder in table.holders()] == ["t"]
+        assert table.highest == grant.generation
 
 
 def test_a_lease_goes_on_while_the_journal_of_a_copy_is_slow() -> None:

@@ -98,6 +98,14 @@ def test_a_rewrite_may_repeat_what_older_entries_have_said() -> None:
     assert names(found) == ["lock/1", "lock/2", "lock/3"]
 
 
+def test_a_rewrite_may_know_of_more_tokens_than_what_has_come_before_it() -> None:
+    """As where a copy had seen them in another stream, whose entries are needless after the rewrite."""
+    rewritten = Snapshot(7, 5, 5, 1, 3, Generation(40), 0, True, [put(1)])
+    found = read(snapshot(put(1), index=3), rewritten)
+    assert names(found) == ["lock/1"]
+    assert found.slots[SLOT].table.highest == 40
+
+
 def test_parts_of_a_snapshot_without_its_end_change_nothing() -> None:
     found = read(
         snapshot(put(1), index=3),

@@ -89,7 +89,7 @@ def test_the_time_that_an_acquire_is_parked_is_a_part_of_its_wait() -> None:
     holder.acquire("x", 1, waited_ms=900)
     early.acquire("x", 1, waited_ms=500)
     nodes.advance(400 * MS)
-    late.acquire("x", 1, waited_ms=600)  # for 300 ms less than the other one so far
+    late.acquire("x", 1, waited_ms=600)  # the other one has waited for 900 ms
     nodes.assign("A")
     assert len(of(GrantReply, holder.inbox)) == 1
     holder.release("x", 1)

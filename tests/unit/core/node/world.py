@@ -273,6 +273,8 @@ class Nodes:
     def _write(self, name: str, core: NodeCore) -> None:
         batch = core.take_journal(now_ns=self.now)
         if batch is not None:
+            for effect in core.take_ahead(now_ns=self.now):
+                self._carry_out(name, effect)
             disk = self.disks[name]
             disk.batches.append(batch)
             if disk.at_once:
