@@ -29,6 +29,9 @@ LOCK_NAME: Final = "lock"
 
 _PID_BYTES: Final = 32
 
+_RESERVE_BYTES: Final = 1024 * 1024 if hasattr(os, "posix_fallocate") else 0
+"""Thousands of records, so that one of thousands of syncs has to write down where the file's bytes are."""
+
 _WAYS_OUT: Final = {
     errno.ENOSPC: "free some space there",
     errno.EDQUOT: "free some space there",
@@ -60,6 +63,16 @@ class OpenFile(Protocol):
     def read(self, size: int, offset: int) -> bytes:
         """Return up to `size` bytes from an offset on; fewer only at the end of the file."""
 
+    def reserve(self, size: int) -> None:
+        """Let the file be `size` bytes long, with zeros behind what it has, and have room for them on the disk.
+
+        Raises:
+            OSError: as the system says; the file may be longer than it was.
+        """
+
+    def cut(self, size: int) -> None:
+        """Let the file end after `size` bytes."""
+
     def sync(self, size: int) -> None:
         """Make the first `size` bytes, or more, survive a loss of power. May take seconds."""
 
@@ -81,11 +94,16 @@ class Files(Protocol):
 
     Attributes:
         place: names the directory in messages to people.
+        reserve_bytes: the step in which a file should grow that is synced again and again; 0 if by each write.
     """
 
     @property
     def place(self) -> str:
         """The directory, for people."""
+
+    @property
+    def reserve_bytes(self) -> int:
+        """The step in which a file should grow that is synced again and again; 0 if by each write."""
 
     def lock(self) -> FileIdentity:
         """Take the directory for this process, and return the identity of the lock file.
@@ -146,6 +164,11 @@ class DirectoryFiles:
     def place(self) -> str:
         """The directory's path."""
         return str(self._path)
+
+    @property
+    def reserve_bytes(self) -> int:
+        """The step in which files should grow: syncs of bytes that have a place already are shorter."""
+        return _RESERVE_BYTES
 
     def lock(self) -> FileIdentity:
         """Take the directory for this process, as `Files.lock`."""
@@ -270,6 +293,13 @@ class _DirectoryFile:
                 break
             found += more
         return found
+
+    def reserve(self, size: int) -> None:
+        # Where the file system cannot, the C library writes a zero into each block: no thread may write meanwhile.
+        os.posix_fallocate(self._fd, 0, size)
+
+    def cut(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
 
     def sync(self, size: int) -> None:
         _fdatasync(self._fd)

@@ -3,7 +3,7 @@
 How the shell uses it, in this order:
 
     append(batch)                 each turn, before the effects: written when it returns
-    mark()                        each turn, after the effects: notes that answers have left
+    mark()                        now and then, after the effects: notes that answers have left
     sync_point() → perform(point) → complete(point)
                                   makes everything appended so far durable; `perform` may run in another thread
     begin_rewrite()               before the core writes everything again: to compact, or after a failure
@@ -18,8 +18,10 @@ How the shell uses it, in this order:
   So a crash in between finds too much rather than too little.
 - *The position file is made afresh again and again*, and says which file it is. So an older copy that is written into
   the files of the directory names another one, whatever owner and times they have.
-- *Segments are not preallocated.* On ext4, a sync of a growing file took no longer than one of bytes that were there
-  before, and a full disk shows at the write.
+- *A segment that is synced gets room ahead of its records.* A sync that has no new length and no new blocks to write
+  down took 45 to 60 µs on ext4, rather than 67 to 90. Where there is no room, the segment grows with each record.
+- *An answer waits for its write or sync, and for nothing else.* The position file is a lower bound and may follow.
+  A directory that was replaced is found within a second; one that was deleted, by the next sync, which costs a µs.
 """
 
 from __future__ import annotations
@@ -61,6 +63,9 @@ REWRITE_BYTES_MIN: Final = 16 * 1024 * 1024
 
 _GROWTH: Final = 2
 """A log is compacted once it is this many times as long as what the last rewrite wrote."""
+
+_WITHOUT_END: Final = 1 << 62
+"""The room of a segment that grows with each record."""
 
 Durability = Literal["process", "disk"]
 """An answer waits for the write, or for the sync too."""
@@ -196,6 +201,8 @@ class Journal:
             )
         ordinal, size = self._ordinal + 1, segment.size
         record = segment.seal.record(payload, ordinal, self._durable, ends_rewrite=batch.ends_rewrite)
+        if size + len(record) > segment.reserved:
+            self._reserve(segment, size + len(record))
         try:
             segment.file.write(record, size)
         except OSError as error:
@@ -209,18 +216,18 @@ class Journal:
             self._obsolete = tuple(each for each in self._names if each != segment.name)
 
     def mark(self) -> None:
-        """With the durability process, note that everything appended so far may have been answered for.
+        """Note that everything that is as durable as was asked for may have been answered for.
 
         Each record says so for those before it. So this is about the last ones, and may follow the answers.
-        Without it, damage to them is taken for a torn write. With the durability disk, a sync does it.
+        Without it, damage to them is taken for a torn write.
 
         Raises:
             JournalError: it could not be written. Nothing can be appended until `begin_rewrite`.
         """
-        if self._waits_for_sync or self._marked == self._ordinal or self._problem:
+        if self._marked == self._durable or self._problem:
             return
         try:
-            self._write_position(self._ordinal)
+            self._write_position(self._durable)
         except OSError as error:
             raise self._failed(self._unwritable(reason_of(error))) from error
 
@@ -244,16 +251,15 @@ class Journal:
         Blocks. May run in any thread, one call at a time.
 
         Raises:
-            JournalError: the directory was deleted or replaced.
+            JournalError: the directory was deleted; or it was replaced, and a segment was begun or is no longer needed.
             OSError: a sync failed.
         """
         for file, size in point.parts:
             file.sync(size)
         if point.has_new_names:
             self._files.sync_names()
-        self.check()
-        if self._waits_for_sync and self._position is not None:
-            self._write_position(point.ordinal)
+        if point.has_new_names or point.obsolete or self._files.is_deleted():
+            self.check()
         for name in point.obsolete:
             with contextlib.suppress(OSError):  # it takes space until the first rewrite of the next life
                 self._files.delete(name)
@@ -367,6 +373,9 @@ class Journal:
                 point = self.sync_point()
                 if point is not None:
                     self.perform(point)
+                if self._waits_for_sync:
+                    for segment in self._segments:
+                        segment.file.cut(segment.size)
                 if self._lock.edition:
                     self._replace_position(is_synced=True)
                 self._write_position(self._ordinal, closed=self._segments[-1].number)
@@ -474,9 +483,22 @@ class Journal:
                 self._files.delete(name)
             raise
         self._names.append(name)
-        self._segments.append(_Segment(header, file))
+        has_room = self._waits_for_sync and self._files.reserve_bytes > 0
+        self._segments.append(_Segment(header, file, HEADER_BYTES if has_room else _WITHOUT_END))
         self._in_place = ((LOCK_NAME, self._lock), (name, itself))
         self._rewrite_bytes = 0
+
+    def _reserve(self, segment: _Segment, size: int) -> None:
+        """Give a segment room for `size` bytes and more, in the event loop: nothing else may write to it meanwhile."""
+        step = self._files.reserve_bytes
+        reserved = (size // step + 1) * step
+        try:
+            segment.file.reserve(reserved)
+            segment.reserved = reserved
+        except OSError:  # whether the disk is full, or a limit is reached, a write will show
+            segment.reserved = _WITHOUT_END
+            with contextlib.suppress(OSError):
+                segment.file.cut(segment.size)  # leaves to others what there was
 
     def _write_position(self, ordinal: int, closed: int = 0) -> None:
         with self._position_guard:
@@ -544,9 +566,13 @@ class Journal:
 
 
 class _Segment:
-    """A segment that this life writes. `size` counts its good bytes, `synced` those that survive a loss of power."""
+    """A segment that this life writes.
 
-    def __init__(self, header: SegmentHeader, file: OpenFile) -> None:
+    `size` counts its good bytes, `synced` those that survive a loss of power. `reserved` is how long it may get before
+    it needs more room.
+    """
+
+    def __init__(self, header: SegmentHeader, file: OpenFile, reserved: int) -> None:
         self.number = header.number
         self.name = segment_name(header.number)
         self.first = header.first
@@ -555,6 +581,7 @@ class _Segment:
         self.seal = Seal(header.salt)
         self.size = HEADER_BYTES
         self.synced = 0
+        self.reserved = reserved
 
     @property
     def is_empty(self) -> bool:

@@ -8,6 +8,7 @@
 - *Damage.* The first bad or missing record ends the chain.
   A write that was never answered for may be torn, and good records may stand behind it: unsynced bytes reach the disk
   in any order. It is damage if the position file, a header, or a good record behind it says that it was durable.
+- *Zeros at the end.* A segment may have been given room for more records than were written. There it ends.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class SegmentContent(NamedTuple):
         begins: whether nothing before this segment is needed.
         answered: the last ordinal that something in the file calls durable.
         gap: where the records that count end; None if that is the end of the file.
-        size: of the file, in bytes.
+        size: of the file, in bytes, without the zeros at its end.
     """
 
     name: str
@@ -104,7 +105,7 @@ class JournalContent(NamedTuple):
         answered: ordinal of the last record that was answered for, as far as can be seen.
         gap: where the records that count end; None if that is the end of the files.
         used: the segments that the entries come from.
-        size: of all segments together, in bytes.
+        size: of all segments together, in bytes, without the zeros at their ends.
     """
 
     entries: list[JournalEntry]
@@ -231,11 +232,13 @@ def _content(name: str, file: OpenFile, header: SegmentHeader, counts_until: int
     seal, size = Seal(header.salt), file.size()
     entries: list[JournalEntry] = []
     last, offset, answered = header.first - 1, HEADER_BYTES, header.durable
-    begins, kind = not header.continues, ""
+    begins, kind, written = not header.continues, "", size
     for found in _records(file, seal, size):
         if isinstance(found, Flaw):
-            kind = found.kind
-            answered = max(answered, _answered_behind(file, seal, offset, size))
+            rest = file.read(size - offset, offset)
+            written = offset + len(rest.rstrip(b"\0"))
+            kind = found.kind if written > offset else "zeros"
+            answered = max(answered, _answered_behind(rest, seal))
             break
         if found.ordinal > counts_until:
             break
@@ -258,7 +261,7 @@ def _content(name: str, file: OpenFile, header: SegmentHeader, counts_until: int
         begins=begins,
         answered=answered,
         gap=gap,
-        size=size,
+        size=written,
     )
 
 
@@ -282,9 +285,8 @@ def _records(file: OpenFile, seal: Seal, size: int) -> Iterator[Record | Flaw]:
             return
 
 
-def _answered_behind(file: OpenFile, seal: Seal, offset: int, size: int) -> int:
+def _answered_behind(data: bytes, seal: Seal) -> int:
     """Return the last ordinal that a good record behind a flaw calls durable, 0 if there is no such record."""
-    data = file.read(size - offset, offset)
     view, answered = memoryview(data), 0
     at = data.find(seal.mark, 1)
     while at >= 0:

@@ -2,6 +2,7 @@
 
 - *Group commit.* One sync at a time. It covers everything that was appended before its start, and the batches that come
   meanwhile share the next one. So a slow disk makes larger groups rather than a queue.
+- *The next sync begins before the outcome of the last one is reported*, so the disk works while answers leave.
 - *A batch for which nothing waits* is synced with the next urgent one, or after a short while.
 - *The directory is watched.* Once a second, the thread looks whether the journal's files are still in their place, and
   renews the position file.
@@ -11,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 from lockring.errors import JournalError
+from lockring.journal.helper_thread import HelperThread
 from lockring.journal.journal import Journal, SyncPoint
 
 PATIENCE_S: Final = 0.05
@@ -42,8 +43,7 @@ class SyncWorker:
         self._on_synced = on_synced
         self._on_failed = on_failed
         self._loop = asyncio.get_running_loop()
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lockring-journal")
-        self._under_way: Future[None] | None = None
+        self._thread = HelperThread("lockring-journal", self._ended)
         self._point: SyncPoint | None = None
         self._is_wanted = False
         self._is_finished = False
@@ -64,13 +64,13 @@ class SyncWorker:
                 self._later = self._loop.call_later(PATIENCE_S, self.request)
             return
         self._is_wanted = True
-        if self._under_way is None:
+        if not self._thread.is_busy:
             self._begin()
 
     @property
     def is_idle(self) -> bool:
         """Whether no sync is under way."""
-        return self._under_way is None
+        return not self._thread.is_busy
 
     def renew_soon(self) -> None:
         """Have the position file renewed at once after the first mark in a while, else within `CHECK_EVERY_S`.
@@ -90,9 +90,7 @@ class SyncWorker:
         self._watch.cancel()
         if self._later is not None:
             self._later.cancel()
-        self._executor.shutdown()
-        if self._under_way is not None:
-            self._ended(self._under_way)
+        self._thread.finish()
 
     def _begin(self) -> None:
         self._is_wanted = False
@@ -105,7 +103,7 @@ class SyncWorker:
 
     def _check(self) -> None:
         self._watch = self._loop.call_later(CHECK_EVERY_S, self._check)
-        if self._under_way is None and not self._journal.has_failed:
+        if self.is_idle and not self._journal.has_failed:
             self._run(self._care, None)
 
     def _care(self) -> None:
@@ -115,19 +113,20 @@ class SyncWorker:
 
     def _run(self, work: Callable[[], None], point: SyncPoint | None) -> None:
         self._point = point
-        self._under_way = future = self._executor.submit(work)
-        future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._ended, done))
+        self._thread.begin(work)
 
-    def _ended(self, future: Future[None]) -> None:
-        if future is not self._under_way:
-            return  # `finish` was faster
-        self._under_way, point = None, self._point
-        error = future.exception()
+    def _ended(self, error: BaseException | None) -> None:
+        point = self._point
         if error is not None:
             self._failed(error)
-        elif point is not None and self._journal.complete(point) and not self._is_finished:
-            self._on_synced(point.number)
-        self._go_on()
+            self._go_on()
+        elif point is None:
+            self._go_on()
+        else:
+            counts = self._journal.complete(point)
+            self._go_on()
+            if counts and not self._is_finished:
+                self._on_synced(point.number)
         if point is not None:
             self.renew_soon()
 
@@ -140,5 +139,5 @@ class SyncWorker:
 
     def _go_on(self) -> None:
         """Begin the next sync, unless a callback has begun it."""
-        if self._is_wanted and self._under_way is None and not self._is_finished:
+        if self._is_wanted and self.is_idle and not self._is_finished:
             self._begin()

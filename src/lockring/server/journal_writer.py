@@ -49,6 +49,7 @@ class JournalWriter:
         journal: the files, which this life alone writes.
         waits_for_sync: whether answers wait until their batch is synced.
         wake: makes the event loop take the core's effects soon.
+        flush: takes the core's effects at once, which saves the answers that a sync allows a trip around the loop.
         carry_out: carries out the effects that leave before a batch is written. It may bring inputs for the core, but
             must not take its effects: the next batch would be written before this one.
         reopen: opens the journal's directory again for this life, which is under way, after it was deleted.
@@ -61,6 +62,7 @@ class JournalWriter:
         *,
         waits_for_sync: bool,
         wake: Callable[[], None],
+        flush: Callable[[], None],
         carry_out: Callable[[list[Effect]], None],
         reopen: Callable[[], Journal],
     ) -> None:
@@ -69,6 +71,7 @@ class JournalWriter:
         self._journal = journal
         self._waits_for_sync = waits_for_sync
         self._wake = wake
+        self._flush = flush
         self._carry_out = carry_out
         self._reopen = reopen
         self._worker = SyncWorker(journal, on_synced=self._synced, on_failed=self._lost)
@@ -121,9 +124,7 @@ class JournalWriter:
                 self._look_at_trouble(now_ns)
             if batch.ends_rewrite:
                 self._worker.request()  # only then are the old segments deleted
-        if not self._is_care_due:
-            self._is_care_due = True
-            self._loop.call_later(_CARE_S, self._care)
+        self._care_soon()
         return core.take_effects(now_ns=now_ns)
 
     def end(self) -> None:
@@ -138,6 +139,11 @@ class JournalWriter:
         self._journal.close()
 
     # ----------------------------------------------------------------------- inner
+
+    def _care_soon(self) -> None:
+        if not self._is_care_due:
+            self._is_care_due = True
+            self._loop.call_later(_CARE_S, self._care)
 
     def _care(self) -> None:
         """Do now and then what would be felt if it were done with each batch."""
@@ -171,7 +177,8 @@ class JournalWriter:
             self._core.journaled(number, now_ns=now_ns)
             if self._trouble.is_on:
                 self._look_at_trouble(now_ns)
-            self._wake()
+            self._care_soon()
+            self._flush()
 
     def _lost(self, reason: str) -> None:
         """Let the core know that only what was durable before is in the journal, and try to begin again later."""

@@ -176,6 +176,7 @@ class NodeLife:
                 journal,
                 waits_for_sync=durability == "disk",
                 wake=lambda: self.pump.schedule(),
+                flush=lambda: self.pump.flush(),
                 carry_out=self._carry_out,
                 reopen=reopen,
             )

@@ -5,8 +5,8 @@ more:
 
 - The death of a process leaves all that was written. Only the write that it was in the middle of may be torn.
 - A loss of power leaves what was synced. Of later writes any bytes may be there: those up to some byte, or some
-  sectors and not others, with zeros in their places. Names that were not synced may be there or not, and so may the
-  files that were deleted.
+  sectors and not others, with zeros in their places. Of the room that a file was given, any part may be there.
+- Names that were not synced may be there or not, and so may the files that were deleted.
 - After a failed sync the system has dropped what was not synced before, though it can still be read; a later sync says
   nothing about that.
 - A copy of a file is another file: it has another identity, or shows that its times were set.
@@ -93,6 +93,9 @@ class _Inode:
                         _put(self.durable, data[begin - offset : end - offset], begin)
                     elif rng.random() < 0.5:
                         self.durable.extend(bytes(max(0, end - len(self.durable))))
+        room = len(self.data) - len(self.durable)
+        if room > 0 and rng.random() < 0.5:
+            self.durable.extend(bytes(rng.randrange(room + 1)))
         self.pending = []
         self.data = bytearray(self.durable)
 
@@ -118,7 +121,8 @@ class SimDisk:
         fails: whether syncs fail.
         slow_ns: longest time that a sync takes; the shortest is a tenth of it.
         tears: whether the next write to a segment kills its process halfway.
-        is_marked: whether the position file was written after the segments.
+        reserve_bytes: as `Files.reserve_bytes`; some records, so that they are at the end of their room often.
+        is_marked: whether the position file was written after the segments were written and synced.
         doubt: an event that makes the directory doubtful, "" for none. The life that reads it clears it.
     """
 
@@ -135,6 +139,7 @@ class SimDisk:
         self._rng = rng
         self._boots = 1
         self._inodes = 100
+        self.reserve_bytes = rng.choice((0, 700, 5_000))
         self._knows_generations = rng.random() < 0.5
         self._names: dict[str, _Inode] = {}
         self._durable_names: dict[str, _Inode] = {}
@@ -222,10 +227,10 @@ class SimDisk:
     def flip_bit(self, rng: random.Random) -> bool:
         """Flip a bit somewhere in the files, and return whether that was possible.
 
-        Not where answers wait for writes only and a mark is still to come: damage to the last records is then taken for
-        a torn write. Where they wait for syncs, the position file is synced once a second, which has happened by then.
+        Not while a mark is still to come: damage to the last records is then taken for a torn write. Where answers wait
+        for syncs, the position file is synced once a second, which has happened by then.
         """
-        if not (self.is_synced or self.is_marked):
+        if not self.is_marked:
             return False
         position = self._names.get(POSITION_NAME)
         if self.is_synced and position is not None:
@@ -278,6 +283,11 @@ class SimFiles:
     def place(self) -> str:
         """The directory, for people."""
         return f"/{self._disk.name}/journal"
+
+    @property
+    def reserve_bytes(self) -> int:
+        """The step in which files grow ahead of what is written; 0 where the file system cannot."""
+        return self._disk.reserve_bytes
 
     def lock(self) -> FileIdentity:
         """Take the directory for this process."""
@@ -379,6 +389,20 @@ class SimFile:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         inode.write(data, offset)
 
+    def reserve(self, size: int) -> None:
+        """Let the file be that long, with zeros behind what it has; on a full disk, a part of it."""
+        assert self._is_open and not self._files.is_over, "a dead process reserves room"
+        grows = max(0, size - len(self._inode.data))
+        if self._disk.is_full and grows:
+            self._inode.data.extend(bytes(self._disk._rng.randrange(grows)))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._inode.data.extend(bytes(grows))
+
+    def cut(self, size: int) -> None:
+        """Let the file end after `size` bytes."""
+        assert self._is_open and not self._files.is_over, "a dead process cuts a file"
+        del self._inode.data[size:]
+
     def read(self, size: int, offset: int) -> bytes:
         """Return up to `size` bytes from an offset on."""
         assert self._is_open, "a closed file is read"
@@ -391,6 +415,8 @@ class SimFile:
         if self._disk.fails:
             self._inode.pending = []
             raise OSError(errno.EIO, os.strerror(errno.EIO))
+        if not self._name.startswith(POSITION_NAME):
+            self._disk.is_marked = False  # a mark says what was synced before
         self._inode.sync(size)
 
     def size(self) -> int:

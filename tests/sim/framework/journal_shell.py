@@ -112,12 +112,15 @@ class JournalShell:
         if self._node.world.heard is not None:
             self._node.world.heard(self._node.name, "disk", batch)
         if not self._is_synced:
-            if not self._is_mark_due:
-                self._is_mark_due = True
-                self._node.later(MARK_NS, self._mark)
+            self._mark_soon()
             core.journaled(batch.number, now_ns=self._node.now_ns())
         if self._is_synced or batch.ends_rewrite or not self._has_begun:
             self._sync()
+
+    def _mark_soon(self) -> None:
+        if not self._is_mark_due:
+            self._is_mark_due = True
+            self._node.later(MARK_NS, self._mark)
 
     def _mark(self) -> None:
         self._is_mark_due = False
@@ -202,6 +205,7 @@ class JournalShell:
         self._is_syncing = False
         if self._journal.complete(point) and point.number:
             if self._is_synced:
+                self._mark_soon()
                 node.core.journaled(point.number, now_ns=node.turn_now)
             if not self._has_begun:
                 self._has_begun = True

@@ -21,6 +21,10 @@ SECTOR_BYTES = 512
 """The unit that a disk writes whole or not at all."""
 
 
+RESERVE_BYTES = 300
+"""The step in which a file grows ahead of what is written: a few records, so that they are at its end often."""
+
+
 class ProcessKilled(Exception):
     """The process died in the middle of a write."""
 
@@ -120,7 +124,7 @@ class FaultyDisk:
         return found
 
     def _lose(self, inode: _Inode, *, in_order: bool) -> None:
-        content = bytearray(inode.durable)
+        content, reserved = bytearray(inode.durable), len(inode.content)
         left = self._random.randint(0, sum(len(data) for _, data in inode.writes))
         for offset, data in inode.writes:
             if in_order:
@@ -133,6 +137,8 @@ class FaultyDisk:
                 if self._random.random() < 0.5:
                     _write(content, start, data[start - offset : end - offset])
                 start = end
+        # The length goes by itself: any part of what was reserved may be there, as zeros.
+        content.extend(bytes(self._random.randint(0, max(0, reserved - len(content)))))
         inode.content, inode.durable, inode.writes = content, bytes(content), []
         inode.is_poisoned = False
 
@@ -210,6 +216,10 @@ class FaultyFiles:
     @property
     def place(self) -> str:
         return "/data/journal"
+
+    @property
+    def reserve_bytes(self) -> int:
+        return RESERVE_BYTES
 
     def lock(self) -> FileIdentity:
         if self._disk._holder is not None:
@@ -304,6 +314,22 @@ class FaultyFile:
         _write(self._inode.content, offset, data)
         self._inode.writes.append((offset, bytes(data)))
         self._inode.altered_ns = 0
+
+    def reserve(self, size: int) -> None:
+        disk, grows = self._disk, size - len(self._inode.content)
+        if grows <= 0:
+            return
+        room = grows if disk.free_bytes is None else min(grows, disk.free_bytes)
+        self._inode.content.extend(bytes(room))
+        if disk.free_bytes is not None:
+            disk.free_bytes -= room
+        if room < grows:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def cut(self, size: int) -> None:
+        if self._disk.free_bytes is not None:
+            self._disk.free_bytes += max(0, len(self._inode.content) - size)
+        del self._inode.content[size:]
 
     def read(self, size: int, offset: int) -> bytes:
         return bytes(self._inode.content[offset : offset + size])

@@ -7,7 +7,7 @@ from pathlib import Path
 from lockring.journal.files import DirectoryFiles
 from lockring.journal.host import Host
 from lockring.journal.journal import Durability, Journal
-from lockring.journal.reading import segment_name
+from lockring.journal.reading import read_segments, segment_name
 from tests.unit.journal.batches import NODE, batch
 
 HERE = Host("boot-1", "m" * 32)
@@ -36,6 +36,11 @@ class Place:
 
     def path(self, number: int) -> Path:
         return self.directory / segment_name(number)
+
+    def end(self, number: int) -> int:
+        """Return where the records of a segment end."""
+        found = read_segments(DirectoryFiles(self.directory), NODE)
+        return next(content.size for content in found.used if content.name == segment_name(number))
 
     def segments(self) -> list[str]:
         return sorted(path.name for path in self.directory.glob("*.log"))

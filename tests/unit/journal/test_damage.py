@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from lockring.core.journal import ClusterSeen, JournalBatch
+from lockring.core.journal import ClusterSeen, EmptySlot, JournalBatch
 from lockring.journal import journal as journal_module
 from lockring.journal.codec import HEADER_BYTES, POSITION_BYTES, POSITION_OFFSETS
+from lockring.journal.files import DirectoryFiles
 from lockring.journal.journal import POSITION_NAME
-from lockring.journal.reading import segment_name
-from tests.unit.journal.batches import CLUSTER, LIFE, batch, names_in
+from lockring.journal.reading import read_segments, segment_name
+from tests.unit.journal.batches import CLUSTER, LIFE, NODE, batch, names_in
 from tests.unit.journal.place import REBOOTED, Place, sync
 
 
@@ -37,7 +38,7 @@ def test_a_torn_write_at_the_end_is_passed_over_by_this_life_and_the_next(place:
 def test_a_batch_that_was_answered_for_and_is_gone_is_damage(place: Place, harm: str, words: str) -> None:
     journal = place.start()
     journal.append(batch(1))
-    before = place.path(1).stat().st_size
+    before = place.end(1)
     journal.append(batch(2))
     place.crash()
     content = bytearray(place.path(1).read_bytes())
@@ -93,7 +94,7 @@ def test_a_bad_batch_is_damage_if_a_later_one_calls_it_durable(place: Place) -> 
     ends = []
     for number in (1, 2, 3):
         journal.append(batch(number))
-        ends.append(place.path(1).stat().st_size)
+        ends.append(place.end(1))
     journal.close(in_order=False)
     content = bytearray(place.path(1).read_bytes())
     content[ends[0] + 20] ^= 1
@@ -108,7 +109,7 @@ def test_a_bad_batch_is_torn_if_a_later_one_knows_only_earlier_ones_as_durable(p
     journal = place.start(durability="disk")
     journal.append(batch(1))
     sync(journal)
-    end = place.path(1).stat().st_size
+    end = place.end(1)
     journal.append(batch(2))
     journal.append(batch(3))
     journal.close(in_order=False)
@@ -127,7 +128,7 @@ def test_a_batch_that_is_missing_before_a_later_segment_is_damage_even_if_the_po
     position = (place.directory / POSITION_NAME).read_bytes()
     journal.append(batch(1))
     sync(journal)
-    end = place.path(1).stat().st_size
+    end = place.end(1)
     journal.append(batch(2))
     journal.begin_rewrite()
     journal.append(batch(3))
@@ -139,6 +140,76 @@ def test_a_batch_that_is_missing_before_a_later_segment_is_damage_even_if_the_po
     again = place.start(durability="disk")
     assert names_in(again.found.entries) == [1]
     assert "batches up to 3 were answered for, but it can be read up to 1 only" in again.reason
+
+
+def test_room_behind_the_records_is_the_end_of_a_segment_and_does_not_count(place: Place) -> None:
+    journal = place.start(durability="disk")
+    journal.append(batch(1))
+    sync(journal)
+    end = place.end(1)
+    assert place.path(1).stat().st_size > end
+    place.crash()
+    again = place.start(durability="disk", host=REBOOTED)
+    assert (again.reason, names_in(again.found.entries), again.found_bytes) == ("", [1], end)
+
+
+def test_room_of_less_than_the_head_of_a_record_is_an_end_too(place: Place) -> None:
+    for zeros in range(1, 40):
+        place.start(durability="process").append(batch(1, zeros))
+        place.crash()
+        (name, *_) = reversed(place.segments())
+        with (place.directory / name).open("ab") as file:
+            file.write(bytes(zeros))
+    journal = place.start()
+    assert (journal.reason, names_in(journal.found.entries)) == ("", list(range(1, 40)))
+
+
+def test_zeros_in_the_place_of_a_batch_that_was_answered_for_are_damage(place: Place) -> None:
+    journal = place.start(durability="disk")
+    end = place.end(1)
+    journal.append(batch(1))
+    sync(journal)
+    place.crash()
+    content = place.path(1).read_bytes()
+    place.path(1).write_bytes(content[:end].ljust(len(content), b"\0"))
+    again = place.start(durability="disk")
+    assert f"from byte {end} of {len(content)} on: zeros" in again.reason
+
+
+def test_a_torn_batch_before_the_room_is_found_and_a_good_one_behind_zeros_too(place: Place) -> None:
+    journal = place.start(durability="disk")
+    ends = [place.end(1)]
+    for number in (1, 2, 3):
+        journal.append(batch(number))
+        sync(journal)
+        ends.append(place.end(1))
+    journal.close(in_order=False)
+    content = place.path(1).read_bytes()
+    torn = content[: ends[3] - 5].ljust(len(content), b"\0")
+    place.path(1).write_bytes(torn)
+    found = read_segments(DirectoryFiles(place.directory), NODE)
+    assert (found.reached, found.answered, found.is_damaged) == (2, 1, False)
+    assert found.gap is not None and found.gap.kind == "damaged"
+    lost = content[: ends[0]] + bytes(ends[1] - ends[0]) + content[ends[1] :]
+    place.path(1).write_bytes(lost)
+    found = read_segments(DirectoryFiles(place.directory), NODE)
+    assert (found.reached, found.answered, found.is_damaged) == (0, 2, True)
+
+
+def test_a_good_batch_behind_damage_counts_although_it_ends_with_zeros(place: Place) -> None:
+    """A zero is not yet the room behind it."""
+    journal = place.start(durability="disk")
+    journal.append(batch(1))
+    sync(journal)
+    end = place.end(1)
+    journal.append(batch(2))
+    sync(journal)
+    journal.append(JournalBatch(3, [EmptySlot(0, 0)], True, False))
+    journal.close(in_order=False)
+    content = bytearray(place.path(1).read_bytes())
+    content[end + 20] ^= 1
+    place.path(1).write_bytes(content)
+    assert "batches up to 2 were answered for, but it can be read up to 1 only" in place.start().reason
 
 
 def test_a_segment_that_is_missing_is_damage(place: Place) -> None:
@@ -220,7 +291,7 @@ def test_entries_of_a_later_release_are_named_as_the_reason(
 ) -> None:
     journal = place.start()
     journal.append(batch(1))
-    before = place.path(1).stat().st_size
+    before = place.end(1)
     monkeypatch.setattr(journal_module, "encode_entries", lambda _: b"\x91\x93\x63\x01\x02")
     journal.append(batch(2))
     place.crash()
@@ -250,7 +321,7 @@ def test_a_life_after_damage_is_vouched_for_again_with_what_it_wrote_itself(plac
 def test_a_life_after_a_cut_is_vouched_for_though_the_position_was_beyond_the_cut(place: Place) -> None:
     journal = place.start()
     journal.append(batch(1))
-    end = place.path(1).stat().st_size
+    end = place.end(1)
     for number in range(2, 9):
         journal.append(batch(number))
     place.crash()

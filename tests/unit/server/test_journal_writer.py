@@ -64,6 +64,7 @@ class Life:
             self.journal,
             waits_for_sync=durability == "disk",
             wake=lambda: self.pump.schedule(),
+            flush=lambda: self.pump.flush(),
             carry_out=self._carry_out,
             reopen=lambda: Journal(
                 disk.files(), node=N1, durability=durability, host=disk.host, is_of_new_life=False
@@ -115,8 +116,8 @@ class Life:
 
     @property
     def journal_bytes(self) -> int:
-        """How long the newest segment is."""
-        return self.disk.size_of(max(segments(self.disk)))
+        """How many bytes of the newest segment were written, without the room behind them."""
+        return len(self.disk.copy()[max(segments(self.disk))].rstrip(b"\0"))
 
     def acquire(self, name: str, number: int) -> None:
         """Ask for a lock, and take one turn."""
