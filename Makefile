@@ -10,7 +10,8 @@ MINUTES ?= 10
 BIN    := $(VENV)/bin
 
 # Tests run in this many processes; each takes its share in the order of the files, and at the end what another has left.
-WORKERS ?= 2
+# There are more than the two cores of a small machine, since half of a test's time is a wait for a lease.
+WORKERS ?= 3
 SPREAD  := --numprocesses=$(WORKERS) --dist=worksteal
 
 # Changed when what is installed would change; the code itself is installed in place.
@@ -40,6 +41,7 @@ help:
 	@echo "make stories   write the transcripts in tests/sim/stories again, after a change of the protocol"
 	@echo "make scale     what NODES=1000 simulated nodes and CLIENTS=100000 send, write and compute"
 	@echo "make cluster   the tests with real processes alone"
+	@echo "make beside    the tests with real processes that 'make test' runs one at a time, beside those of 'make cluster'"
 	@echo "make fuzz      INPUTS=$(INPUTS) hostile inputs against real processes, from a SEED=… or a new one"
 	@echo "make overload  10,000 waiters, 5,000 connections, clients that never read"
 	@echo "make stores    all tests of the stores, with real servers of etcd and PostgreSQL, which it installs"
@@ -58,12 +60,7 @@ test: $(VENV)/.installed-dev
 	$(MAKE) --no-print-directory check && \
 	$(MAKE) --no-print-directory coverage && \
 	$(MAKE) --no-print-directory sim-short && \
-	$(MAKE) --no-print-directory stores-short && \
-	$(MAKE) --no-print-directory cluster && \
-	$(MAKE) --no-print-directory upgrade-short && \
-	$(MAKE) --no-print-directory cleaner-short && \
-	$(MAKE) --no-print-directory hostile-short && \
-	$(MAKE) --no-print-directory chaos-short || { echo "make test: FAILED, see above" >&2; exit 1; }; \
+	$(MAKE) --no-print-directory --jobs=2 $(WHOLE) cluster beside || { echo "make test: FAILED, see above" >&2; exit 1; }; \
 	echo "make test: check, unit, coverage, simulation, store, cluster, upgrade, hostile and chaos tests passed in $$(($$(date +%s) - start)) s"
 
 check: $(VENV)/.installed-dev
@@ -120,6 +117,18 @@ stories: $(VENV)/.installed-dev
 
 cluster: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/cluster $(SPREAD)
+
+# What two jobs print is not mixed: each target's output comes as a whole when it has ended (GNU make 4 and later).
+WHOLE := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+
+# One at a time: each has servers, clusters or faults of its own, and mostly waits for them.
+.PHONY: beside
+beside: $(VENV)/.installed-dev
+	@$(MAKE) --no-print-directory stores-short
+	@$(MAKE) --no-print-directory upgrade-short
+	@$(MAKE) --no-print-directory cleaner-short
+	@$(MAKE) --no-print-directory hostile-short
+	@$(MAKE) --no-print-directory chaos-short
 
 # One process: each would start servers of its own.
 .PHONY: stores-short stores

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lockring.cluster_state import ClusterState, Copy, Replica, SlotState, decode_state
-from lockring.core.coordinator import CoordinatorCore
-from lockring.core.coordinator.transitions import check_state
+from lockring.core.coordinator import CoordinatorCore, invariants
 from lockring.core.effects import (
     Admit,
     Broadcast,
@@ -41,6 +40,7 @@ from lockring.protocol import (
     Welcome,
 )
 from lockring.units import NS_PER_MS, NS_PER_S
+from tests.unit.untraced import untraced
 
 WALL_NS = 1_800_000_000 * NS_PER_S
 STEP_NS = 10 * NS_PER_MS
@@ -209,7 +209,7 @@ class World:
         """Compare and set."""
         if (0 if self.stored is None else self.stored.version) != write.expected_version:
             return False
-        check_state(write.state)
+        invariants.check_state(write.state)
         if self.stored is not None:
             assert write.state.version > self.stored.version
         self.stored = write.state
@@ -396,6 +396,7 @@ class World:
         self.receive(node.connection, SlotRequests(kind, list(items)))
         self.settle()
 
+    @untraced
     def cluster(self, *names: str) -> None:
         """These nodes join, and everything comes to rest."""
         for name in names:
