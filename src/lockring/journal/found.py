@@ -1,8 +1,8 @@
 """What former lives left in a journal, made durable before a life builds on it.
 
-The system may have dropped bytes that it still lets everybody read: after a failed sync it takes them for written, and
-a later sync says nothing of them, in another process either. So what is not known to have been synced is written once
-more. See "Can Applications Recover from fsync Failures?" (Rebello et al., USENIX ATC 2020).
+The system may have dropped bytes that can still be read: after a failed sync it takes them for written, and a later
+sync says nothing of them, in another process either. So content that may never have been synced is written once more.
+See "Can Applications Recover from fsync Failures?" (Rebello et al., USENIX ATC 2020).
 """
 
 from __future__ import annotations

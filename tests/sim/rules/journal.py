@@ -150,7 +150,7 @@ def drill_failed_sync_tried_again(seed: int) -> None:
 
 @mutant
 def bytes_after_failed_sync_believed() -> list[Change]:
-    """What can be read of a former life counts as durable after a sync, though that life's own sync of it failed."""
+    """Bytes that can be read count as durable after a sync, though a former life's sync of them has failed."""
     found = found_segments
 
     def changed(reading: JournalContent, stored: int) -> list[FoundSegment]:
@@ -161,7 +161,7 @@ def bytes_after_failed_sync_believed() -> list[Change]:
 
 @drill_by_chance(range(1, 4))
 def drill_bytes_after_failed_sync_believed(seed: int) -> None:
-    """A disk fails while a lock is asked for, and the node is killed. It starts, and soon the machine loses its power."""
+    """A disk fails while a lock is asked for, and the node is killed. Soon after its start the power is lost."""
     cluster, _ = holding(1, "disk", seed=seed)
     (node,) = cluster.simulation.nodes
     _disk_of(node).fails = True
