@@ -10,7 +10,7 @@ from lockring.core.coordinator import invariants, reconciler_runs
 from tests.unit.untraced import untraced
 
 MEASURED = ("test_reconciler", "test_slots")
-"""Tests that lead through all of the plans and of the checks of states."""
+"""Tests that lead through nearly all of the plans and of the checks of states."""
 
 
 @pytest.fixture(scope="module", autouse=True)
