@@ -1,4 +1,4 @@
-"""What former lives left in a journal, made durable before a life builds on it.
+"""The segments that former lives left in a journal, made durable before a life builds on them.
 
 The system may have dropped bytes that can still be read: after a failed sync it takes them for written, and a later
 sync says nothing of them, in another process either. So content that may never have been synced is written once more.
