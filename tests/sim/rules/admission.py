@@ -18,8 +18,9 @@ from lockring.core.coordinator.clients import Clients
 from lockring.core.coordinator.join_checks import not_the_latest
 from lockring.core.coordinator.pending_joins import PendingJoins
 from lockring.core.coordinator.roster import Roster
-from lockring.core.node import NodeCore
+from lockring.core.node import NodeCore, states
 from lockring.core.node.admission import Admission
+from lockring.core.node.context import NodeContext
 from lockring.core.node.slot import NodeSlot
 from lockring.protocol import ClientHello, Join, Snapshot, Welcome
 from tests.sim.framework.node_shell import NodeShell
@@ -216,13 +217,14 @@ def drill_former_life_meant() -> None:
 
 def _states_of_any_cluster() -> list[Change]:
     """A node adopts a newer state of any cluster, whichever versions that has skipped."""
-    adopt = NodeCore.adopt
+    may_follow = states._may_follow
 
-    def changed(self: NodeCore, state: ClusterState, *, now_ns: int) -> bool:
-        cluster = self.state.cluster or state.cluster
-        return adopt(self, msgspec.structs.replace(state, cluster=cluster, skipped=()), now_ns=now_ns)
+    def changed(context: NodeContext, state: ClusterState) -> bool:
+        if state.cluster != context.state.cluster:
+            return state.version > context.state.version
+        return may_follow(context, state)
 
-    return [(NodeCore, "adopt", changed)]
+    return [(states, "_may_follow", changed)]
 
 
 def _peers_of_any_cluster() -> list[Change]:

@@ -7,9 +7,11 @@ from typing import Any
 
 import msgspec
 
+from lockring.cluster_state import ClusterState
 from lockring.core.coordinator import CoordinatorCore, term
 from lockring.core.effects import Broadcast
-from lockring.core.node import NodeCore, copies, leases, locks
+from lockring.core.node import copies, leases, locks, states
+from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.core.node.leases import Lease, Promises
 from lockring.core.node.reign import Reign
@@ -17,7 +19,7 @@ from lockring.core.node.replicator import Replicator
 from lockring.core.node.rights import Rights
 from lockring.core.node.roles import SlotRoles
 from lockring.core.timing import DISTANT_PAST_NS
-from lockring.ids import SlotNumber
+from lockring.ids import SlotNumber, Version
 from lockring.protocol import SlotRequest, SlotRequestKind, State, StateDifference
 from lockring.units import ms_to_ns
 from tests.sim.framework.world import Process, S
@@ -264,6 +266,7 @@ def drill_peer_ack_older() -> None:
     cluster.run(0.05)
     # It counts as failed, and is replaced by the former primary, which learns only of that.
     cluster.wait(lambda: cluster.primary() is former, 5)
+    cluster.forget_steps()
     cluster.break_connections(former, cluster.coordinator)
     cluster.mend(cluster.coordinator, former)
     cluster.wait(lambda: cluster.serves(former), 5)
@@ -484,14 +487,14 @@ def drill_drop_unasked(seed: int) -> None:
 @mutant
 def state_any() -> list[Change]:
     """A node takes a cluster state that is older than its own."""
-    adopt = NodeCore.adopt
+    may_follow = states._may_follow
 
-    def changed(self: NodeCore, state: Any, *, now_ns: int) -> bool:
-        if 0 < state.version < self.state.version:
-            self._context.state = msgspec.structs.replace(self.state, version=0)
-        return adopt(self, state, now_ns=now_ns)
+    def changed(context: NodeContext, state: ClusterState) -> bool:
+        if 0 < state.version < context.state.version:
+            context.state = msgspec.structs.replace(context.state, version=Version(0))
+        return may_follow(context, state)
 
-    return [(NodeCore, "adopt", changed)]
+    return [(states, "_may_follow", changed)]
 
 
 @drill

@@ -433,6 +433,12 @@ class Scenario:
         node.core.receive(COORDINATOR, State(encode_state(state)), now_ns=node.now_ns())
         node.wake(1_000)
 
+    def forget_steps(self) -> None:
+        """Let the coordinator forget what has led to its state, so that a node that comes back gets that as a whole."""
+        core = self.coordinator.deciding
+        assert core is not None
+        core._broadcast._history._differences.clear()
+
     def join_again(self, life: Replica) -> None:
         """Let the join of a node's former life reach the coordinator late, on a connection that stays silent."""
         coordinator, connection = self.coordinator, 1 << 40
