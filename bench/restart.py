@@ -1,8 +1,9 @@
 """Kill every process of a cluster that holds many locks, start it again, and measure the time to the next grant.
 
 Not a workload of `run`: no peer keeps a client's locks over that. The time counts from the start of the command, as a
-user types it, so it has the interpreter and its imports. The holders are in a process of their own, and go on to renew
-meanwhile: they share the machine's cores with the start, as on a user's machine.
+user types it, so it has the interpreter and its imports. Their bytecode is there, as an installation leaves it: to
+compile the source takes each process longer than all else. The holders are in a process of their own, and go on to
+renew meanwhile: they share the machine's cores with the start, as on a user's machine.
 """
 
 from __future__ import annotations
@@ -73,7 +74,11 @@ def measure(command: str, *, locks: int, starts: int, nodes: int) -> Iterator[St
         else:
             servers = addresses[1:]
             more = ("--nodes", str(nodes), "--port", str(ports[0]))
-        server = ServerProcess([sys.executable, "-m", "lockring", command, *shared, *more], directory / "log")
+        # Written by the first start, whatever the environment says, and read by those that are measured.
+        bytecode = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(directory / "bytecode")}
+        server = ServerProcess(
+            [sys.executable, "-m", "lockring", command, *shared, *more], directory / "log", environ=bytecode
+        )
         stack.callback(server.stop)
         server.start(lambda: _serves_all(servers))
         holders = stack.enter_context(Child(_hold, ",".join(servers), locks // CLIENTS))

@@ -388,18 +388,24 @@ def _find(
     return file.get(section, setting) if file is not None and setting.declared.file else None
 
 
-def misspelt_variables(environ: Mapping[str, str], settings: Iterable[Setting]) -> list[tuple[str, str]]:
+def unknown_variables(environ: Iterable[str], settings: Iterable[Setting]) -> list[str]:
+    """Return the names of `LOCKRING_*` variables that set none of some settings, sorted."""
+    known = {CONFIG_VARIABLE, *(each.variable for each in settings if each.variable)}
+    return sorted(name for name in environ if name.startswith(VARIABLE_PREFIX) and name not in known)
+
+
+def misspelt_variables(environ: Iterable[str], settings: Iterable[Setting]) -> list[tuple[str, str]]:
     """Return unknown variables that look like a misspelling of a known one, each with the known one.
 
     Other unknown `LOCKRING_*` variables are left alone: they may serve another purpose.
     """
-    known = [each.variable for each in settings if each.variable] + [CONFIG_VARIABLE]
-    found = []
-    for name in sorted(environ):
-        if name.startswith(VARIABLE_PREFIX) and name not in known:
-            close = _close_matches(name, known, 0.87)
-            found += [(name, each) for each in close]
-    return found
+    declared = list(settings)
+    known = [each.variable for each in declared if each.variable] + [CONFIG_VARIABLE]
+    return [
+        (name, close)
+        for name in unknown_variables(environ, declared)
+        for close in _close_matches(name, known, 0.87)
+    ]
 
 
 def _meant(word: str, known: Iterable[str], otherwise: str) -> str:

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -17,12 +17,13 @@ from lockring import exits
 from lockring._version import __version__
 from lockring.cli import streams
 from lockring.cli.inherited import settle
-from lockring.cli.output import report
 from lockring.cli.signal_end import SignalEnd, leave
 from lockring.errors import InternalError, InvalidRequest, LockringError, OutputFailed, SystemRefused
 from lockring.native import from_native
-from lockring.store.url_parts import Secrets
 from lockring.system_errors import reason_of
+
+if TYPE_CHECKING:
+    from lockring.store.url_parts import Secrets
 
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "lock": ("lock.command", "lock"),
@@ -125,16 +126,16 @@ def _run(given: list[str]) -> int:
         print(error.format_message(), file=sys.stderr)
         return exits.USAGE
     except click.ClickException as error:
-        report(InvalidRequest(_urls_of(given).scrubbed(_sentence(error))), as_json)
+        _report(InvalidRequest(_urls_of(given).scrubbed(_sentence(error))), as_json)
         return exits.USAGE
     except OutputFailed as error:
         if streams.is_closed_pipe(error):
             # The reader of our output (head, less) has had enough.
             return exits.SIGNALLED + signal.SIGPIPE
-        report(error, as_json)
+        _report(error, as_json)
         return exits.OUTPUT
     except LockringError as error:
-        report(error, as_json)
+        _report(error, as_json)
         return exits.exit_code_of(error)
     except (KeyboardInterrupt, click.Abort):
         return SignalEnd(signal.SIGINT)
@@ -142,12 +143,21 @@ def _run(given: list[str]) -> int:
         hidden = _urls_of(given)
         sys.stderr.write(hidden.scrubbed(traceback.format_exc()))
         text = f"this is a bug in lockring, please report it: {error!r}"
-        report(InternalError(hidden.scrubbed(text)), as_json)
+        _report(InternalError(hidden.scrubbed(text)), as_json)
         return exits.INTERNAL
+
+
+def _report(error: LockringError, as_json: bool) -> None:
+    """Report an error; see `lockring.cli.output.report`."""
+    from lockring.cli import output  # only needed after an error, and by commands that print more than lines
+
+    output.report(error, as_json)
 
 
 def _urls_of(given: Sequence[str]) -> Secrets:
     """Return the URLs among the words of a command: one with a password may have been given in the wrong place."""
+    from lockring.store.url_parts import Secrets  # only needed after an error
+
     values = (each.partition("=")[2] if each.startswith("-") and "=" in each else each for each in given)
     words = [
         each for each in (*values, os.environ.get("LOCKRING_STORE", "")) if "://" in each and "@" in each

@@ -7,15 +7,19 @@ import sys
 from typing import Any
 
 import click
+import msgspec
 
 from lockring.cli.options import setting_options
 from lockring.cli.sections import read_settings, sections
-from lockring.config import misspelt_variables, settings_of
+from lockring.config import misspelt_variables, settings_of, unknown_variables
 from lockring.exits import OK
 from lockring.server.settings import CoordinatorSettings, NodeSettings, ServeSettings, UpSettings
 
 
-def _warn_of_misspelt_variables() -> None:
+def _warn_of_misspelt_variables(struct: type[msgspec.Struct]) -> None:
+    """Warn of variables that neither this command nor another one knows, but nearly."""
+    if not unknown_variables(os.environ, settings_of(struct)):
+        return  # as nearly always: the settings of all other commands take a server long to import
     declared = [each for struct in sections().values() for each in settings_of(struct)]
     for name, meant in misspelt_variables(os.environ, declared):
         print(f"lockring: unknown variable {name}; did you mean {meant}?", file=sys.stderr)
@@ -50,7 +54,7 @@ def coordinator(context: click.Context, /, **given: Any) -> int:
             raise click.UsageError(f"flags come after the word {context.invoked_subcommand!r}", context)
         return OK
     settings = read_settings(CoordinatorSettings, "coordinator", given)
-    _warn_of_misspelt_variables()
+    _warn_of_misspelt_variables(CoordinatorSettings)
     from lockring.server import run_coordinator
 
     return run_coordinator(settings)
@@ -65,7 +69,7 @@ def node(**given: Any) -> int:
     once.
     """
     settings = read_settings(NodeSettings, "node", given)
-    _warn_of_misspelt_variables()
+    _warn_of_misspelt_variables(NodeSettings)
     from lockring.server import run_node
 
     return run_node(settings)
@@ -76,7 +80,7 @@ def node(**given: Any) -> int:
 def serve(**given: Any) -> int:
     """Run a coordinator and a node in one process: all that one machine needs."""
     settings = read_settings(ServeSettings, "serve", given)
-    _warn_of_misspelt_variables()
+    _warn_of_misspelt_variables(ServeSettings)
     from lockring.server import run_serve
 
     return run_serve(settings)
@@ -90,7 +94,7 @@ def up(**given: Any) -> int:
     Restarts processes that die. Ctrl-C ends all of them.
     """
     settings = read_settings(UpSettings, "up", given)
-    _warn_of_misspelt_variables()
+    _warn_of_misspelt_variables(UpSettings)
     from lockring.server import run_up
 
     return run_up(settings)

@@ -9,7 +9,6 @@ from typing import Any, Protocol, Self
 
 from lockring.client.grant_state import GrantState
 from lockring.client.process_bound import ProcessBound
-from lockring.client.random_ids import new_id
 from lockring.core.client import REPLACED, ClientCore, GroupSubscription, GroupView, Query, Wait
 from lockring.errors import AcquireTimeout, InvalidRequest, LockLost, LockringError, NotHeld, Unavailable
 from lockring.names import GROUP_PREFIX, check_member_id
@@ -24,6 +23,7 @@ from lockring.protocol import (
     payload_of,
 )
 from lockring.protocol import GroupMember as GroupMember
+from lockring.random_ids import new_id
 from lockring.ring.key_ring import KeySet as KeySet
 from lockring.ring.key_ring import slot_of_key
 from lockring.slots import SLOTS

@@ -10,7 +10,6 @@ grant on. What renews or releases it comes later, perhaps through another node, 
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -25,6 +24,7 @@ from lockring.grpc_api.host import LocalConnection, NodeHost
 from lockring.ids import LinkId, SessionId
 from lockring.net.frames import FrameReader
 from lockring.protocol import Message, ToNode
+from lockring.random_ids import new_id
 from lockring.units import NS_PER_S
 
 PATIENCE_NS: Final = 5 * NS_PER_S
@@ -120,7 +120,7 @@ class NodeDriver(AsyncDriver):
         core = ClientCore(
             [host.address],
             owner="",
-            new_id=lambda: secrets.token_hex(8),
+            new_id=new_id,
             software=f"lockring-grpc {__version__}",
             connect_timeout_ns=_FOREVER_NS,
             session_per_acquisition=True,

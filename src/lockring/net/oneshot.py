@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import socket
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
@@ -36,6 +35,7 @@ from lockring.protocol import (
     UndrainReply,
     Welcome,
 )
+from lockring.random_ids import new_id
 from lockring.system_errors import reason_of
 from lockring.units import NS_PER_S, seconds_to_ns
 
@@ -159,7 +159,7 @@ def end_session(address: str, session: SessionId, *, timeout_s: float = 2.0) -> 
 
 def _hello(cluster: ClusterId = NO_CLUSTER) -> ClientHello:
     """Return the first message of a client that asks once; without a cluster, any cluster may answer."""
-    return ClientHello(PROTOCOL, cluster, ClientId(secrets.token_hex(8)), GreetingNumber(1), "lockring")
+    return ClientHello(PROTOCOL, cluster, ClientId(new_id()), GreetingNumber(1), "lockring")
 
 
 @contextlib.contextmanager

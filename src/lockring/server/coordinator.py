@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 from collections.abc import Callable
 from typing import Final
 
@@ -36,6 +35,7 @@ from lockring.net.core_loop import CoreLoop
 from lockring.net.frames import encode_frame
 from lockring.net.listener import Listener
 from lockring.protocol import ClientHello, Message, Refusal, Welcome
+from lockring.random_ids import new_id
 from lockring.server.reporter import StateReporter
 from lockring.server.settings import CoordinatorSettings
 from lockring.server.state_diff import whole
@@ -105,7 +105,7 @@ class CoordinatorServer:
             return CoordinatorCore(
                 address=self.address,
                 term=term,
-                cluster_if_new=ClusterId(secrets.token_hex(8)),
+                cluster_if_new=ClusterId(new_id()),
                 timing=settings.timing(),
                 # A process may lead several times, and the store may lose the cluster's state between two of them.
                 new_cluster=is_new() and not self._store.has_shown_a_state,
@@ -121,7 +121,7 @@ class CoordinatorServer:
             address=self.address,
             store=opened.store.place,
             is_shared=awaited is not None,
-            new_term=lambda: TermId(secrets.token_hex(8)),
+            new_term=lambda: TermId(new_id()),
             make_core=make_core,
             now_ns=monotonic_ns(),
             wall_ns=wall_ns(),

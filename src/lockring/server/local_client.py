@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable
 
 from lockring.clock import monotonic_ns
@@ -20,6 +19,7 @@ from lockring.protocol import (
     Undrain,
     UndrainReply,
 )
+from lockring.random_ids import new_id
 from lockring.server.coordinator_link import NodePlace
 from lockring.server.node_life import NodeLife
 
@@ -155,9 +155,7 @@ class OrderingClient:
     def __init__(self, host: LocalClients, answer: Answer) -> None:
         self._answer: Answer | None = answer
         self._line = host.connect_local(self._receive, self._ended)
-        self._line.ask(
-            ClientHello(PROTOCOL, host.state.cluster, ClientId(secrets.token_hex(8)), GreetingNumber(1))
-        )
+        self._line.ask(ClientHello(PROTOCOL, host.state.cluster, ClientId(new_id()), GreetingNumber(1)))
 
     def ask(self, order: Drain | Undrain) -> None:
         """Send the request."""

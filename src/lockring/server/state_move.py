@@ -22,7 +22,6 @@ every lock held. The rules:
 from __future__ import annotations
 
 import contextlib
-import secrets
 import socket
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -37,6 +36,7 @@ from lockring.core.election import Candidate
 from lockring.core.timing import up
 from lockring.errors import ConfigError, StoreError
 from lockring.ids import NO_VERSION, TermId, Version
+from lockring.random_ids import new_id
 from lockring.server.settings import StorePlaceSettings
 from lockring.store.base import SharedStore, Store
 from lockring.store.export_file import Export
@@ -312,7 +312,7 @@ def _check_unused(store: SharedStore) -> None:
 @contextlib.contextmanager
 def _leading(store: Store, place: str) -> Iterator[TermId]:
     """Lead a shared store, so that no coordinator begins meanwhile; yields the term."""
-    candidate = Candidate(TermId(secrets.token_hex(8)), f"{socket.gethostname()}:0")
+    candidate = Candidate(TermId(new_id()), f"{socket.gethostname()}:0")
     if not isinstance(store, SharedStore):
         yield candidate.term
         return

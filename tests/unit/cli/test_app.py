@@ -198,3 +198,19 @@ def test_starting_imports_nothing_that_the_command_does_not_need():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = done.stdout.split()
     assert not {"asyncio", "rich", "sqlite3", "uvloop", "msgspec", "lockring.client"} & set(loaded)
+
+
+def test_a_server_does_not_import_what_only_other_commands_need():
+    """The start of a cluster on one machine is bound by what all of its processes do."""
+    code = (
+        "import sys, lockring.server; lockring.server.run_node = lambda settings: 0; from lockring.cli import main; "
+        "code = main(['node', '--id', 'a', '--coordinator', '127.0.0.1:1']); print(code, *sys.modules)"
+    )
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("LOCKRING_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ
+    )
+    ended, *loaded = done.stdout.split()
+    assert ended == "0"
+    others = {"lockring.cli.lock.settings", "lockring.cli.clean.settings", "lockring.cli.client_settings"}
+    assert not (others | {"lockring.cli.output", "lockring.store.url_parts"}) & set(loaded)

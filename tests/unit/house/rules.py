@@ -23,13 +23,14 @@ _WORDS: Final = frozenset(
         "names",
         "native",
         "protocol",
+        "random_ids",
         "slots",
         "system_errors",
         "troubles",
         "units",
     }
 )
-_PURE_WORDS: Final = _WORDS - {"native", "system_errors"}
+_PURE_WORDS: Final = _WORDS - {"native", "random_ids", "system_errors"}
 
 MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "_version": frozenset(),
@@ -43,6 +44,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "native": frozenset(),
     "protocol": frozenset({"ids"}),
     "ring_picture": _PURE_WORDS | {"cluster_state", "ring"},
+    "random_ids": frozenset(),
     "slots": frozenset({"ids", "names"}),
     "file_editions": frozenset(),
     "system_errors": frozenset(),

@@ -40,7 +40,6 @@ from lockring.client.grant_state import (
 )
 from lockring.client.group_state import GroupListener
 from lockring.client.logs import LoggedCore, start_writing
-from lockring.client.random_ids import new_id
 from lockring.clock import monotonic_ns
 from lockring.core.client import (
     BACKLOG_MAX,
@@ -64,6 +63,7 @@ from lockring.errors import ClientClosed, LockringError
 from lockring.ids import LinkId, LockName
 from lockring.net.frames import encode_frame
 from lockring.protocol import Message, Mode
+from lockring.random_ids import new_id
 from lockring.units import NS_PER_S
 
 _CLOSE_S: Final = 3.0

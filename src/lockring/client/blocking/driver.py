@@ -49,12 +49,12 @@ from lockring.client.goodbye import remember
 from lockring.client.grant_state import abandon_held, listener_of, tell_lost, words_of_drop
 from lockring.client.group_state import GroupListener
 from lockring.client.logs import LoggedCore, start_writing
-from lockring.client.random_ids import new_id
 from lockring.clock import monotonic_ns
 from lockring.core.client import HELD, Backlog, ClientCore, Query, Ticket, Update, Wait, not_held
 from lockring.errors import LockringError, ReentrantCall
 from lockring.ids import LockName
 from lockring.protocol import Mode
+from lockring.random_ids import new_id
 from lockring.units import NS_PER_S
 
 _CLOSE_NS: Final = 3 * NS_PER_S

@@ -173,7 +173,7 @@ def _replay(slot: NodeSlot, entries: list[_SlotEntry], now_ns: int) -> None:
 
 
 def _is_known(slot: NodeSlot, part: Snapshot) -> bool:
-    """Return whether a part says nothing new of holders: a rewrite repeats what older entries have said."""
+    """Return whether a part has no news of holders: a rewrite repeats what older entries have said."""
     if slot.following != (part.since, part.joined) or slot.content is None:
         return False
     return part.index <= slot.content[1]
