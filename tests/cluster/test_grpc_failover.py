@@ -29,10 +29,8 @@ PAUSE_S = 0.2
 def cluster() -> Iterator[LocalCluster]:
     with LocalCluster(
         nodes=3,
-        backup_lease_s=0.6,  # of what a failover waits for, the longest
         coordinator_lease_s=TTL_MS / 1000,
         stabilization_s=0.3,
-        member_lease_s=1.5,
         grpc=True,
     ) as cluster:
         yield cluster

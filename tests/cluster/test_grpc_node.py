@@ -50,10 +50,8 @@ def installed() -> Path:
 def cluster() -> Iterator[LocalCluster]:
     with LocalCluster(
         nodes=3,
-        backup_lease_s=0.6,
         coordinator_lease_s=30.0,
         stabilization_s=0.3,
-        member_lease_s=1.5,
         grpc=True,
     ) as cluster:
         yield cluster
