@@ -48,7 +48,7 @@ def test_a_seed_replays_exactly() -> None:
 
 def test_interesting_things_happen() -> None:
     stats = run_seed(0).stats
-    for seed in range(1, 35):
+    for seed in range(1, 100):  # a journal fails in one of 20
         stats += run_seed(seed).stats
     for what in (
         "grants",
