@@ -12,6 +12,8 @@ BIN    := $(VENV)/bin
 # Tests run in this many processes; each takes its share in the order of the files, and at the end what another has left.
 # There are more than the two cores of a small machine, since half of a test's time is a wait for a lease.
 WORKERS ?= 3
+# These start servers, which need the cores themselves.
+CLUSTER_WORKERS ?= 2
 SPREAD  := --numprocesses=$(WORKERS) --dist=worksteal
 
 # Changed when what is installed would change; the code itself is installed in place.
@@ -116,7 +118,7 @@ stories: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.sim.stories
 
 cluster: $(VENV)/.installed-dev
-	$(BIN)/pytest tests/cluster $(SPREAD)
+	$(BIN)/pytest tests/cluster --numprocesses=$(CLUSTER_WORKERS) --dist=worksteal
 
 # What two jobs print is not mixed: each target's output comes as a whole when it has ended (GNU make 4 and later).
 WHOLE := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
