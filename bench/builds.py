@@ -84,7 +84,7 @@ def lack_of_compiled() -> str:
     except subprocess.SubprocessError:
         return f"lockring, compiled: left out, {python} cannot import lockring"
     if not build.compiled:
-        return f"lockring, compiled: left out, no module of {build.place} is compiled"
+        return f"lockring, compiled: left out, no module of {os.path.relpath(build.place)} is compiled"
     if build.python != sys.version:
         return f"lockring, compiled: left out, {python} is Python {build.python}, and not {sys.version}"
     return ""
