@@ -105,7 +105,7 @@ class Checkers:
         self.broken: set[tuple[str, int]] = set()
         self.groups = GroupCheckers(world, sync=sync)
         self._beliefs: dict[str, list[Belief]] = {}
-        self.watches = Watches()
+        self.watches = Watches(sync=sync)
         self.states = StatesTaken(world)
         self._history: dict[str, list[tuple[int, int, str, bool]]] = {}
         self._order: dict[tuple[str, int, str], _Queue] = {}

@@ -30,14 +30,16 @@ class Stretch:
     A picture with an exclusive holder begins with that one. Of others nothing says which grants were over by then.
 
     Attributes:
+        begun_at: how many grants there had been when it began.
         ended_at: how many grants there had been when it ended, None while it goes on. A grant that a primary
             shows may be lost with it before the answer leaves; its successor then gives lower generations than were
             seen.
     """
 
-    def __init__(self, who: str, lock: LockRecord) -> None:
+    def __init__(self, who: str, lock: LockRecord, begun_at: int) -> None:
         self.who = who
         self.name = lock.name
+        self.begun_at = begun_at
         self.ended_at: int | None = None
         self.seen = holders_of(lock)
         held = [generation for _, _, generation in self.seen]
@@ -122,9 +124,15 @@ class Seen:
 
 
 class Watches:
-    """All watches of a run."""
+    """All watches of a run.
 
-    def __init__(self) -> None:
+    Args:
+        sync: whether grants wait for their copies. If not, a failover may lose some that clients believe in, and
+            pictures go back to what there was before them.
+    """
+
+    def __init__(self, *, sync: bool) -> None:
+        self._sync = sync
         self._granted: dict[str, dict[Holder, int]] = {}
         self._grants = 0
         self._stretches: list[Stretch] = []
@@ -136,7 +144,7 @@ class Watches:
 
     def begin(self, who: str, lock: LockRecord) -> Stretch:
         """Begin a stretch: a watch shows a lock for the first time, or after a gap."""
-        stretch = Stretch(who, lock)
+        stretch = Stretch(who, lock, self._grants)
         self._stretches.append(stretch)
         return stretch
 
@@ -148,7 +156,12 @@ class Watches:
         """Check that every grant between two gaps was seen; all grants are known only at the end of a run."""
         for each in self._stretches:
             ended_at = self._grants if each.ended_at is None else each.ended_at
-            granted = {holder for holder, at in self._granted.get(each.name, {}).items() if at <= ended_at}
+            after = -1 if self._sync else each.begun_at
+            granted = {
+                holder
+                for holder, at in self._granted.get(each.name, {}).items()
+                if at <= ended_at and (at > after or holder in each.seen)
+            }
             # A grant that was lost with its primary bounds nothing: no client believed in it by then, and its token may
             # be given once more, even to the same client.
             believed = [

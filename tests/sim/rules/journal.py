@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from msgspec.structs import replace
@@ -10,6 +11,7 @@ from lockring.core.coordinator import core as coordinator_core
 from lockring.core.coordinator.heirs import Heirs
 from lockring.core.coordinator.join_checks import not_the_latest
 from lockring.core.effects import Effect
+from lockring.core.node import held_acks
 from lockring.core.node.core import NodeCore
 from lockring.core.node.former_lives import FormerLives
 from lockring.core.node.held_acks import HeldAcks
@@ -218,6 +220,43 @@ def drill_acknowledges_without_journal() -> None:
     wanted = cluster.simulation.clients[1].take(cluster.names(2)[1], ttl_ms=30_000)
     cluster.run(4)
     cluster.demand(wanted.outcome == "held", "P7", "a copy whose disk is full holds up grants")
+
+
+@mutant
+def acknowledgements_of_two_states_folded() -> list[Change]:
+    """Acknowledgements that wait for the journal leave as one, whichever states they were given by."""
+
+    def changed(waiting: list[held_acks.HeldAck]) -> list[held_acks.HeldAck]:
+        for earlier, later in pairwise(waiting):
+            later.follow(earlier)
+        return waiting[-1:]
+
+    return [(held_acks, "_one_per_version", changed)]
+
+
+@drill
+def drill_acknowledgements_of_two_states_folded() -> None:
+    """A primary returns while its backup's disk is full, and the backup learns late that it is one once more."""
+    cluster, _ = holding(2, "process")
+    coordinator, primary, backup = cluster.coordinator, cluster.primary(), cluster.backup()
+    cluster.be_patient()
+    cluster.crash(primary)
+    cluster.silence(coordinator, backup, 60)
+    _disk_of(backup).is_full = True
+    cluster.simulation.clients[0].take(cluster.name_at(backup), ttl_ms=30_000)
+    cluster.wait(lambda: cluster.world.stats["journal_failed"], 5)
+    primary.start()
+    cluster.wait(lambda: cluster.reigns(primary), 5)
+    cluster.run(0.1)  # the news of its reign is there, and the backup understands nothing of it
+    cluster.silence(primary, backup, 60)
+    cluster.unsilence(coordinator, backup)
+    cluster.wait(lambda: cluster.knows(backup), 5)
+    cluster.run(0.6)  # from a third of its lease on, a backup that waits for its journal says nothing
+    cluster.unsilence(primary, backup)
+    cluster.run(0.05)
+    _disk_of(backup).heal()
+    cluster.run(10)
+    cluster.demand(cluster.is_copied(primary), "P7", "a copy never hears again of what it did not understand")
 
 
 # ----------------------------------------------------------------------- kept until it is written again

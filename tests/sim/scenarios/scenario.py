@@ -228,6 +228,15 @@ class Scenario:
         """Whether a node may serve the lock now."""
         return slot_of(self.name) in node.serving()
 
+    def is_copied(self, node: NodeShell) -> bool:
+        """Whether all copies of the lock's slot have acknowledged something of its present reign."""
+        data = None if node.core is None else node.core.slots.get(slot_of(self.name))
+        return (
+            data is not None
+            and data.reign is not None
+            and all(stream.acked is not None for stream in data.reign.streams.values())
+        )
+
     @staticmethod
     def is_joined(node: NodeShell) -> bool:
         """Whether a coordinator has welcomed a node on its present connection."""

@@ -4,6 +4,8 @@ A primary answers a grant once its copies have acknowledged it, so a copy that k
 only once the journal has it. The lease that comes with each acknowledgement must not wait for long:
 
 - Acknowledgements to one primary leave in order, since a later one makes its primary forget the earlier ones.
+- Those given by one state leave as one; those given by different states do not. From the last one that was given by an
+  older state, the primary learns what it has to send again, since the copy did not know yet that it is one.
 - If the oldest has waited for longer than a tick, all but the newest leave at once, without positions. The newest
   takes their positions along.
 - That ends after a third of the backup lease: then the primary hears nothing, and does without this copy after the
@@ -80,7 +82,7 @@ class HeldAcks:
             self.awaits_rewrite = True
 
     def take_durable(self, durable: int) -> list[tuple[Replica, HeldAck]]:
-        """Take out what waits for no more than this batch, as one acknowledgement for each primary."""
+        """Take out what waits for no more than this batch, as one acknowledgement for each primary and version."""
         found: list[tuple[Replica, HeldAck]] = []
         for primary, waiting in list(self.by_primary.items()):
             if len(waiting) == 1 and waiting[0].number <= durable:  # nearly always, where writing is enough
@@ -89,32 +91,35 @@ class HeldAcks:
                 continue
             count = 0
             while count < len(waiting) and waiting[count].number <= durable:
-                if count:
-                    waiting[count].follow(waiting[count - 1])
                 count += 1
             if count:
-                found.append((primary, waiting[count - 1]))
+                found += [(primary, held) for held in _one_per_version(waiting[:count])]
                 del waiting[:count]
                 if not waiting:
                     del self.by_primary[primary]
         return found
 
     def take_late(self, backup_lease_ns: int, now_ns: int) -> list[tuple[Replica, HeldAck]]:
-        """Fold what has waited too long into one acknowledgement for each primary.
+        """Let the newest of what has waited too long take the positions of the others.
 
         Returns:
-            Those that leave at once, without positions.
+            The others, where they leave at once, without positions: one for each primary and version.
         """
         found: list[tuple[Replica, HeldAck]] = []
         for primary, waiting in self.by_primary.items():
             waited_ns = now_ns - waiting[0].since_ns
             if waited_ns < HELD_NS or len(waiting) == 1:
                 continue
+            newest, others = waiting[-1], _one_per_version(waiting[:-1])
+            for held in reversed(others):
+                newest.follow(held)
+                held.positions = []
             if waited_ns < backup_lease_ns // 3:
-                found.append((primary, waiting[-2]))
-            for place in range(1, len(waiting)):
-                waiting[place].follow(waiting[place - 1])
-            del waiting[:-1]
+                found += [(primary, held) for held in others]
+                others = []
+            elif others[-1].version == newest.version:
+                del others[-1]
+            waiting[:] = [*others, newest]
         return found
 
     def lost(self) -> None:
@@ -135,3 +140,13 @@ class HeldAcks:
     def forget(self, primary: Replica) -> None:
         """Drop what waits for a primary that is gone."""
         self.by_primary.pop(primary, None)
+
+
+def _one_per_version(waiting: list[HeldAck]) -> list[HeldAck]:
+    """Fold acknowledgements, in order, into the last one that was given by each version."""
+    kept: list[HeldAck] = []
+    for held in waiting:
+        if kept and kept[-1].version == held.version:
+            held.follow(kept.pop())
+        kept.append(held)
+    return kept
