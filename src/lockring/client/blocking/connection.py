@@ -7,13 +7,14 @@ import os
 import select
 import selectors
 import socket
-import threading
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 
 from lockring.addresses import split_address
-from lockring.client.blocking.spinning import SpinBudget
+from lockring.client.blocking.spinning import SHARED_NS, SpinBudget
+from lockring.clock import monotonic_ns
 from lockring.errors import ProtocolError, Unavailable
 from lockring.ids import LinkId
 from lockring.net.frames import FrameReader
@@ -30,10 +31,11 @@ CONNECT_S: Final = 3.0
 IDLE_NS: Final = 10 * NS_PER_MS
 """The background thread watches a connection that no caller has used for this long."""
 NAP_S: Final = 0.5
-"""How long the main thread sleeps at a time. A signal that arrives just before the thread falls asleep does not wake
-it, and the signal's handler would not be called until something else wakes the thread."""
+"""How long a thread sleeps at a time. A signal that arrives just before the main thread falls asleep does not wake it,
+and the signal's handler would not be called until something else wakes the thread."""
 READ_BYTES: Final = 256 * 1024
 
+_yield: Final[Callable[[], None]] = getattr(os, "sched_yield", lambda: None)  # not every system has it
 decoder: Final = msgspec.msgpack.Decoder(ToClient)
 
 
@@ -108,19 +110,32 @@ class ClientConnection:
         Args:
             budget: how often to look before going to sleep.
         """
-        if budget.look_for(self.receive_now):
-            return
-        is_main = threading.get_ident() == threading.main_thread().ident
-        self._sleep(self._poll, NAP_S if is_main else None)
+        looks_max = budget.spend()
+        if not looks_max or not self._spin(budget, looks_max):
+            self._sleep(self._poll, NAP_S)
 
-    def receive_over(self, timeout_s: float | None) -> None:
+    def _spin(self, budget: SpinBudget, looks_max: int) -> bool:
+        """Look for bytes a few times; return whether there are any to feed."""
+        before_ns = monotonic_ns()
+        for looks in range(1, looks_max + 1):
+            _yield()
+            found = self.receive_now()
+            now_ns = monotonic_ns()
+            last_ns = now_ns - before_ns
+            if found or last_ns > SHARED_NS:
+                budget.ended(looks, last_ns)
+                return found
+            before_ns = now_ns
+        return False
+
+    def receive_over(self, timeout_s: float) -> None:
         """Receive for a call that runs on top of the reader, in the same thread: like `receive`, without spinning."""
         if not self.receive_now():
             # The reader beneath may be using its poll object, which cannot be used twice at a time.
             self._sleep(self._new_poll(), timeout_s)
 
-    def _sleep(self, poll: select.poll, timeout_s: float | None) -> None:
-        ready = poll.poll(None if timeout_s is None else timeout_s * 1000)
+    def _sleep(self, poll: select.poll, timeout_s: float) -> None:
+        ready = poll.poll(timeout_s * 1000)
         if len(ready) > 1 or (ready and ready[0][0] == self._wake_out):
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake_out, 512)

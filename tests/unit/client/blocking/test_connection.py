@@ -6,9 +6,13 @@ import socket
 import threading
 
 from lockring.client.blocking.connection import ClientConnection, connect
-from lockring.client.blocking.spinning import SpinBudget
+from lockring.client.blocking.spinning import SHARED_NS, SpinBudget
 from lockring.clock import monotonic_ns
 from lockring.net.sockets import UNACKNOWLEDGED_MS_MAX
+from lockring.units import NS_PER_MS
+
+ALONE_NS = SHARED_NS // 10
+"""A yield and a look while no other process needs the processor."""
 
 
 def looks(patience: SpinBudget, times: int) -> list[bool]:
@@ -32,15 +36,49 @@ def test_spinning_becomes_rarer_if_answers_are_never_quick() -> None:
 def test_spinning_is_repeated_after_a_quick_answer() -> None:
     patience = SpinBudget()
     looks(patience, 1_000)
-    patience.was_short()
+    patience.ended(5, ALONE_NS)
     assert looks(patience, 1) == [True]
 
 
-def test_there_is_no_spinning_while_other_threads_need_the_processor() -> None:
+def test_there_is_no_spinning_while_other_processes_keep_the_processor_for_long() -> None:
     patience = SpinBudget()
-    patience.was_preempted()
+    assert patience.spend()
+    patience.ended(1, 3 * NS_PER_MS)
     assert sum(looks(patience, 1_000)) == 0
     assert any(looks(patience, 2_000)), "they may be done by then"
+
+
+def shared_spins(patience: SpinBudget, times: int) -> None:
+    """Spin several times, each ended by another process that had the processor."""
+    for _ in range(times):
+        assert patience.spend()
+        patience.ended(3, 2 * SHARED_NS)
+
+
+def test_sleep_comes_at_once_where_client_and_servers_share_a_processor() -> None:
+    patience = SpinBudget()
+    shared_spins(patience, 8)
+    assert looks(patience, 97) == [False] * 96 + [True]
+    for _ in range(10):  # each time for longer, but not for good
+        patience.ended(3, 2 * SHARED_NS)
+        assert any(looks(patience, 2_000))
+
+
+def test_a_shared_processor_now_and_then_does_not_end_spinning() -> None:
+    patience = SpinBudget()
+    for _ in range(10):
+        shared_spins(patience, 7)
+        assert patience.spend()
+        patience.ended(2, ALONE_NS)
+
+
+def test_an_answer_that_was_there_already_says_nothing_about_the_processor() -> None:
+    patience = SpinBudget()
+    shared_spins(patience, 7)
+    assert patience.spend()
+    patience.ended(1, ALONE_NS)
+    shared_spins(patience, 1)
+    assert looks(patience, 10) == [False] * 10
 
 
 def test_an_answer_is_read_whether_it_is_there_already_or_comes_later() -> None:
