@@ -33,7 +33,9 @@ IDLE_NS: Final = 10 * NS_PER_MS
 NAP_S: Final = 0.5
 """How long a thread sleeps at a time. A signal that arrives just before the main thread falls asleep does not wake it,
 and the signal's handler would not be called until something else wakes the thread."""
-READ_BYTES: Final = 256 * 1024
+_SIZES: Final = (64 * 1024,)
+"""The most bytes of one read. Where the system's allocator maps larger pieces apart, as with 128 KiB, each would cost
+system calls."""
 
 _yield: Final[Callable[[], None]] = getattr(os, "sched_yield", lambda: None)  # not every system has it
 decoder: Final = msgspec.msgpack.Decoder(ToClient)
@@ -55,16 +57,15 @@ class ClientConnection:
         used_at_ns: when a caller last used it.
         closed: whether it is over. Its reader then stops reading and closes the socket.
         greeted: whether a valid message has come from the other side.
-        taken: the number of bytes that have left the socket and were not fed yet, in a list that is empty if there are
-            none. They are at the start of `view`; a number of 0 is the end of the stream.
+        taken: the bytes that have left the socket and were not fed yet, in a list that is empty if there are none. No
+            bytes are the end of the stream.
         grant_spin: how soon grants have come lately.
         reply_spin: how soon all other answers have come lately.
     """
 
     __slots__ = (
-        "_buffers",
         "_poll",
-        "_receive_into",
+        "_receive",
         "_wake_in",
         "_wake_out",
         "address",
@@ -80,7 +81,6 @@ class ClientConnection:
         "sock",
         "taken",
         "used_at_ns",
-        "view",
         "waiting",
     )
 
@@ -96,10 +96,8 @@ class ClientConnection:
         self.closed = False
         self.greeted = False
         self.frames: FrameReader[Message] = FrameReader(decoder)
-        self.taken: list[int] = []
-        self.view = memoryview(bytearray(READ_BYTES))
-        self._buffers = (self.view,)
-        self._receive_into = sock.recv_into
+        self.taken: list[bytes] = []
+        self._receive = sock.recv
         self.grant_spin, self.reply_spin = SpinBudget(), SpinBudget()
         self._wake_out, self._wake_in = _pipe()
         self._poll = self._new_poll()
@@ -135,25 +133,25 @@ class ClientConnection:
             self._sleep(self._new_poll(), timeout_s)
 
     def _sleep(self, poll: select.poll, timeout_s: float) -> None:
-        ready = poll.poll(timeout_s * 1000)
-        if len(ready) > 1 or (ready and ready[0][0] == self._wake_out):
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._wake_out, 512)
-        elif ready:
-            self.receive_now()
+        for number, _ in poll.poll(timeout_s * 1000):
+            if number != self._wake_out:
+                self.receive_now()
+            else:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake_out, 512)
 
     def receive_now(self) -> bool:
         """Take what has come, without waiting, if all earlier bytes were fed; return whether there are any to feed."""
-        step = map(self._receive_into, self._buffers)
+        step = map(self._receive, _SIZES)
         if not self.taken:
             try:
                 # One step for the interpreter: a handler or a finalizer that reads here runs before or after it, so
-                # all bytes are either still in the socket or already in `view`.
+                # all bytes are either still in the socket or already in `taken`.
                 self.taken.extend(step)
             except (BlockingIOError, InterruptedError):
                 return False
             except OSError:
-                self.taken.append(0)
+                self.taken.append(b"")
         return bool(self.taken)
 
     def _new_poll(self) -> select.poll:

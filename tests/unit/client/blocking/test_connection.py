@@ -23,7 +23,7 @@ def looks(patience: SpinBudget, times: int) -> list[bool]:
 def taken(wire: ClientConnection) -> bytes:
     """Return the bytes that the connection receives next."""
     wire.receive(SpinBudget())
-    return bytes(wire.view[: wire.taken.pop()])
+    return wire.taken.pop()
 
 
 def test_spinning_becomes_rarer_if_answers_are_never_quick() -> None:
