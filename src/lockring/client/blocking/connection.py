@@ -106,24 +106,27 @@ class ClientConnection:
         """Wait until bytes have come and take them, or until woken up.
 
         Args:
-            budget: how often to look before going to sleep.
+            budget: says whether to spin before going to sleep.
         """
-        looks_max = budget.spend()
-        if not looks_max or not self._spin(budget, looks_max):
+        looks = budget.spend()
+        began_ns = monotonic_ns()
+        if not looks or not self._spin(budget, looks, began_ns):
             self._sleep(self._poll, NAP_S)
+        if budget.is_trial:
+            budget.took(monotonic_ns() - began_ns)
 
-    def _spin(self, budget: SpinBudget, looks_max: int) -> bool:
+    def _spin(self, budget: SpinBudget, looks: int, began_ns: int) -> bool:
         """Look for bytes a few times; return whether there are any to feed."""
-        before_ns = monotonic_ns()
-        for looks in range(1, looks_max + 1):
+        before_ns, last_ns = began_ns, 0
+        while looks and last_ns <= SHARED_NS:
+            looks -= 1
             _yield()
-            found = self.receive_now()
+            if self.receive_now():
+                budget.was_short()
+                return True
             now_ns = monotonic_ns()
-            last_ns = now_ns - before_ns
-            if found or last_ns > SHARED_NS:
-                budget.ended(looks, last_ns)
-                return found
-            before_ns = now_ns
+            before_ns, last_ns = now_ns, now_ns - before_ns
+        budget.was_long(last_ns)
         return False
 
     def receive_over(self, timeout_s: float) -> None:
