@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import msgspec
 
 from lockring.cluster_state import ClusterState, Replica, SlotState, encode_state
+from lockring.core.client.tickets import deadline_ns_of
 from lockring.core.coordinator import transitions
 from lockring.core.effects import COORDINATOR
 from lockring.core.node import acquires, generations, lock_events
@@ -322,6 +323,11 @@ class Scenario:
         for end in source.ends.values():
             if end.other.process is target:
                 end._last_arrival = max(end._last_arrival, self.world.now + int(seconds * S))
+
+    @staticmethod
+    def left_s(client: ClientShell, task: Task) -> float:
+        """For how long a client believes in its grant without a further promise."""
+        return 0 if task.ticket is None else (deadline_ns_of(task.ticket) - client.now_ns()) / S
 
     @staticmethod
     def pause_left_s(client: ClientShell, task: Task) -> float:

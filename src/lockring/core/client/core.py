@@ -479,9 +479,7 @@ class ClientCore:
 
         The time changes nothing here: a client gives no promises that could run out on the way.
         """
-        effects = self._agenda.effects
-        taken = effects[:]
-        effects.clear()
+        taken, self._agenda.effects = self._agenda.effects, []
         return taken
 
     # ------------------------------------------------------------------ the state of things
