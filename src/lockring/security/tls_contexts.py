@@ -1,9 +1,11 @@
 """TLS contexts made from files: for ports, for servers that dial servers, and for clients.
 
-All have the same rules: TLS 1.2 at least, no compression, no renegotiation, the strict checks of certificates that
-Python 3.13 has made its default, on every Python. Ports give out no tickets, with which a session could be resumed
-after its certificate was revoked. The library still remembers sessions of TLS 1.2 within one context: `tls_layer` looks at
-the certificate of a resumed one again, and new files make a new context, which knows none.
+All have the same rules: TLS 1.2 at least, no compression, no renegotiation, and the strict checks of certificates that
+Python 3.13 has made its default, on every Python.
+
+Ports give out no tickets, with which a session could be resumed after its certificate was revoked. The library still
+remembers sessions of TLS 1.2 within one context. So `tls_layer` looks at the certificate of a resumed one again, and
+new files make a new context, which knows none.
 """
 
 from __future__ import annotations

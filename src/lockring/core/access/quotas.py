@@ -63,7 +63,7 @@ class Quota:
         waiters: how many of its requests wait.
     """
 
-    __slots__ = ("_due_ns", "limits", "locks", "sessions", "waiters", "who")
+    __slots__ = ("__weakref__", "_due_ns", "limits", "locks", "sessions", "waiters", "who")
 
     def __init__(self, who: str, limits: Limits = NO_LIMITS) -> None:
         self.who = who
