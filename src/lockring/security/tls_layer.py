@@ -1,37 +1,34 @@
 """TLS of one connection without its socket: encrypted bytes in, plain bytes out, and the reverse.
 
 A port for clients and servers shows each of them another certificate. A server says that it is one by the name that it
-asks for, `tls_contexts.PEER_NAME`. When that name is read, nothing has been answered yet; so the layer begins again
-with the context for servers, and gives it the same bytes. The two contexts have nothing in common.
+asks for, `tls_contexts.PEER_NAME`, in its first message. So that message is read before a context is chosen. The two
+contexts have nothing in common.
 
-The event loops' own TLS offers neither this, nor a look at handshakes under way, and keeps 256 KiB for each connection.
+The event loops' own TLS offers neither this nor a look at handshakes under way. asyncio's takes 256 KiB more for each
+connection, and is slower; uvloop's is not faster than this.
 """
 
 from __future__ import annotations
 
 import ssl
-from typing import Any, Final
+from typing import Final
 
 from lockring.clock import wall_ns
+from lockring.security.client_hello import asked_name
 from lockring.security.peer_certificates import PeerCertificate, certificate_of
 from lockring.security.tls_contexts import PEER_NAME
 from lockring.security.tls_policy import PortContexts
 from lockring.units import NS_PER_S
 
-FIRST_BYTES_MAX: Final = 32 * 1024
-"""How many bytes may come before the server name is known: two of the longest records."""
+HANDSHAKE_BYTES_MAX: Final = 64 * 1024
+"""How many bytes may come before the handshake is over: room for long chains of certificates."""
 
-_READ_BYTES: Final = 64 * 1024
+_READ_BYTES: Final = 16 * 1024
+"""The longest record. A longer buffer is allocated and cut with each read."""
 
 
 class TlsError(Exception):
     """The handshake has failed, or the connection is not TLS any more. The text says why, as a clause."""
-
-
-class _NamedObject(ssl.SSLObject):
-    """The library's object, with the name that a client has asked for."""
-
-    asked_name: str | None = None
 
 
 class TlsLayer:
@@ -46,22 +43,17 @@ class TlsLayer:
         is_server: whether the other side is a server, by the context that was used.
     """
 
-    def __init__(self, context: ssl.SSLContext, *, server_side: bool, server_name: str = "") -> None:
-        """Make the layer of one connection; see `accept` and `dial`.
-
-        Args:
-            context: with which to begin.
-            server_side: whether the connection was accepted.
-            server_name: the name that the server's certificate must have, if it was dialed.
-        """
-        self._server_side = server_side
-        self._server_name = server_name
-        self._servers: ssl.SSLContext | None = None
-        self._first: bytearray | None = None
+    def __init__(self) -> None:
+        """Make the layer of one connection, without a context yet; see `accept` and `dial`."""
+        self._contexts: PortContexts | None = None
+        self._first = bytearray()
+        self._early_bytes = 0
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls: ssl.SSLObject
         self.is_ready = False
         self.is_ended = False
         self.is_server = False
-        self._begin(context)
 
     @classmethod
     def accept(cls, contexts: PortContexts) -> TlsLayer:
@@ -70,17 +62,14 @@ class TlsLayer:
         Args:
             contexts: those of the port; it has at least one.
         """
-        if contexts.clients is None:
-            assert contexts.servers is not None, "a port without contexts has no TLS"
-            layer = cls(contexts.servers, server_side=True)
-            layer.is_server = True
+        layer = cls()
+        if contexts.clients is not None and contexts.servers is not None:
+            layer._contexts = contexts
             return layer
-        if contexts.servers is not None:
-            _listen_for_name(contexts.clients)
-        layer = cls(contexts.clients, server_side=True)
-        if contexts.servers is not None:
-            layer._servers = contexts.servers
-            layer._first = bytearray()
+        context = contexts.clients or contexts.servers
+        assert context is not None, "a port without contexts has no TLS"
+        layer.is_server = contexts.clients is None
+        layer._begin(context, server_side=True)
         return layer
 
     @classmethod
@@ -92,42 +81,49 @@ class TlsLayer:
             server_name: the host that was dialed, or `PEER_NAME`.
             is_server: whether the context is one for servers.
         """
-        layer = cls(context, server_side=False, server_name=server_name)
+        layer = cls()
         layer.is_server = is_server
+        layer._begin(context, server_side=False, server_name=server_name)
         layer._shake_hands()
         return layer
 
-    def receive(self, data: bytes) -> list[bytes]:
+    def receive(self, data: bytes) -> bytes:
         """Take bytes from the socket, and return the plain bytes that they complete.
 
         Raises:
             TlsError: the handshake has failed, or the bytes are not TLS. `take_output` may have an alert for the
                 other side.
         """
-        if self._first is not None:
-            self._first += data
-            if len(self._first) > FIRST_BYTES_MAX:
-                raise TlsError(f"its first {FIRST_BYTES_MAX // 1024} KiB name no server")
-        self._incoming.write(data)
-        if not self.is_ready:
-            self._shake_hands()
-            if not self.is_ready:
-                return []
-        found: list[bytes] = []
+        if self.is_ready:
+            self._incoming.write(data)
+        elif not self._receive_early(data):
+            return b""
+        parts: list[bytes] = []
         try:
             while True:
                 plain = self._tls.read(_READ_BYTES)
                 if not plain:
                     self.is_ended = True
-                    return found
-                found.append(plain)
+                    break
+                # Nearly always all is read now. Another call would raise, which takes longer than reading.
+                if not self._incoming.pending and not self._tls.pending():
+                    if not parts:
+                        return plain
+                    parts.append(plain)
+                    break
+                parts.append(plain)
         except ssl.SSLWantReadError:
-            return found
+            pass  # the rest of a record has not come yet
         except ssl.SSLZeroReturnError:
             self.is_ended = True
-            return found
         except ssl.SSLError as error:
             raise TlsError(_reason_of(error)) from error
+        return b"".join(parts)
+
+    @property
+    def has_output(self) -> bool:
+        """Whether `take_output` has bytes."""
+        return self._outgoing.pending > 0
 
     def send(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt plain bytes; `take_output` returns the result. Only once `is_ready`.
@@ -169,28 +165,48 @@ class TlsLayer:
 
     # ----------------------------------------------------------------------- inner
 
-    def _begin(self, context: ssl.SSLContext) -> None:
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
-        name = self._server_name or None
-        self._tls: ssl.SSLObject = context.wrap_bio(
-            self._incoming, self._outgoing, server_side=self._server_side, server_hostname=name
+    def _receive_early(self, data: bytes) -> bool:
+        """Take bytes of the handshake, and return whether it is over."""
+        if self._early_bytes > HANDSHAKE_BYTES_MAX:
+            raise TlsError(f"its handshake is longer than {HANDSHAKE_BYTES_MAX // 1024} KiB")
+        self._early_bytes += len(
+            data
+        )  # afterwards: the last bytes may bring the first data, as much as one read has
+        if self._contexts is not None:
+            data = self._choose(self._contexts, data)
+            if not data:
+                return False
+        self._incoming.write(data)
+        self._shake_hands()
+        return self.is_ready
+
+    def _choose(self, contexts: PortContexts, data: bytes) -> bytes:
+        """Choose the context by the first message, and return all bytes so far; b"" if it is not complete yet."""
+        self._first += data
+        asked = asked_name(bytes(self._first))
+        if not asked.is_known:
+            return b""
+        self.is_server = asked.name == PEER_NAME
+        context = contexts.servers if self.is_server else contexts.clients
+        assert context is not None
+        self._begin(context, server_side=True)
+        self._contexts = None
+        first, self._first = bytes(self._first), bytearray()
+        return first
+
+    def _begin(self, context: ssl.SSLContext, *, server_side: bool, server_name: str = "") -> None:
+        self._server_side = server_side
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_name or None
         )
 
     def _shake_hands(self) -> None:
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
-            # The name comes with the first message of the other side. Once there is an answer, it was read.
-            if self._outgoing.pending:
-                self._first = None
             return
         except (ssl.SSLError, ssl.CertificateError) as error:
-            if self._first is not None and _asked_for_server(self._tls):
-                self._begin_again()
-                return
             raise TlsError(_reason_of(error)) from error
-        self._first = None
         if self._server_side and self._tls.session_reused:
             self._require_valid_still()
         self.is_ready = True
@@ -200,31 +216,6 @@ class TlsLayer:
         certificate = self.certificate
         if certificate is not None and certificate.not_after_s < wall_ns() / NS_PER_S:
             raise TlsError("its certificate is refused: certificate has expired")
-
-    def _begin_again(self) -> None:
-        assert self._servers is not None
-        assert self._first is not None
-        first, self._first = bytes(self._first), None
-        self.is_server = True
-        self._begin(self._servers)
-        self._incoming.write(first)
-        self._shake_hands()
-
-
-def _listen_for_name(context: ssl.SSLContext) -> None:
-    """Let a context for clients end the handshake of a connection that asks for the servers' certificate."""
-    if context.sslobject_class is not _NamedObject:
-        context.sslobject_class = _NamedObject
-        context.sni_callback = _note_name
-
-
-def _note_name(tls: Any, name: str | None, context: ssl.SSLContext) -> int | None:
-    tls.asked_name = name
-    return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME if name == PEER_NAME else None
-
-
-def _asked_for_server(tls: ssl.SSLObject) -> bool:
-    return isinstance(tls, _NamedObject) and tls.asked_name == PEER_NAME
 
 
 def _reason_of(error: ssl.SSLError) -> str:

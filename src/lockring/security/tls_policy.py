@@ -1,7 +1,7 @@
 """The TLS of a process: one object for all of its ports, and for all of its connections to other servers.
 
 There are two sides. *Clients* are let in by one authority, *servers* by one of their own, so that the certificate of a
-client makes no node. A port that serves both has both contexts; see `tls_layer` for how a connection gets its one.
+client makes no node. A port that serves both has both contexts; `tls_layer` chooses.
 
 Files may change at any time. `look` reads them again, and makes a new *edition* of the contexts if their content has
 changed. Open connections keep theirs. While the files do not fit together, as when half of a pair has been written,

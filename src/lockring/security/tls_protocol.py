@@ -178,13 +178,14 @@ class TlsProtocol(_Owner, asyncio.Protocol):
             self._flush()  # an alert, from which the other side learns the reason
             self._refuse(error)
             return
-        self._flush()
+        if self._layer.has_output:
+            self._flush()
         if self.program is None:
             if not self._layer.is_ready:
                 return
             self._open()
         if plain and self.program is not None:
-            self.program.data_received(plain[0] if len(plain) == 1 else b"".join(plain))
+            self.program.data_received(plain)
         if self._layer.is_ended and not self._is_over:
             self._is_over = True
             if self.program is None or not self.program.eof_received():

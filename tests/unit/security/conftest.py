@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ import uvloop
 
 from lockring.security.certs import CertFiles, CertMaker
 from lockring.security.tls_files import TlsPaths
-from lockring.security.tls_policy import TlsPolicy
+from lockring.security.tls_policy import ClientTls, TlsPolicy
 
 
 class Certs:
@@ -35,6 +36,16 @@ class Certs:
     def policy(self, client_auth: str = "optional") -> TlsPolicy:
         """The policy of a server with both sides."""
         return TlsPolicy(self.paths(self.server), self.paths(self.node, "peer-ca"), client_auth=client_auth)
+
+    @functools.cached_property
+    def policy_once(self) -> TlsPolicy:
+        """One policy for many connections."""
+        return self.policy()
+
+    @functools.cached_property
+    def client_once(self) -> ClientTls:
+        """The TLS of one client for many connections."""
+        return ClientTls(self.paths(self.client))
 
     def expired(self, identity: str) -> CertFiles:
         """A client's certificate that ended a day ago."""

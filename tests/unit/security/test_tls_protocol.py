@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import socket
@@ -13,6 +14,8 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lockring.clock import wall_ns
 from lockring.security import tls_layer
@@ -400,15 +403,25 @@ def test_bytes_that_come_one_by_one_make_a_handshake(certs: Certs) -> None:
     accepting_layer = TlsLayer.accept(policy.port_contexts)
     for _ in range(10):
         for byte in dialing.take_output():
-            assert accepting_layer.receive(bytes([byte])) == []
+            assert accepting_layer.receive(bytes([byte])) == b""
         for byte in accepting_layer.take_output():
-            assert dialing.receive(bytes([byte])) == []
+            assert dialing.receive(bytes([byte])) == b""
     assert dialing.is_ready
     assert accepting_layer.is_ready
     dialing.send(b"plain")
-    found = [part for byte in dialing.take_output() for part in accepting_layer.receive(bytes([byte]))]
-    assert found == [b"plain"]
+    found = b"".join(accepting_layer.receive(bytes([byte])) for byte in dialing.take_output())
+    assert found == b"plain"
     assert accepting_layer.is_server
+
+
+def test_data_may_come_with_the_last_bytes_of_the_handshake(certs: Certs) -> None:
+    layer = TlsLayer.accept(certs.policy("required").port_contexts)
+    dialing = TlsLayer.dial(client(certs, certs.client), "localhost")
+    assert layer.receive(dialing.take_output()) == b""
+    assert dialing.receive(layer.take_output()) == b""
+    plain = bytes(range(256)) * 800
+    dialing.send(plain)
+    assert layer.receive(dialing.take_output()) == plain
 
 
 def test_the_end_that_one_side_says_reaches_the_other(run: Run, certs: Certs) -> None:
@@ -582,7 +595,7 @@ def test_a_server_that_answers_nothing_is_not_waited_for(run: Run, certs: Certs)
 
 def test_a_first_message_without_end_takes_a_bounded_amount_of_memory(certs: Certs) -> None:
     layer = TlsLayer.accept(certs.policy("none").port_contexts)
-    fragment = b"\x16\x03\x01\x00\x01\x00"  # a record with one byte of a message
+    fragment = b"\x16\x03\x01\x00\x01\x01"  # a record with one byte of a message
 
     def flood() -> None:
         for _ in range(20_000):
@@ -591,3 +604,38 @@ def test_a_first_message_without_end_takes_a_bounded_amount_of_memory(certs: Cer
     with pytest.raises(TlsError):
         flood()
     assert not layer.is_ready
+
+
+@given(st.lists(st.binary(max_size=80), max_size=8), st.booleans())
+def test_bytes_of_a_stranger_fail_as_a_tls_error_and_nothing_else(
+    certs: Certs, parts: list[bytes], looks_like_tls: bool
+) -> None:
+    layer = TlsLayer.accept(certs.policy_once.port_contexts)
+    header = b"\x16\x03\x01\x00\x40\x01\x00\x00\x3c" if looks_like_tls else b""
+    with contextlib.suppress(TlsError):
+        for part in (header, *parts):
+            assert layer.receive(part) == b""
+    assert not layer.is_ready
+
+
+@given(st.integers(0, 2000), st.integers(0, 255), st.booleans())
+def test_a_handshake_with_one_wrong_byte_ends_well_or_as_a_tls_error(
+    certs: Certs, at: int, byte: int, is_server: bool
+) -> None:
+    policy = certs.policy_once
+    context = policy.dial_context if is_server else certs.client_once.context
+    assert context is not None
+    dialing = TlsLayer.dial(context, PEER_NAME if is_server else "localhost")
+    layer = TlsLayer.accept(policy.port_contexts)
+    sent, has_failed = 0, True
+    with contextlib.suppress(TlsError):
+        for _ in range(4):
+            out = bytearray(dialing.take_output())
+            if sent <= at < sent + len(out):
+                out[at - sent] = byte
+            sent += len(out)
+            assert layer.receive(bytes(out)) == b""
+            dialing.receive(layer.take_output())
+        has_failed = False
+    # A wrong length may let the layer wait for the rest.
+    assert not layer.is_ready or (not has_failed and layer.is_server == is_server)
