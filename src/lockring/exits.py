@@ -75,6 +75,7 @@ _OF_SERVERS: Final[tuple[tuple[type[LockringError], int], ...]] = (
     (WrongRole, CONFIG),
     (StoreError, CANNOT_CREATE),
     (JournalError, CANNOT_CREATE),
+    (Denied, DENIED),
     (InvalidRequest, USAGE),
 )
 """For a server, those errors mean a wrong configuration: a supervisor need not restart it."""

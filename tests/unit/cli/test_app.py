@@ -20,6 +20,7 @@ from lockring.errors import (
     LockringError,
     NotHeld,
     Overloaded,
+    Unauthenticated,
     Unavailable,
     UnknownNode,
 )
@@ -165,6 +166,7 @@ def test_run_is_another_name_for_lock(capsys):
         (AcquireTimeout(""), 75),
         (LockLost(""), 76),
         (Denied(""), 77),
+        (Unauthenticated(""), 77),
         (NotHeld(""), 1),
         (UnknownNode(""), 1),
         (Overloaded(""), 69),

@@ -57,7 +57,8 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "net": _WORDS | {"clock", "cluster_state", "core"},
     "store": _WORDS | {"clock", "cluster_state", "core", "file_editions"},
     "journal": _WORDS | {"clock", "core", "file_editions"},
-    "grpc_api": _WORDS | {"_version", "client", "clock", "cluster_state", "core", "net"},
+    "security": _WORDS | {"clock", "core"},
+    "grpc_api": _WORDS | {"_version", "client", "clock", "cluster_state", "core", "net", "security"},
     "server": _WORDS
     | {
         "_version",
@@ -72,6 +73,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "config",
         "grpc_api",
         "ring_picture",
+        "security",
         "terminals",
     },
     "client": _WORDS | {"_version", "clock", "cluster_state", "ring", "core", "net"},
@@ -98,6 +100,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "server",
         "client",
         "ring_picture",
+        "security",
         "terminals",
         "testing",
         "apps",
@@ -343,6 +346,7 @@ def _is_error(each: ast.ClassDef) -> bool:
             "Exception",
             "InvalidRequest",
             "ConfigError",
+            "Denied",
             "RuntimeError",
             "StoreError",
             "Unavailable",
