@@ -8,7 +8,7 @@ scanned twice.
 from __future__ import annotations
 
 from struct import Struct
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
@@ -64,32 +64,32 @@ class FrameReader(Generic[M]):
                 return []
             # Take over the gathered bytes instead of copying them.
             data, self.rest = rest, bytearray()
+        try:
+            size = len(data)
+            if size >= HEADER_BYTES and _length_at(data)[0] == size - HEADER_BYTES <= self._limit:
+                # Most reads bring exactly one frame while little is going on.
+                return [self._decode(data[HEADER_BYTES:])]
+            return self._cut(memoryview(data))
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise ProtocolError(f"not an accepted message: {error}") from error
+
+    def _cut(self, data: memoryview) -> list[M]:
+        """Return the messages that are whole in `data`, and keep the rest."""
         size = len(data)
-        if size >= HEADER_BYTES and _length_at(data)[0] == size - HEADER_BYTES <= self._limit:
-            self._needed = HEADER_BYTES
-            # Most reads bring exactly one frame while little is going on.
-            return [self._decode_body(data[HEADER_BYTES:])]
-        view = memoryview(data)
         start = 0
         needed = HEADER_BYTES
         messages: list[M] = []
         while size - start >= HEADER_BYTES:
-            (length,) = _length_at(view, start)
+            (length,) = _length_at(data, start)
             if length > self._limit:
                 raise ProtocolError(f"frame of {length} bytes exceeds the limit of {self._limit}")
             end = start + HEADER_BYTES + length
             if end > size:
                 needed = HEADER_BYTES + length
                 break
-            messages.append(self._decode_body(view[start + HEADER_BYTES : end]))
+            messages.append(self._decode(data[start + HEADER_BYTES : end]))
             start = end
         self._needed = needed
         if start < size:
-            self.rest += view[start:]
+            self.rest += data[start:]
         return messages
-
-    def _decode_body(self, body: Any) -> M:
-        try:
-            return self._decode(body)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise ProtocolError(f"not an accepted message: {error}") from error

@@ -62,7 +62,7 @@ class JournalWriter:
         *,
         waits_for_sync: bool,
         wake: Callable[[], None],
-        flush: Callable[[], None],
+        flush: Callable[[], object],
         carry_out: Callable[[list[Effect]], None],
         reopen: Callable[[], Journal],
     ) -> None:
