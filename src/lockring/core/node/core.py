@@ -70,6 +70,8 @@ from lockring.protocol import (
 )
 from lockring.units import NS_PER_MS
 
+_NOT_ARMED: Final = -1
+
 TICK_NS: Final = 100 * NS_PER_MS
 """How often the node looks whether a copy or a primary has fallen silent."""
 
@@ -121,7 +123,9 @@ class NodeCore:
         self._admission = Admission(self._context)
         self._departure: Departure | None = None
         self._tick_at_ns = now_ns + TICK_NS
-        self._armed_ns: int | None = None
+        self._stall_ns = self._context.timing.stall_ns
+        # When the shell must call `on_timer`, as it knows since the last `take_effects`, if nothing came in since then.
+        self._armed_ns = _NOT_ARMED
 
     # ------------------------------------------------------------------ inputs
 
@@ -153,11 +157,11 @@ class NodeCore:
         """
         self._enter(now_ns)
         if isinstance(sender, int):
-            if sender in self.service.clients.by_connection:
-                self.service.requests.receive(sender, message, now_ns)
-                return
-            peer = self._admission.peer_on(sender)
+            peer = self._admission.peers.get(sender)
             if peer is None:
+                if sender in self.service.clients.by_connection:
+                    self.service.requests.receive(sender, message, now_ns)
+                    return
                 hello = self._admission.greet(sender, message)
                 if hello is not None:
                     self.service.connected(sender, hello)
@@ -215,11 +219,13 @@ class NodeCore:
         """
         self._enter(now_ns)
         requests = self.service.requests
-        for place, message in enumerate(messages):
+        taken = 0
+        for message in messages:
             requests.receive(connection, message, now_ns)
+            taken += 1
             if type(message) not in QUICK:
-                return place + 1
-        return len(messages)
+                break
+        return taken
 
     def disconnected(self, endpoint: Endpoint, *, now_ns: int) -> None:
         """Hear that a connection is over: an accepted one, our own to a peer, or the one to the coordinator.
@@ -295,17 +301,16 @@ class NodeCore:
 
     def next_deadline_ns(self) -> int:
         """Return when the shell must call `on_timer`."""
-        if self._armed_ns is not None:
-            return self._armed_ns  # nothing has come in since `take_effects`
+        if self._armed_ns != _NOT_ARMED:
+            return self._armed_ns
         at_ns = self._tick_at_ns
         tie = self._coordinator
         if tie.away_since_ns is None and tie.heartbeat_at_ns < at_ns:
             at_ns = tie.heartbeat_at_ns
-        if self._replicator.links:
+        if self._replicator.with_news.patient:
             at_ns = self._replicator.deadline_before_ns(at_ns)
-        to_begin = self._roles.to_begin.heap
-        if to_begin and to_begin[0][0] < at_ns:
-            at_ns = to_begin[0][0]
+        if self._roles.to_begin.soonest_ns < at_ns:
+            at_ns = self._roles.to_begin.soonest_ns
         service_ns = self.service.deadline_before_ns(at_ns)
         if service_ns < at_ns:
             at_ns = min(at_ns, max(service_ns, self._context.catching_up_until_ns))
@@ -333,7 +338,7 @@ class NodeCore:
     def take_effects(self, *, now_ns: int) -> list[Effect]:
         """Hand out the pending effects, in order. Rights are checked here, so `now_ns` must be a fresh reading."""
         context = self._context
-        if self._armed_ns is not None:
+        if self._armed_ns != _NOT_ARMED:
             self._enter(now_ns)  # nothing has come in before
         elif now_ns > context.now_ns:
             context.now_ns = now_ns
@@ -372,7 +377,7 @@ class NodeCore:
             now_ns: the time, read in this turn.
         """
         replicator = self._replicator
-        if not (replicator.links and replicator.has_urgent_news()):
+        if not replicator.with_news.urgent:
             return []
         context = self._context
         if now_ns > context.now_ns:
@@ -389,7 +394,7 @@ class NodeCore:
             now_ns: the time.
         """
         context = self._context
-        if self._armed_ns is not None:
+        if self._armed_ns != _NOT_ARMED:
             self._enter(now_ns)
         elif now_ns > context.now_ns:
             context.now_ns = now_ns
@@ -559,18 +564,19 @@ class NodeCore:
 
     def _enter(self, now_ns: int) -> None:
         """Note the time of an input, and give it to what has arrived first if the process stood still before it."""
-        context = self._context
-        armed_ns, self._armed_ns = self._armed_ns, None
-        stall_ns = context.timing.stall_ns
-        if (
-            armed_ns is not None
-            and now_ns > armed_ns + stall_ns
-            # Not again soon after the last time, or a process that is always late would never expire anything.
-            and now_ns > context.catching_up_until_ns + 10 * stall_ns - stall_ns // 2
-        ):
-            context.catching_up_until_ns = now_ns + stall_ns // 2
+        context, armed_ns = self._context, self._armed_ns
+        if armed_ns != _NOT_ARMED:
+            self._armed_ns = _NOT_ARMED
+            if now_ns > armed_ns + self._stall_ns:
+                self._stood_still(now_ns)
         if now_ns > context.now_ns:
             context.now_ns = now_ns
+
+    def _stood_still(self, now_ns: int) -> None:
+        context, stall_ns = self._context, self._stall_ns
+        # Not again soon after the last time, or a process that is always late would never expire anything.
+        if now_ns > context.catching_up_until_ns + 10 * stall_ns - stall_ns // 2:
+            context.catching_up_until_ns = now_ns + stall_ns // 2
 
     def _receive_state(self, message: State | StateDifference, now_ns: int) -> bool:
         """Take a state in that came, and return False if it was a difference that did not fit."""

@@ -109,15 +109,18 @@ class NodeGrants:
             if reign is None or not reign.unanswered:
                 del self.unanswered[number]
                 continue
-            if not context.rights.may_serve(number, now_ns=now_ns):
-                continue
             if sync and reign.streams:
                 acknowledged = reign.acknowledged_index()
             else:
                 acknowledged = reign.index if reign.journal is None else reign.journal.acked
+            may_answer = False
             for holder, request in list(reign.unanswered.items()):
                 if request.index > acknowledged:
                     continue
+                if not may_answer:
+                    may_answer = context.rights.may_serve(number, now_ns=now_ns)
+                    if not may_answer:
+                        break
                 del reign.unanswered[holder]
                 if holder.broken:
                     self._refuse_broken(holder, request)
