@@ -25,19 +25,21 @@ class DeadlineQueue(Generic[Item]):
         soonest_ns: when the next entry is due, living or not; `DISTANT_FUTURE_NS` if there is none.
     """
 
-    __slots__ = ("_abandoned", "_count", "_heap", "_lives", "soonest_ns")
+    __slots__ = ("_abandoned", "_count", "_heap", "_lives", "_wake", "soonest_ns")
 
-    def __init__(self, lives: Callable[[Item, int], bool]) -> None:
+    def __init__(self, lives: Callable[[Item, int], bool], wake: Callable[[int], None] | None = None) -> None:
         """Make an empty queue.
 
         Args:
             lives: whether an item entered for a time (ns) still matters; used to rebuild the heap.
+            wake: called with the time (ns) of each new entry, for a machine that must be called then.
         """
         self.soonest_ns = DISTANT_FUTURE_NS
         self._heap: list[tuple[int, int, Item]] = []
         self._count = 0
         self._abandoned = 0
         self._lives = lives
+        self._wake = wake
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -47,6 +49,8 @@ class DeadlineQueue(Generic[Item]):
         self._count += 1
         heapq.heappush(self._heap, (at_ns, self._count, item))
         self.soonest_ns = self._heap[0][0]
+        if self._wake is not None:
+            self._wake(at_ns)
 
     def pop_due(self, now_ns: int) -> tuple[int, Item] | None:
         """Take out the first entry that is due, with the time it was entered for; None if none is."""

@@ -109,7 +109,7 @@ class NodeCore:
             now_ns: the time.
         """
         self._context = NodeContext(replica, timing if timing is not None else Timing(), now_ns)
-        self.sessions = Sessions()
+        self.sessions = Sessions(self._context.outbox.wake)
         self._context.durability = durability
         if journal is not None:
             self._take_up(journal, now_ns)
@@ -123,8 +123,7 @@ class NodeCore:
         self._admission = Admission(self._context)
         self._departure: Departure | None = None
         self._tick_at_ns = now_ns + TICK_NS
-        self._stall_ns = self._context.timing.stall_ns
-        # When the shell must call `on_timer`, as it knows since the last `take_effects`, if nothing came in since then.
+        # When the shell must call `on_timer`, as it knows since `take_effects`; not once something has come in.
         self._armed_ns = _NOT_ARMED
 
     # ------------------------------------------------------------------ inputs
@@ -301,22 +300,10 @@ class NodeCore:
 
     def next_deadline_ns(self) -> int:
         """Return when the shell must call `on_timer`."""
-        if self._armed_ns != _NOT_ARMED:
-            return self._armed_ns
-        at_ns = self._tick_at_ns
-        tie = self._coordinator
-        if tie.away_since_ns is None and tie.heartbeat_at_ns < at_ns:
-            at_ns = tie.heartbeat_at_ns
-        if self._replicator.with_news.patient:
-            at_ns = self._replicator.deadline_before_ns(at_ns)
-        if self._roles.to_begin.soonest_ns < at_ns:
-            at_ns = self._roles.to_begin.soonest_ns
-        service_ns = self.service.deadline_before_ns(at_ns)
-        if service_ns < at_ns:
-            at_ns = min(at_ns, max(service_ns, self._context.catching_up_until_ns))
-        journal = self._context.journal
+        context = self._context
+        at_ns, journal = context.outbox.wake_at_ns, context.journal
         if journal is not None and journal.next.due_ns < at_ns:
-            return max(journal.next.due_ns, self._context.now_ns)
+            return max(journal.next.due_ns, context.now_ns)
         return at_ns
 
     def on_timer(self, *, now_ns: int) -> None:
@@ -338,16 +325,18 @@ class NodeCore:
     def take_effects(self, *, now_ns: int) -> list[Effect]:
         """Hand out the pending effects, in order. Rights are checked here, so `now_ns` must be a fresh reading."""
         context = self._context
+        outbox = context.outbox
         if self._armed_ns != _NOT_ARMED:
             self._enter(now_ns)  # nothing has come in before
         elif now_ns > context.now_ns:
             context.now_ns = now_ns
-        if self._replicator.links:
-            self._replicator.replicate(now_ns)
+        self._replicator.replicate(now_ns)
         self.service.answer(now_ns)
-        if context.outbox.asks:
+        if outbox.asks:
             self._coordinator.send_asks()
-        effects, context.outbox.effects = context.outbox.effects, []
+        if outbox.wake_at_ns <= now_ns:
+            outbox.wake_at_ns = self._soonest_ns()
+        effects, outbox.effects = outbox.effects, []
         self._armed_ns = self.next_deadline_ns()
         return effects
 
@@ -393,12 +382,8 @@ class NodeCore:
             number: of the batch.
             now_ns: the time.
         """
-        context = self._context
-        if self._armed_ns != _NOT_ARMED:
-            self._enter(now_ns)
-        elif now_ns > context.now_ns:
-            context.now_ns = now_ns
-        journal = context.journal
+        self._enter(now_ns)
+        journal = self._context.journal
         assert journal is not None
         journal.journaled(number)
         # With a lone grant, each call that can be left out is felt in its time.
@@ -567,16 +552,24 @@ class NodeCore:
         context, armed_ns = self._context, self._armed_ns
         if armed_ns != _NOT_ARMED:
             self._armed_ns = _NOT_ARMED
-            if now_ns > armed_ns + self._stall_ns:
-                self._stood_still(now_ns)
+            stall_ns = context.timing.stall_ns
+            # Not again soon after the last time, or a process that is always late would never expire anything.
+            if (
+                now_ns > armed_ns + stall_ns
+                and now_ns > context.catching_up_until_ns + 10 * stall_ns - stall_ns // 2
+            ):
+                context.catching_up_until_ns = now_ns + stall_ns // 2
         if now_ns > context.now_ns:
             context.now_ns = now_ns
 
-    def _stood_still(self, now_ns: int) -> None:
-        context, stall_ns = self._context, self._stall_ns
-        # Not again soon after the last time, or a process that is always late would never expire anything.
-        if now_ns > context.catching_up_until_ns + 10 * stall_ns - stall_ns // 2:
-            context.catching_up_until_ns = now_ns + stall_ns // 2
+    def _soonest_ns(self) -> int:
+        """Return when there will be something to do, apart from the journal."""
+        at_ns = min(self._tick_at_ns, self._roles.to_begin.soonest_ns)
+        if self._coordinator.is_up:
+            at_ns = min(at_ns, self._coordinator.heartbeat_at_ns)
+        at_ns = self._replicator.deadline_before_ns(at_ns)
+        service_ns = self.service.deadline_before_ns(at_ns)
+        return min(at_ns, max(service_ns, self._context.catching_up_until_ns))
 
     def _receive_state(self, message: State | StateDifference, now_ns: int) -> bool:
         """Take a state in that came, and return False if it was a difference that did not fit."""
@@ -604,3 +597,4 @@ class NodeCore:
             released=self._roles.released,
             now_ns=now_ns,
         )
+        self._context.outbox.wake(self._coordinator.heartbeat_at_ns)

@@ -46,7 +46,7 @@ class NodeGrants:
         self._generations = generations
         self._events = events
         self.unanswered: dict[SlotNumber, None] = {}
-        self.timeouts: DeadlineQueue[LockWaiter] = DeadlineQueue(self._is_waiting)
+        self.timeouts: DeadlineQueue[LockWaiter] = DeadlineQueue(self._is_waiting, context.outbox.wake)
         self.waiters = 0
         # Waiters whose clients have no notice yet that they are in the queue: since the last tick, and since before it.
         self._fresh: list[LockWaiter] = []

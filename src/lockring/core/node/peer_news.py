@@ -9,6 +9,7 @@ others, of which there may be a thousand.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from lockring.cluster_state import Replica
@@ -26,11 +27,13 @@ class PeersWithNews:
     Attributes:
         urgent: those that something must be sent to at once.
         patient: those with removals that may wait; some of them may be in `urgent` too.
+        wake: has the node called at a time (ns), if not before.
     """
 
-    __slots__ = ("patient", "urgent")
+    __slots__ = ("patient", "urgent", "wake")
 
-    def __init__(self) -> None:
+    def __init__(self, wake: Callable[[int], None]) -> None:
+        self.wake = wake
         self.urgent: dict[PeerNews, None] = {}
         self.patient: dict[PeerNews, None] = {}
 
@@ -64,6 +67,7 @@ class PeerNews:
         elif not dirty:
             self.send_by_ns = now_ns + REMOVALS_NS
             self._peers.patient[self] = None
+            self._peers.wake(self.send_by_ns)
         dirty[number] = None
 
     def start(self, number: SlotNumber) -> None:

@@ -37,7 +37,7 @@ class Replicator:
     def __init__(self, context: NodeContext) -> None:
         self._context = context
         self.links: dict[Replica, PeerLink] = {}
-        self.with_news = PeersWithNews()
+        self.with_news = PeersWithNews(context.outbox.wake)
         self._heartbeats_at_ns = DISTANT_PAST_NS
         self._lease_ns = self._heartbeat_ns = 0  # of the state
         self._learners: dict[SlotNumber, None] = {}
