@@ -121,7 +121,10 @@ class LockTable:
         # Written out, since a start on a journal, and a new copy, do this for every lock that is held.
         share = self.shares.get(mutation.session)
         if share is None:
-            share = self._open_share(self._sessions.open(mutation.session, mutation.owner, mutation.ttl_ms))
+            session = self._sessions.by_id.get(mutation.session)
+            if session is None:
+                session = self._sessions.open(mutation.session, mutation.owner, mutation.ttl_ms)
+            share = self._open_share(session)
         acquisition, generation, name = mutation.acquisition, mutation.generation, mutation.name
         there = share.entries.get(acquisition)
         if there is not None:
