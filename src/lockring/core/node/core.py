@@ -325,13 +325,13 @@ class NodeCore:
 
     def take_effects(self, *, now_ns: int) -> list[Effect]:
         """Hand out the pending effects, in order. Rights are checked here, so `now_ns` must be a fresh reading."""
-        context = self._context
-        outbox = context.outbox
+        context, outbox = self._context, self._context.outbox
         if self._armed_ns != _NOT_ARMED:
             self._enter(now_ns)  # nothing has come in before
         elif now_ns > context.now_ns:
             context.now_ns = now_ns
-        self._replicator.replicate(now_ns)
+        if self._replicator.links:
+            self._replicator.replicate(now_ns)
         self.service.answer(now_ns)
         if outbox.asks:
             self._coordinator.send_asks()

@@ -350,7 +350,7 @@ class LockTable:
             for waiter in lock.waiters or ()
         ]
         generation, seq = lock.generation, lock.seq
-        if lock.is_free:
+        if lock.held is None:
             generation, seq = max(self.highest, self.inherited), SEQ_FREE
         elif lock.mode != Mode.EXCLUSIVE:
             # A copy that was filled by a snapshot knows the present holders of a shared lock, not those that let go
@@ -436,7 +436,7 @@ class LockTable:
         share.uncount(waiter.acquisition, self.served)
 
     def _tidy(self, lock: LockEntry, share: Share) -> None:
-        if lock.is_free and not lock.waiters:
+        if lock.held is None and not lock.waiters:
             self.locks.pop(lock.name, None)
         session = share.session
         if not share.entries and self.shares.pop(session.id, None) is not None:

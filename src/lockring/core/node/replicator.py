@@ -194,12 +194,13 @@ class Replicator:
         for number in list(reversed(dirty))[: STREAMS_PER_MESSAGE - len(parts)]:
             del dirty[number]
             stream = link.streams[number]
-            if stream.must_start():
-                continue
-            tail = stream.reign.take_tail(stream)
+            if stream.sent is None or stream.parts:
+                continue  # it is still to be started
+            reign = stream.reign
+            tail = reign.take_tail(stream)
             if tail is not None:
                 parts.append(tail)
-                if stream.sent != stream.reign.index:
+                if stream.sent != reign.index:
                     dirty[number] = None
         return parts, cost, started
 
