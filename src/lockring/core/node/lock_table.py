@@ -414,7 +414,7 @@ class LockTable:
         )
 
     def _open_share(self, session: Session) -> Share:
-        """Return the share of a session that has had nothing here."""
+        """Open the share of a session that has had nothing here, and return it."""
         share = self.shares[session.id] = Share(session)
         session.tables += 1
         if self.served:
