@@ -190,30 +190,27 @@ class _DialedConnection(FramedConnection):
 
     def on_messages(self, messages: list[Message]) -> None:
         """Take the first message as the answer to the hello, and pass on those after it."""
-        if not self.answered.done():
-            self._cancel_deadline()
-            first, *messages = messages
-            if isinstance(first, Refusal):
-                error = from_code(first.code, first.text, name=first.name, leader=first.leader)
-                self._fail(error, first.hint)
-                return
-            if not isinstance(first, Welcome):
-                self.on_garbage(ProtocolError(f"it answered a hello with {type(first).__name__}"))
-                return
-            if first.protocol != PROTOCOL:
-                self.on_garbage(ProtocolError(f"it speaks protocol version {first.protocol}"))
-                return
+        try:
+            if not self.answered.done():
+                self._take_answer(messages.pop(0))
+                if not messages or not self.is_open:
+                    return
+            self._dialer.caller.arrived(messages)
+        except LockringError as error:
+            self.abort(str(error))
+
+    def _take_answer(self, answer: Message) -> None:
+        self._cancel_deadline()
+        if isinstance(answer, Refusal):
+            error = from_code(answer.code, answer.text, name=answer.name, leader=answer.leader)
+            self._fail(error, answer.hint)
+        elif not isinstance(answer, Welcome):
+            self.on_garbage(ProtocolError(f"it answered a hello with {type(answer).__name__}"))
+        elif answer.protocol != PROTOCOL:
+            self.on_garbage(ProtocolError(f"it speaks protocol version {answer.protocol}"))
+        else:
             self.answered.set_result(None)
-            try:
-                self._dialer.up(self, first)
-            except LockringError as error:
-                self.abort(str(error))
-                return
-        if messages and self.is_open:
-            try:
-                self._dialer.caller.arrived(messages)
-            except LockringError as error:
-                self.abort(str(error))
+            self._dialer.up(self, answer)
 
     def on_garbage(self, error: ProtocolError) -> None:
         """Fail: the other side is not a lockring server, or a broken one."""

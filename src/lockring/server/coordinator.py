@@ -189,12 +189,14 @@ class CoordinatorServer:
         self._core.receive(guest.number, hello, now_ns=now_ns)
         self._pump.flush()
 
-    def deliver(self, guest: AcceptedConnection, messages: list[Message]) -> None:
+    def deliver(self, guest: AcceptedConnection, messages: list[Message], now_ns: int) -> int:
         """See `ConnectionHandler`."""
-        now_ns = self._now_ns()
+        del now_ns  # the core has a clock of its own
+        core_now_ns = self._now_ns()
         for message in messages:
-            self._core.receive(guest.number, message, now_ns=now_ns)
+            self._core.receive(guest.number, message, now_ns=core_now_ns)
         self._pump.schedule()
+        return monotonic_ns()
 
     def connection_closed(self, guest: AcceptedConnection, reason: str) -> None:
         """See `ConnectionHandler`."""

@@ -7,7 +7,6 @@ drops everything of the former one. What outlasts a life is the connection to th
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Final, Protocol
 
 from lockring.clock import monotonic_ns, wall_ns
@@ -15,12 +14,12 @@ from lockring.cluster_state import Replica
 from lockring.core.effects import COORDINATOR, Depart
 from lockring.core.node import JoinFacts
 from lockring.errors import JournalError, LockringError, WrongCluster
-from lockring.ids import ConnectionId, Incarnation, NodeId
+from lockring.ids import Incarnation, NodeId
 from lockring.net.connection import Outbox
 from lockring.protocol import Message, Welcome
 from lockring.server.coordinator_link import CoordinatorLink, NodePlace
 from lockring.server.journal_start import later_than_found, open_journal, reopen_journal
-from lockring.server.node_life import Guest, NodeLife
+from lockring.server.node_life import NodeLife
 from lockring.server.node_log import NodeLog
 from lockring.server.settings import NodeSettings
 from lockring.troubles import RepeatedTrouble
@@ -46,7 +45,6 @@ class NodeLives:
         settings: of the node.
         place: where others reach it.
         outbox: where writes wait for the flush.
-        guest_of: finds a client's or a peer's connection by its number.
         listener: hears of what concerns the process.
 
     Attributes:
@@ -64,14 +62,12 @@ class NodeLives:
         place: NodePlace,
         outbox: Outbox,
         *,
-        guest_of: Callable[[ConnectionId], Guest | None],
         listener: LifeListener,
     ) -> None:
         self._settings = settings
         self._node = NodeId(settings.id)
         self._has_standbys = len(settings.coordinators) > 1
         self._outbox = outbox
-        self._guest_of = guest_of
         self._listener = listener
         self._link = CoordinatorLink(self, place, settings.coordinators, outbox)
         self._leave_until_ns: int | None = None
@@ -175,7 +171,6 @@ class NodeLives:
             Replica(self._node, incarnation),
             has_standbys=self._has_standbys,
             outbox=self._outbox,
-            guest_of=self._guest_of,
             coordinator=lambda: self._link.connection,
             on_state=lambda state: self.log.state_changed(state),
             on_depart=self._listener.departed,

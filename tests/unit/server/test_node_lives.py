@@ -32,7 +32,6 @@ class Process:
             NodeSettings(id="N1", coordinators=("127.0.0.1:9",)),
             place,
             Outbox(),
-            guest_of=self.locals.get,
             listener=self,
         )
         self.departures: list[Depart] = []

@@ -464,7 +464,7 @@ class ClientCore:
             self._shutdown.close_links(now_ns)
             return
         self._moves.maintain_links(now_ns)
-        soonest_ns = self._outstanding.alarms.first_ns() or DISTANT_FUTURE_NS
+        soonest_ns = self._outstanding.alarms.soonest_ns
         for share in self._sessions.shares():
             soonest_ns = min(soonest_ns, share.check_at_ns, share.keepalive_at_ns)
         self._agenda.wake(soonest_ns)

@@ -32,11 +32,13 @@ class SentTimes:
 
     def add(self, now_ns: int) -> SequenceNumber:
         """Give a number to the message that is sent now, and return it."""
-        self.sequence += 1  # type: ignore[assignment]  # born here
-        self._at_ns[self.sequence] = now_ns
-        if len(self._at_ns) > _SENT_KEPT_MAX:
-            del self._at_ns[next(iter(self._at_ns))]
-        return self.sequence
+        sequence: SequenceNumber = self.sequence + 1  # type: ignore[assignment]  # born here
+        self.sequence = sequence
+        at_ns = self._at_ns
+        at_ns[sequence] = now_ns
+        if len(at_ns) > _SENT_KEPT_MAX:
+            del at_ns[next(iter(at_ns))]
+        return sequence
 
     def pop(self, sequence: SequenceNumber) -> int | None:
         """Forget a message and all before it, and return when it was sent; None if it is not known."""
@@ -71,8 +73,10 @@ class Lease:
                 del self._set_aside[0]
             self._set_aside.append((until_ns, version))
             return
-        self.until_ns = max(self.until_ns, until_ns)
-        self.version = max(self.version, version)
+        if until_ns > self.until_ns:
+            self.until_ns = until_ns
+        if version > self.version:
+            self.version = version
 
     def learned(self, known_version: Version) -> None:
         """Count what was set aside until this version is known."""
