@@ -29,7 +29,7 @@ from __future__ import annotations
 import msgspec
 
 from lockring.cluster_state import ClusterState, Member, Relocation, Replica, Replication
-from lockring.core.coordinator.clients import Clients, why_not_greet
+from lockring.core.coordinator.clients import Clients, welcome_to, why_not_greet
 from lockring.core.coordinator.clocks import Clocks
 from lockring.core.coordinator.decisions import Decisions, Moment
 from lockring.core.coordinator.heartbeats import Heartbeats
@@ -60,19 +60,16 @@ from lockring.core.timing import Timing, earliest, with_time_left
 from lockring.errors import LockringError, ProtocolError
 from lockring.ids import (
     NO_CLUSTER,
-    NO_INCARNATION,
-    NO_NODE,
     NO_REQUEST,
+    NO_VERSION,
     ClusterId,
     ConnectionId,
-    Incarnation,
-    NodeId,
     OperationNumber,
     RequestNumber,
     TermId,
+    Version,
 )
 from lockring.protocol import (
-    PROTOCOL,
     ClientHello,
     Drain,
     GetRoutes,
@@ -88,7 +85,6 @@ from lockring.protocol import (
     StateReply,
     StatusReply,
     Undrain,
-    Welcome,
 )
 
 
@@ -171,6 +167,11 @@ class CoordinatorCore:
         return self._term.relocation
 
     @property
+    def newest(self) -> Version:
+        """The newest version that is known to have been in the store, from this process or from a node."""
+        return self._term.newest
+
+    @property
     def note(self) -> str:
         """A sentence on what the coordinator waits for, "" if for nothing."""
         return note_of(self._term, self._roster, self._runs)
@@ -205,9 +206,16 @@ class CoordinatorCore:
         """
         self._clocks.set_wall(wall_ns=wall_ns, now_ns=now_ns)
 
-    def start(self, *, now_ns: int) -> None:
-        """Read the store and claim it. Call this once, before all other inputs."""
+    def start(self, *, newest: Version = NO_VERSION, now_ns: int) -> None:
+        """Read the store and claim it. Call this once, before all other inputs.
+
+        Args:
+            newest: the newest version that this process has read in the store, or written there; 0 for none. A store
+                that does not account for it has lost something.
+            now_ns: the monotonic clock, in nanoseconds.
+        """
         self._enter(now_ns)
+        self._term.know(newest)
         self._term.begin(now_ns=now_ns)
 
     def store_result(
@@ -320,7 +328,7 @@ class CoordinatorCore:
                 state = self._term.state or ClusterState()
                 error = why_not_greet(message, state.cluster)
                 if error is None:
-                    welcome = self._welcome(state)
+                    welcome = welcome_to(state, self._term.address)
                     self._effects.append(Admit(sender, is_member=False, welcome=welcome))
                     follows = self._clients.admit(sender, message, self.note, left_ms=self.left_ms(now_ns))
                     self._effects += [Send(sender, each) for each in follows]
@@ -417,7 +425,7 @@ class CoordinatorCore:
         self._roster.arrive(node, state)
         self._membership.hear(node.replica, now_ns=now_ns)
         self._runs.reschedule(now_ns=now_ns)
-        welcome = self._welcome(state, join.node, join.incarnation)
+        welcome = welcome_to(state, self._term.address, node=join.node, incarnation=join.incarnation)
         self._effects += (Send(sender, welcome), *self._broadcast.greet(sender, join.has))
 
     def _order(self, sender: ConnectionId, order: Leave | Drain | Undrain, now_ns: int) -> None:
@@ -427,20 +435,6 @@ class CoordinatorCore:
         if refusal is not None:
             self._effects.append(Send(sender, refusal))
         self._runs.reschedule(now_ns=now_ns)
-
-    def _welcome(
-        self, state: ClusterState, node: NodeId = NO_NODE, incarnation: Incarnation = NO_INCARNATION
-    ) -> Welcome:
-        """Return the answer to an accepted first message; a node gets its own id and incarnation back."""
-        return Welcome(
-            protocol=PROTOCOL,
-            cluster=state.cluster,
-            role="coordinator",
-            node=node,
-            incarnation=incarnation,
-            version=state.version,
-            coordinator=self._term.address,
-        )
 
     def _drop(self, connection: ConnectionId) -> None:
         self._roster.pending.drop(connection)

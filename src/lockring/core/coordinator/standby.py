@@ -8,7 +8,7 @@ orders.
 from __future__ import annotations
 
 from lockring.cluster_state import ClusterState
-from lockring.core.coordinator.clients import Clients, why_not_greet
+from lockring.core.coordinator.clients import Clients, welcome_to, why_not_greet
 from lockring.core.coordinator.misplaced import why_not_first, why_not_taken
 from lockring.core.coordinator.status import server_status_of, standby_status
 from lockring.core.coordinator.store_health import StoreReport, StoreTrouble
@@ -16,9 +16,8 @@ from lockring.core.effects import Admit, Close, Effect, Refuse, Send
 from lockring.core.election import Election
 from lockring.core.state_history import StateHistory
 from lockring.errors import LockringError, NotCoordinator
-from lockring.ids import NO_INCARNATION, NO_NODE, NO_REQUEST, ConnectionId, RequestNumber, Version
+from lockring.ids import NO_REQUEST, ConnectionId, RequestNumber, Version
 from lockring.protocol import (
-    PROTOCOL,
     ClientHello,
     Drain,
     GetRoutes,
@@ -34,7 +33,6 @@ from lockring.protocol import (
     StateReply,
     StatusReply,
     Undrain,
-    Welcome,
 )
 
 
@@ -107,15 +105,7 @@ class StandbyDesk:
             self._refuse(sender, error)
             return
         leader = self.election.leader
-        welcome = Welcome(
-            protocol=PROTOCOL,
-            cluster=self._history.state.cluster,
-            role="coordinator",
-            node=NO_NODE,
-            incarnation=NO_INCARNATION,
-            version=self.version,
-            coordinator=self._address if leader is None else leader.address,
-        )
+        welcome = welcome_to(self._history.state, self._address if leader is None else leader.address)
         self._effects.append(Admit(sender, is_member=False, welcome=welcome))
         self._effects += [Send(sender, each) for each in self._clients.admit(sender, hello, "", left_ms=0)]
 
