@@ -129,7 +129,6 @@ class NodeLife:
 
     Args:
         replica: id and incarnation.
-        has_standbys: whether there are several coordinators to dial.
         outbox: where writes wait for the flush.
         guest_of: finds a guest by its number.
         coordinator: returns the connection to the coordinator if the coordinator has welcomed this node.
@@ -144,7 +143,6 @@ class NodeLife:
         self,
         replica: Replica,
         *,
-        has_standbys: bool,
         outbox: Outbox,
         guest_of: Callable[[ConnectionId], Guest | None],
         coordinator: Callable[[], FramedConnection | None],
@@ -157,7 +155,6 @@ class NodeLife:
         self.core = core = NodeCore(
             replica,
             timing=Timing(),
-            has_standbys=has_standbys,
             journal=None if journal is None else journal.found,
             durability=durability,
             now_ns=monotonic_ns(),

@@ -19,9 +19,10 @@ REPORT_NS: Final = NS_PER_S
 def welcome_to(
     state: ClusterState,
     leader: str,
-    *,
     node: NodeId = NO_NODE,
     incarnation: Incarnation = NO_INCARNATION,
+    *,
+    has_others: bool,
 ) -> Welcome:
     """Return the answer to an accepted first message.
 
@@ -30,6 +31,7 @@ def welcome_to(
         leader: HOST:PORT of the coordinator that leads, or of this one.
         node: for a node, its own id.
         incarnation: for a node, its own incarnation.
+        has_others: whether other coordinators share the store.
     """
     return Welcome(
         protocol=PROTOCOL,
@@ -39,6 +41,7 @@ def welcome_to(
         incarnation=incarnation,
         version=state.version,
         coordinator=leader,
+        has_others=has_others,
     )
 
 

@@ -100,6 +100,7 @@ class CoordinatorCore:
         boot: id of this boot of the machine, "" if unknown.
         is_as_left: whether the store is as its last coordinator left it.
         store: the store, for people.
+        is_shared: whether other coordinators share it: nodes then hang up on one that stands still.
         replication: "sync" or "async"; part of the state.
         now_ns: monotonic clock.
         wall_ns: wall clock.
@@ -116,6 +117,7 @@ class CoordinatorCore:
         boot: str = "",
         is_as_left: bool = True,
         store: str = "",
+        is_shared: bool = False,
         replication: Replication = "sync",
         now_ns: int,
         wall_ns: int,
@@ -132,6 +134,7 @@ class CoordinatorCore:
             boot=boot if is_as_left else "",
             replication=replication,
             store=store,
+            is_shared=is_shared,
         )
         self._term = Term(settings, self._effects)
         self._roster = Roster()
@@ -328,7 +331,7 @@ class CoordinatorCore:
                 state = self._term.state or ClusterState()
                 error = why_not_greet(message, state.cluster)
                 if error is None:
-                    welcome = welcome_to(state, self._term.address)
+                    welcome = welcome_to(state, self._term.address, has_others=self._term.is_shared)
                     self._effects.append(Admit(sender, is_member=False, welcome=welcome))
                     follows = self._clients.admit(sender, message, self.note, left_ms=self.left_ms(now_ns))
                     self._effects += [Send(sender, each) for each in follows]
@@ -425,7 +428,8 @@ class CoordinatorCore:
         self._roster.arrive(node, state)
         self._membership.hear(node.replica, now_ns=now_ns)
         self._runs.reschedule(now_ns=now_ns)
-        welcome = welcome_to(state, self._term.address, node=join.node, incarnation=join.incarnation)
+        term, life = self._term, (join.node, join.incarnation)
+        welcome = welcome_to(state, term.address, *life, has_others=term.is_shared)
         self._effects += (Send(sender, welcome), *self._broadcast.greet(sender, join.has))
 
     def _order(self, sender: ConnectionId, order: Leave | Drain | Undrain, now_ns: int) -> None:

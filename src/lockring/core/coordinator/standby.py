@@ -105,7 +105,8 @@ class StandbyDesk:
             self._refuse(sender, error)
             return
         leader = self.election.leader
-        welcome = welcome_to(self._history.state, self._address if leader is None else leader.address)
+        address = self._address if leader is None else leader.address
+        welcome = welcome_to(self._history.state, address, has_others=True)
         self._effects.append(Admit(sender, is_member=False, welcome=welcome))
         self._effects += [Send(sender, each) for each in self._clients.admit(sender, hello, "", left_ms=0)]
 

@@ -76,6 +76,7 @@ class TermSettings(NamedTuple):
         boot: id of this boot of the machine, if the store is as its last coordinator left it; else "".
         replication: "sync" or "async".
         store: the store, for people.
+        is_shared: whether other coordinators share it.
     """
 
     address: str
@@ -86,6 +87,7 @@ class TermSettings(NamedTuple):
     boot: str
     replication: Replication
     store: str = ""
+    is_shared: bool = False
 
 
 class Term:
@@ -137,6 +139,11 @@ class Term:
     def address(self) -> str:
         """HOST:PORT at which nodes and clients reach this coordinator."""
         return self._settings.address
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other coordinators share the store."""
+        return self._settings.is_shared
 
     @property
     def is_active(self) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import pytest
 
 from lockring.cluster_state import ClusterState, Replica
-from lockring.core.effects import COORDINATOR, Send
+from lockring.core.effects import COORDINATOR, Close, Send
 from lockring.core.node import NodeCore
-from lockring.protocol import Heartbeat
+from lockring.ids import ClusterId, Incarnation, NodeId, Version
+from lockring.protocol import PROTOCOL, Heartbeat, Welcome
 from lockring.units import NS_PER_MS
 
 
@@ -29,3 +31,24 @@ def test_a_node_sends_heartbeats_often_enough_for_the_lease_of_its_cluster(
     gaps_ms = {later - earlier for earlier, later in itertools.pairwise(sent_ms)}
     assert gaps_ms
     assert max(gaps_ms) <= every_ms + 10
+
+
+@pytest.mark.parametrize(
+    ("names_several", "store_is_shared", "hangs_up"),
+    [(False, False, False), (True, False, True), (False, True, True)],
+)
+def test_a_node_hangs_up_on_a_silent_coordinator_if_another_one_may_lead(
+    names_several: bool, store_is_shared: bool, hangs_up: bool
+) -> None:
+    core = NodeCore(Replica("n", 1), now_ns=0)
+    core.adopt(ClusterState(cluster="c", version=1), now_ns=0)
+    welcome = Welcome(PROTOCOL, ClusterId("c"), "coordinator", NodeId("n"), Incarnation(1), Version(1))
+    welcome = msgspec.structs.replace(welcome, has_others=store_is_shared)
+    core.greet_coordinator(welcome, address="h:1", has_others=names_several)
+    core.connected(COORDINATOR, now_ns=0)
+    closed = False
+    for now_ms in range(0, 10_000, 100):
+        core.on_timer(now_ns=now_ms * NS_PER_MS)
+        effects = core.take_effects(now_ns=now_ms * NS_PER_MS)
+        closed = closed or any(isinstance(each, Close) and each.to == COORDINATOR for each in effects)
+    assert closed == hangs_up
