@@ -96,7 +96,7 @@ def test_another_life_begins_at_the_wall_clock_if_that_is_later_than_the_coordin
 def test_a_leader_that_is_none_of_its_coordinators_shows_that_there_are_others(
     address: str, has_others: bool
 ) -> None:
-    """Also if that one is of a release that does not say so."""
+    """It may be of a release that does not say so by itself."""
 
     def main(process: Process) -> None:
         life = process.lives.replica

@@ -460,7 +460,7 @@ class NodeCore:
         check_peer(welcome, peer, address)
 
     def greet_coordinator(self, welcome: Welcome, *, address: str, has_others: bool = False) -> None:
-        """Take the answer to a `Join`, before it hears of the open connection. `has_others`: the shell knows of several.
+        """Take the answer to a `Join`, before `connected`; `has_others`: whether the shell knows of several.
 
         Raises:
             LockringError: the connection must end, since this node may not join what has answered.
