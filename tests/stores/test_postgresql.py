@@ -17,6 +17,7 @@ from lockring.cluster_state import ClusterState
 from lockring.core.coordinator.store_operations import OPERATION_TIMEOUT_NS
 from lockring.core.election import Candidate
 from lockring.errors import InvalidRequest, StoreError
+from lockring.ids import TermId
 from lockring.store.base import StoreUnreachable
 from lockring.store.postgresql import PostgresStore, _is_final
 from lockring.store.postgresql_connections import PgConnector
@@ -158,7 +159,7 @@ def alter(server: PostgresServer, setting: str, value: str) -> None:
         connection.execute("SELECT pg_reload_conf()")
     with psycopg.connect(server.url(), autocommit=True) as connection:
         until_s = time.monotonic() + PATIENCE_S
-        while connection.execute(f"SHOW {setting}").fetchone() != (value,):
+        while connection.execute(f"SHOW {setting}").fetchone() != (value.strip("'"),):
             assert time.monotonic() < until_s
             time.sleep(0.05)
 
@@ -189,6 +190,32 @@ def test_a_write_to_a_server_that_takes_none_has_failed_and_is_not_of_unknown_ou
     assert store.read() is None
     assert store.write(0, state(1))
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("default_transaction_isolation", "serializable"), ("lock_timeout", "1ms")]
+)
+def test_the_defaults_of_a_server_do_not_matter(own: PostgresServer, setting: str, value: str) -> None:
+    alter(own, setting, f"'{value}'")
+    stores = [PostgresStore(own.url()) for _ in range(3)]
+    failures: list[StoreError] = []
+
+    def campaign(store: PostgresStore, candidate: Candidate) -> None:
+        for _ in range(40):
+            try:
+                store.campaign(candidate, 60_000)
+            except StoreError as error:
+                failures.append(error)
+
+    candidates = [Candidate(TermId(f"term-{number}"), f"host-{number}:1") for number in range(3)]
+    threads = [threading.Thread(target=campaign, args=pair) for pair in zip(stores, candidates, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    for store in stores:
+        store.close()
 
 
 def test_another_host_is_asked_once_the_first_takes_no_writes(

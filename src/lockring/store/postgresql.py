@@ -61,9 +61,11 @@ _FINAL_WORDS: Final = (
 _ADDRESS: Final = re.compile(r"^- host: ", re.MULTILINE)
 """Begins the words on each address of a name that has several."""
 
+# The server, the database or the role may have other defaults than those that the statements are made for.
 _BEGIN: Final = (
-    "BEGIN",
+    "BEGIN ISOLATION LEVEL READ COMMITTED",
     "SET LOCAL synchronous_commit TO on",
+    "SET LOCAL lock_timeout TO 0",
     f"SET LOCAL statement_timeout TO {int(DEADLINE_S * 1000)}",
     "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean",
 )

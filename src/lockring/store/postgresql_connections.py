@@ -4,7 +4,7 @@
   takes no less than 2 s for each.
 - *The lookup of a name counts too.* It blocks, for as long as the system's resolver likes. So each attempt runs in a
   thread of its own. One that takes too long is not begun a second time: a later call waits for the same.
-- *An error tells of each host*, so that a refusal by one does not hide that another may still come.
+- *An error names each host*, so that a refusal by one does not hide that another may still come.
 """
 
 from __future__ import annotations
