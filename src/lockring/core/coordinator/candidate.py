@@ -191,9 +191,10 @@ class CandidateCore:
         """Handle the result of a `StoreRead` or `StoreWrite`. See `CoordinatorCore.store_result`."""
         if state is not None:
             self._newest.learn(state)
+        begun_ns = self._reads.begun_ns
         if self._reads.end(operation):
             if ok:
-                self._desk.learn(state)
+                self._desk.learn(state, at_ns=begun_ns)
                 if state is not None and state.relocation is not None:
                     self._effects.append(StoreResign(self._leadership.candidate.term))
                     self._fail(state.relocation)
@@ -285,6 +286,7 @@ class CandidateCore:
         self._decider.step_down(now_ns=now_ns)
         self._take_from_decider(now_ns)
         self._newest.hear(self._decider.newest)
+        self._desk.learn(self._decider.state, at_ns=now_ns - self._decider.age_ns(now_ns))
         self._decider = None
         self._close_all("this coordinator leads no more: connect to the one that does")
         self._leadership.renounce(now_ns)
@@ -358,6 +360,11 @@ class _StandbyReads:
     def due_ns(self) -> int:
         """When the next read is due; one without an answer so far is given up then."""
         return self._due_ns if self._open is None else self._open[1] + OPERATION_TIMEOUT_NS
+
+    @property
+    def begun_ns(self) -> int:
+        """When the read under way has begun, or the next one is due."""
+        return self._due_ns if self._open is None else self._open[1]
 
     def begin(self, operation: OperationNumber, now_ns: int) -> None:
         """Note that a read begins."""

@@ -47,6 +47,7 @@ from lockring.core.coordinator.status import (
     left_ms_of,
     note_of,
     server_status_of,
+    state_reply,
     status_of,
     wait_reason_of,
 )
@@ -82,7 +83,6 @@ from lockring.protocol import (
     Message,
     Refusal,
     SlotRequests,
-    StateReply,
     StatusReply,
     Undrain,
 )
@@ -179,6 +179,10 @@ class CoordinatorCore:
         """A sentence on what the coordinator waits for, "" if for nothing."""
         return note_of(self._term, self._roster, self._runs)
 
+    def age_ns(self, now_ns: int) -> int:
+        """Return for how long newer states may have escaped this coordinator, in nanoseconds; 0 while it works."""
+        return self._term.store_report.age_ns(now_ns)
+
     def take_store_news(self) -> list[StoreNews]:
         """Hand out the lines for the log about the store since the last call, in order, and forget them."""
         return self._term.health.take_news()
@@ -213,8 +217,7 @@ class CoordinatorCore:
         """Read the store and claim it. Call this once, before all other inputs.
 
         Args:
-            newest: the newest version that this process has read in the store, or written there; 0 for none. A store
-                that does not account for it has lost something.
+            newest: the newest version that this process has read or written; a store without it has lost something.
             now_ns: the monotonic clock, in nanoseconds.
         """
         self._enter(now_ns)
@@ -350,9 +353,9 @@ class CoordinatorCore:
             case Drain() | Undrain():
                 self._order(sender, message, now_ns)
             case GetState():
-                state = self._broadcast.whole().state
-                note = with_time_left(self.note, self.left_ms(now_ns))
-                self._effects.append(Send(sender, StateReply(message.request, state, note)))
+                state, note = self._broadcast.whole().state, with_time_left(self.note, self.left_ms(now_ns))
+                reply = state_reply(message.request, state, note, age_ns=self.age_ns(now_ns))
+                self._effects.append(Send(sender, reply))
             case GetRoutes():
                 self._effects.append(Send(sender, self._clients.whole_routes()))
             case GetStatus():

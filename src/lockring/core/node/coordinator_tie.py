@@ -28,6 +28,7 @@ class CoordinatorTie:
         away_since_ns: since when no connection stands on which the coordinator has welcomed the node; None while one
             does.
         heartbeat_at_ns: when the next heartbeat is due, while it does.
+        current_at_ns: when the newest heartbeat was sent that was acknowledged. No state escaped the node until then.
         is_astray: whether a difference of states did not fit the node's own.
     """
 
@@ -39,6 +40,7 @@ class CoordinatorTie:
         self._requests = 0
         self._why_away = "waiting for the coordinator"
         self.away_since_ns: int | None = context.now_ns
+        self.current_at_ns = context.now_ns
         self.heartbeat_at_ns = context.now_ns
         self.is_astray = False
 
@@ -111,6 +113,7 @@ class CoordinatorTie:
         if sent_at_ns is None:
             return False
         self._unanswered = 0
+        self.current_at_ns = sent_at_ns
         context = self._context
         lease_ns = context.state.coordinator_lease_ms * NS_PER_MS
         context.rights.coordinator_lease.acknowledged(

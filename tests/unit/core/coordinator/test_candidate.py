@@ -7,14 +7,15 @@ from typing import TypeVar
 
 import pytest
 
-from lockring.cluster_state import ClusterState, Relocation, Replica, SlotState
+from lockring.cluster_state import ClusterState, Relocation, Replica, SlotState, decode_state
 from lockring.core.coordinator import CandidateCore, CoordinatorCore
 from lockring.core.coordinator.leadership import LEAD_MS
 from lockring.core.coordinator.status import server_status_of, standby_status
 from lockring.core.coordinator.store_health import StoreReport
-from lockring.core.effects import Effect, Fail, Note, StoreCampaign, StoreRead, StoreResign, StoreWrite
+from lockring.core.effects import Effect, Fail, Note, Send, StoreCampaign, StoreRead, StoreResign, StoreWrite
 from lockring.core.election import Candidate, Election
 from lockring.ids import NO_VERSION, OperationNumber, TermId, Version
+from lockring.protocol import PROTOCOL, ClientHello, GetState, StateReply
 from lockring.slots import SLOTS
 from lockring.units import NS_PER_S
 
@@ -226,6 +227,68 @@ def test_what_a_node_has_shown_of_a_loss_outlasts_the_lead() -> None:
     process.core.deciding._term.begin_above(seen, now_ns=process.now_ns)
     process.campaign(OTHER)
     demand_loss(process, claim.state, seen)
+
+
+def shown(process: Process) -> StateReply:
+    """Return what a coordinator answers a client that asks for the state."""
+    process.core.connected(7, now_ns=process.now_ns)
+    process.core.receive(7, ClientHello(PROTOCOL, "", "client", 1), now_ns=process.now_ns)
+    process.core.receive(7, GetState(1), now_ns=process.now_ns)
+    (reply,) = (each.message for each in of(Send, process.effects()) if isinstance(each.message, StateReply))
+    process.core.disconnected(7, now_ns=process.now_ns)
+    return reply
+
+
+def cut_off(process: Process, seconds: int) -> None:
+    """Let a store answer nothing for a while."""
+    problem = "the store is cut off"
+    for _ in range(seconds):
+        for each in process.effects(1.0):
+            if isinstance(each, StoreCampaign):
+                process.core.election_result(each.operation, None, problem=problem, now_ns=process.now_ns)
+            elif isinstance(each, StoreRead):
+                process.core.store_result(
+                    each.operation, ok=False, state=None, problem=problem, now_ns=process.now_ns
+                )
+
+
+def test_a_standby_says_how_old_its_state_is() -> None:
+    process = Process()
+    process.stand_by(held(5))
+    assert shown(process).age_ms == 0
+    assert "old" not in shown(process).note
+    cut_off(process, 3600)
+    reply = shown(process)
+    assert decode_state(reply.state).version == 5
+    assert reply.age_ms == 3_600_000
+    assert reply.note == "the store is cut off; what this coordinator knows of the cluster is 3600 s old"
+    process.stand_by(held(6))
+    assert shown(process).age_ms == 0
+
+
+def test_a_leader_that_does_not_reach_its_store_says_how_old_its_state_is() -> None:
+    process = Process()
+    read = the(StoreRead, process.campaign(None))
+    claim = the(StoreWrite, process.stored(read.operation, held(40)))
+    process.core.store_result(claim.operation, ok=True, state=claim.state, now_ns=process.now_ns)
+    assert shown(process).age_ms == 0
+    cut_off(process, 60)
+    assert process.core.deciding is not None, "no other one is known to lead"
+    reply = shown(process)
+    assert reply.age_ms == 59_000
+    assert reply.note.endswith("what this coordinator knows of the cluster is 59 s old")
+
+
+def test_a_leader_that_stands_by_again_shows_the_state_of_its_lead() -> None:
+    process = Process()
+    process.stand_by(held(5))
+    read = the(StoreRead, process.campaign(None, seconds=2))
+    claim = the(StoreWrite, process.stored(read.operation, held(5)))
+    process.core.store_result(claim.operation, ok=True, state=claim.state, now_ns=process.now_ns)
+    process.campaign(OTHER)
+    reply = shown(process)
+    assert decode_state(reply.state).version == claim.state.version
+    assert reply.age_ms == 0
 
 
 LEFT = ClusterState(

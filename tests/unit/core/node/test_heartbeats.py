@@ -10,8 +10,8 @@ import pytest
 from lockring.cluster_state import ClusterState, Replica
 from lockring.core.effects import COORDINATOR, Close, Send
 from lockring.core.node import NodeCore
-from lockring.ids import ClusterId, Incarnation, NodeId, Version
-from lockring.protocol import PROTOCOL, Heartbeat, Welcome
+from lockring.ids import ClientId, ClusterId, Incarnation, NodeId, Version
+from lockring.protocol import PROTOCOL, ClientHello, GetState, Heartbeat, HeartbeatAck, StateReply, Welcome
 from lockring.units import NS_PER_MS
 
 
@@ -52,3 +52,25 @@ def test_a_node_hangs_up_on_a_silent_coordinator_if_another_one_may_lead(
         effects = core.take_effects(now_ns=now_ms * NS_PER_MS)
         closed = closed or any(isinstance(each, Close) and each.to == COORDINATOR for each in effects)
     assert closed == hangs_up
+
+
+def test_a_node_says_for_how_long_it_has_heard_nothing_new() -> None:
+    core = NodeCore(Replica("n", 1), now_ns=0)
+    core.adopt(ClusterState(cluster="c", version=1), now_ns=0)
+    core.connected(COORDINATOR, now_ns=0)
+    core.on_timer(now_ns=NS_PER_MS)
+    heartbeat = next(
+        each.message
+        for each in core.take_effects(now_ns=NS_PER_MS)
+        if isinstance(each, Send) and isinstance(each.message, Heartbeat)
+    )
+    core.receive(COORDINATOR, HeartbeatAck(heartbeat.sequence, Version(1)), now_ns=9 * NS_PER_MS)
+    core.disconnected(COORDINATOR, now_ns=10 * NS_PER_MS)
+    core.connected(7, now_ns=7_000 * NS_PER_MS)
+    core.receive(7, ClientHello(PROTOCOL, ClusterId("c"), ClientId("k"), 1), now_ns=7_000 * NS_PER_MS)
+    core.receive(7, GetState(1), now_ns=7_001 * NS_PER_MS)
+    effects = core.take_effects(now_ns=7_001 * NS_PER_MS)
+    (reply,) = (
+        each.message for each in effects if isinstance(each, Send) and isinstance(each.message, StateReply)
+    )
+    assert reply.age_ms == 7_001, "the heartbeat was sent at 0"
