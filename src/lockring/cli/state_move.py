@@ -238,7 +238,7 @@ def _write_output(data: bytes) -> None:
     try:
         os.fsync(sys.stdout.fileno())
     except OSError as error:
-        # A pipe or a terminal cannot be synced, nor can what is no file of the system's at all.
+        # Pipes and terminals cannot be synced, nor can an output that the system does not know.
         if error.errno not in (None, errno.EINVAL, errno.ENOTSUP, errno.EROFS):
             text = f"the output cannot be written: {reason_of(error)}"
             raise OutputFailed(text, errno=error.errno) from error

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -23,6 +24,8 @@ PgConnection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 _CONNECT_S: Final = 2
 """Longest time to connect to one address, in whole seconds: the least that libpq takes."""
 _SHARE_S_MIN: Final = 0.2
+_NO_PASSPHRASE: Final = "none was given"
+"""Of the key of a certificate, where it has one: without any, OpenSSL asks at the terminal, and waits there."""
 _PER_HOST: Final = ("host", "hostaddr", "port")
 """Parameters of libpq that list a value for each host."""
 
@@ -50,7 +53,10 @@ class PgConnector:
     """
 
     def __init__(self, conninfo: str) -> None:
-        known = psycopg.conninfo.conninfo_to_dict(conninfo)
+        known: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(conninfo)
+        if not known.get("sslpassword") and not known.get("service") and "PGSERVICE" not in os.environ:
+            known["sslpassword"] = _NO_PASSPHRASE
+            conninfo = psycopg.conninfo.make_conninfo(**known)
         self._hosts = _split(conninfo, known)
         self._is_order_random = known.get("load_balance_hosts") == "random"
         self._attempts: dict[str, _Attempt] = {}
