@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -207,6 +208,32 @@ def test_nodes_follow_to_a_coordinator_that_they_were_not_started_with(
                 assert process.wait(30) == 0
                 eventually(lambda: _hears(cluster.address_of(known), 2), cluster.logs)
                 holder.check("the added coordinator was removed")
+            finally:
+                process.kill()
+        holder.client.close()
+
+
+def test_nodes_leave_a_frozen_leader_that_they_were_not_started_with(
+    postgresql: PostgresServer, name: str
+) -> None:
+    """They know one coordinator by its address, which leads again once the one that it has named stands still."""
+    url, added = postgresql.url(name=name), address()
+    with LocalCluster(nodes=2, coordinators=1, store=url, stabilization_s=0.3) as cluster:
+        holder = Holder(cluster.servers, LOCKS)
+        (known,) = cluster.coordinators
+        words = [sys.executable, "-m", "lockring", "coordinator", "--listen", added, "--store", url]
+        with subprocess.Popen(words, env=child_environment(), stderr=subprocess.DEVNULL) as process:
+            try:
+                eventually(lambda: _leader_at(added) == cluster.address_of(known), cluster.logs)
+                cluster.terminate(known)
+                assert cluster.wait_for_exit(known) == 0
+                eventually(lambda: _leader_at(added) == added, cluster.logs)
+                cluster.restart(known)
+                eventually(lambda: _hears(added, 2), cluster.logs)
+                process.send_signal(signal.SIGSTOP)
+                eventually(lambda: _hears(cluster.address_of(known), 2), cluster.logs)
+                cluster.wait_until_stable(timeout_s=SETTLED_S)
+                holder.check("the leader stands still")
             finally:
                 process.kill()
         holder.client.close()

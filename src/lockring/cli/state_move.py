@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -11,12 +12,13 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from lockring.cli.inherited import output_was_closed
 from lockring.cli.options import setting_options
 from lockring.cli.output import duration, print_json, say
 from lockring.cli.sections import read_settings
 from lockring.clock import wall_ns
 from lockring.config import load
-from lockring.errors import StoreError
+from lockring.errors import OutputFailed, StoreError
 from lockring.exits import OK
 from lockring.native import to_native
 from lockring.server.settings import StorePlaceSettings
@@ -201,9 +203,9 @@ def _read(file: str) -> bytes:
 
 
 def _write(file: str, data: bytes) -> None:
-    """Write a new file durably, whole or not at all."""
+    """Write a new file durably, whole or not at all; or standard output, as durably as that is."""
     if file == _STDIO:
-        sys.stdout.write(data.decode())
+        _write_output(data)
         return
     path = Path(to_native(file))
     try:
@@ -221,3 +223,22 @@ def _write(file: str, data: bytes) -> None:
         with suppress(OSError):
             path.unlink()
         raise StoreError(f"{file} cannot be written: {reason_of(error)}") from error
+
+
+def _write_output(data: bytes) -> None:
+    """Write to standard output, all of it: what follows is done in the belief that it is there.
+
+    Raises:
+        OutputFailed: it cannot be written.
+    """
+    if output_was_closed():
+        raise OutputFailed("the output cannot be written: it is closed")
+    sys.stdout.write(data.decode())
+    sys.stdout.flush()
+    try:
+        os.fsync(sys.stdout.fileno())
+    except OSError as error:
+        # Pipes and terminals cannot be synced, nor can an output that the system does not know.
+        if error.errno not in (None, errno.EINVAL, errno.ENOTSUP, errno.EROFS):
+            text = f"the output cannot be written: {reason_of(error)}"
+            raise OutputFailed(text, errno=error.errno) from error

@@ -2,12 +2,18 @@
 
 A coordinator that does not lead names the one that does. That one is tried behind the addresses that the caller knows,
 round after round, until another one is named: it may be none of them.
+
+A name may stand for several servers. Each attempt begins with another of its addresses than the one before: a server
+that stands still accepts connections, and would be tried forever.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
 import random
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
@@ -82,6 +88,7 @@ class Dialer:
         self._task: asyncio.Task[None] | None = None
         self._attempt: _DialedConnection | None = None
         self._named = ""
+        self._attempts = 0
         self._closed = False
 
     def start(self) -> None:
@@ -128,7 +135,7 @@ class Dialer:
         try:
             host, port = split_address(address)
             async with asyncio.timeout(CONNECT_S_MAX):
-                await asyncio.get_running_loop().create_connection(lambda: outgoing, host, port)
+                await self._connect(outgoing, host, port)
         except Exception as error:  # noqa: BLE001 - an impossible name, no thread to look it up, no memory: try again
             reason = connect_failure(error, CONNECT_S_MAX)
             self.caller.connect_failed(address, Unavailable(f"{address} cannot be reached: {reason}"), 0)
@@ -150,6 +157,20 @@ class Dialer:
             if not self._closed:
                 outgoing.abort("it was hung up")
 
+    async def _connect(self, outgoing: _DialedConnection, host: str, port: int) -> None:
+        """Open a connection to the first of a name's addresses that accepts one; raise the last one's error."""
+        addresses = await _addresses_of(host, port)
+        first = self._attempts % len(addresses)
+        self._attempts += 1
+        loop = asyncio.get_running_loop()
+        for number, where in enumerate((*addresses[first:], *addresses[:first]), 1):
+            try:
+                await loop.create_connection(lambda: outgoing, where, port)
+                return
+            except OSError:
+                if number == len(addresses):
+                    raise
+
     # ----------------------------------------------------------------------- for _DialedConnection
 
     def up(self, outgoing: _DialedConnection, welcome: Welcome) -> None:
@@ -162,6 +183,15 @@ class Dialer:
         if self.connection is outgoing:
             self.connection = None
             self.caller.lost(reason)
+
+
+async def _addresses_of(host: str, port: int) -> list[str]:
+    """Return the addresses that a name stands for, in their order; an address stands for itself."""
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(host)
+        return [host]
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(where[0]) for *_, where in found))
 
 
 class _DialedConnection(FramedConnection):

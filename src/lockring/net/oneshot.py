@@ -63,12 +63,14 @@ class ServerView(NamedTuple):
         replica: the node and its life; empty for a coordinator.
         state: the newest cluster state that the server has.
         note: a sentence on what the server is waiting for, "" if nothing.
+        age_s: for how long newer states may have escaped the server, in seconds.
     """
 
     role: str
     replica: Replica
     state: ClusterState
     note: str
+    age_s: float = 0.0
 
 
 def ask_state(address: str, *, timeout_s: float = 5.0) -> ServerView:
@@ -84,7 +86,7 @@ def ask_state(address: str, *, timeout_s: float = 5.0) -> ServerView:
     assert isinstance(welcome, Welcome)
     assert isinstance(answer, StateReply)
     replica = Replica(welcome.node, welcome.incarnation)
-    return ServerView(welcome.role, replica, decode_state(answer.state), answer.note)
+    return ServerView(welcome.role, replica, decode_state(answer.state), answer.note, answer.age_ms / 1000)
 
 
 def ask_drain(address: str, node: NodeId, *, timeout_s: float = 5.0) -> None:

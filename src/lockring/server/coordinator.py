@@ -112,6 +112,7 @@ class CoordinatorServer:
                 boot=boot_id(),
                 is_as_left=opened.is_as_left,
                 store=opened.store.place,
+                is_shared=awaited is not None,
                 replication=settings.replication,
                 now_ns=now_ns,
                 wall_ns=wall_ns,

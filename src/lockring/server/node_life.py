@@ -129,7 +129,6 @@ class NodeLife:
 
     Args:
         replica: id and incarnation.
-        has_standbys: whether there are several coordinators to dial.
         outbox: where writes wait for the flush.
         coordinator: returns the connection to the coordinator if the coordinator has welcomed this node.
         on_state: called for each new cluster state.
@@ -143,7 +142,6 @@ class NodeLife:
         self,
         replica: Replica,
         *,
-        has_standbys: bool,
         outbox: Outbox,
         coordinator: Callable[[], FramedConnection | None],
         on_state: Callable[[ClusterState], None],
@@ -155,7 +153,6 @@ class NodeLife:
         self.core = core = NodeCore(
             replica,
             timing=Timing(),
-            has_standbys=has_standbys,
             journal=None if journal is None else journal.found,
             durability=durability,
             now_ns=monotonic_ns(),

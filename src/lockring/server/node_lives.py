@@ -66,7 +66,6 @@ class NodeLives:
     ) -> None:
         self._settings = settings
         self._node = NodeId(settings.id)
-        self._has_standbys = len(settings.coordinators) > 1
         self._outbox = outbox
         self._listener = listener
         self._link = CoordinatorLink(self, place, settings.coordinators, outbox)
@@ -117,9 +116,10 @@ class NodeLives:
         self.log.begin_life(life.core, began_ns=self._began_ns)
         self._go_on_leaving()
 
-    def check_coordinator(self, welcome: Welcome, address: str) -> None:
+    def greet_coordinator(self, welcome: Welcome, address: str) -> None:
         """See `Joiner`."""
-        self.present.core.check_coordinator(welcome, address=address)
+        known = {*self._settings.coordinators, address}  # one that was named need not be in the settings
+        self.present.core.greet_coordinator(welcome, address=address, has_others=len(known) > 1)
 
     def joined(self) -> None:
         """See `Joiner`."""
@@ -169,7 +169,6 @@ class NodeLives:
         incarnation = least if journal is None else later_than_found(journal, least)
         life = NodeLife(
             Replica(self._node, incarnation),
-            has_standbys=self._has_standbys,
             outbox=self._outbox,
             coordinator=lambda: self._link.connection,
             on_state=lambda state: self.log.state_changed(state),

@@ -232,7 +232,8 @@ def merged(export: Export, present: ClusterState | None, *, wall_ns: int) -> tup
             max(slot, forgotten(other, version), key=lambda each: each.generation_below)
             for slot, other in zip(slots, present.slots, strict=True)
         ]
-    return msgspec.structs.replace(state, version=version, slots=tuple(slots)), why
+    # Slots that all wait for earlier leases make up for whatever was lost.
+    return msgspec.structs.replace(state, version=version, slots=tuple(slots), skipped=()), why
 
 
 def described(state: ClusterState) -> str:

@@ -9,7 +9,10 @@
 - *The outcome of a commit.* If the connection breaks during a write, the row is read back on a new one. The write has
   taken place if its version is there, and cannot any more if yet another one is. Otherwise its outcome is unknown,
   and reported so: a statement may still wait in a server's socket.
-- *A deadline for each operation.* libpq has none for answers, so a timer shuts the socket down.
+- *A deadline for each operation*, with all of its hosts (`postgresql_connections`). libpq has none for answers, so a
+  timer shuts the socket down.
+- *Only a server that takes writes is believed.* One that was the primary may go on as a standby, or be made read-only,
+  under connections that stand. So each operation asks for that too, and looks for another server.
 
 `synchronous_commit` is on for each write, whatever the server's default is. Where the server's standbys are
 asynchronous, its failover may lose the newest states: coordinators notice an older state, and wait for all leases to
@@ -20,6 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import threading
 import time
@@ -33,15 +37,16 @@ from lockring.core.election import Candidate, Election
 from lockring.errors import ProtocolError, StoreError
 from lockring.ids import NO_VERSION, TermId, Version
 from lockring.store.base import StoreUnreachable
+from lockring.store.postgresql_connections import NoHostConnects, PgConnection, PgConnector
 from lockring.store.postgresql_place import parse
 
 DEADLINE_S: Final = 6.0
 """Longest time for an operation, reading back included. A coordinator gives up after 10 s."""
-_CONNECT_S: Final = 2
-"""Longest time to connect to one host, in whole seconds, as libpq counts."""
 
 _FINAL_CLASSES: Final = frozenset({"0A", "22", "23", "28", "3D", "3F", "42"})
 """Of error codes: unknown features and values, logins, databases and schemas that are not there, missing rights."""
+_WRONG_STATE_CLASS: Final = "25"
+"""Of error codes: the server takes no writes, among others."""
 _FINAL_WORDS: Final = (
     "authentication failed",
     "no pg_hba.conf entry",
@@ -53,11 +58,16 @@ _FINAL_WORDS: Final = (
     "invalid ",
 )
 """In a server's refusal to let a client in, where it speaks English; of others, the log has the words."""
+_ADDRESS: Final = re.compile(r"^- host: ", re.MULTILINE)
+"""Begins the words on each address of a name that has several."""
 
+# The server, the database or the role may have other defaults than those that the statements are made for.
 _BEGIN: Final = (
-    "BEGIN",
+    "BEGIN ISOLATION LEVEL READ COMMITTED",
     "SET LOCAL synchronous_commit TO on",
+    "SET LOCAL lock_timeout TO 0",
     f"SET LOCAL statement_timeout TO {int(DEADLINE_S * 1000)}",
+    "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean",
 )
 _ARE_THERE: Final = "SELECT to_regclass('lockring_coordinators') IS NOT NULL"
 _LOCK_TABLES: Final = "SELECT pg_advisory_xact_lock(hashtext('lockring_clusters'))"
@@ -122,6 +132,16 @@ class _Result(NamedTuple):
     rows: list[tuple[Any, ...]]
 
 
+class _TakesNoWrites(psycopg.OperationalError):
+    """A server has become a standby, or read-only, under a connection."""
+
+    def __init__(self, connection: PgConnection) -> None:
+        info = connection.info
+        super().__init__(
+            f"{info.host}:{info.port} takes no writes: it is a standby now, or read-only by its settings"
+        )
+
+
 class PostgresStore:
     """Keeps the state of one cluster in a PostgreSQL database. Thread-safe; operations wait for one another.
 
@@ -143,11 +163,11 @@ class PostgresStore:
     def __init__(self, url: str) -> None:
         place = parse(url)
         self._name = place.name
-        self._conninfo = place.conninfo
         self._secrets = place.secrets
         self.place = place.named
         self._mutex = threading.Lock()
-        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+        self._connector = PgConnector(place.conninfo)
+        self._connection: PgConnection | None = None
         self._cached: tuple[int, ClusterState] | None = None
         self._is_closed = False
         self.created = False
@@ -185,6 +205,10 @@ class PostgresStore:
         }
         with self._mutex:
             until_s = time.monotonic() + DEADLINE_S
+            try:
+                self._connect(until_s)
+            except psycopg.Error as error:  # so nothing was sent
+                raise self._failed("written", error) from error
             try:
                 (result,) = self._attempt([_WRITE], values, until_s)
                 is_stored = result.changed == 1
@@ -232,6 +256,7 @@ class PostgresStore:
         """End the connection, and refuse all further calls. Closing twice is harmless."""
         with self._mutex:
             self._is_closed = True
+            self._connector.close()
             self._drop()
 
     # ----------------------------------------------------------------------- operations
@@ -271,12 +296,11 @@ class PostgresStore:
             had_connection = self._connection is not None
             try:
                 return self._attempt(statements, values, until_s)
-            except psycopg.OperationalError as error:
-                # A connection that was idle may have been cut long ago: that says nothing about the database.
+            except psycopg.Error as error:
+                # A connection that was idle may have been cut long ago, or its server may have become a standby: that
+                # says nothing about the database.
                 if not had_connection or self._connection is not None or time.monotonic() >= until_s:
                     raise self._failed(verb, error) from error
-            except psycopg.Error as error:
-                raise self._failed(verb, error) from error
             try:
                 return self._attempt(statements, values, until_s)
             except psycopg.Error as error:
@@ -286,35 +310,34 @@ class PostgresStore:
         self, statements: Sequence[str], values: Mapping[str, object], until_s: float
     ) -> list[_Result]:
         """Run statements in one transaction and one round trip; a connection that breaks in it is dropped."""
-        if self._is_closed:
-            raise StoreError(f"{self.place} is closed")
         connection = self._connect(until_s)
         script = ";".join((*_BEGIN, *statements, "COMMIT"))
         try:
             with _shut_down_at(connection, until_s), psycopg.ClientCursor(connection) as cursor:
                 cursor.execute(script.encode(), values)
-                return _results_of(cursor)[len(_BEGIN) : -1]
-        except BaseException:
-            self._clear()
+                results = _results_of(cursor)
+            takes_no_writes = results[len(_BEGIN) - 1].rows[0][0]
+            if takes_no_writes:
+                raise _TakesNoWrites(connection)
+            return results[len(_BEGIN) : -1]
+        except BaseException as error:
+            self._clear(error)
             raise
 
-    def _connect(self, until_s: float) -> psycopg.Connection[tuple[Any, ...]]:
+    def _connect(self, until_s: float) -> PgConnection:
+        if self._is_closed:
+            raise StoreError(f"{self.place} is closed")
         if self._connection is None:
-            left_s = max(1, min(_CONNECT_S, int(until_s - time.monotonic())))
-            self._connection = psycopg.connect(
-                self._conninfo,
-                autocommit=True,
-                connect_timeout=left_s,
-                prepare_threshold=None,
-                application_name="lockring coordinator",
-                target_session_attrs="read-write",
-            )
+            self._connection = self._connector.connect(until_s)
         return self._connection
 
-    def _clear(self) -> None:
+    def _clear(self, error: BaseException) -> None:
         """Make the connection fit for the next operation after one that has failed, or drop it."""
         connection = self._connection
         if connection is None:
+            return
+        if isinstance(error, _TakesNoWrites) or _class_of(error) == _WRONG_STATE_CLASS:
+            self._drop()
             return
         try:
             with _shut_down_at(connection, time.monotonic() + 1):
@@ -360,15 +383,27 @@ class PostgresStore:
 def _is_final(error: psycopg.Error) -> bool:
     """Return whether waiting cannot mend an error: the server refuses, or libpq does not understand the URL.
 
-    Of a connection that fails, libpq gives the server's words alone, without their code. Each host that was tried has a
-    line of its own, and one that may still come is worth waiting for.
+    Of a connection that fails, libpq gives the server's words alone, without their code. A host that may still come is
+    worth waiting for, whatever others say; and so is one of the addresses of a name.
     """
+    if isinstance(error, NoHostConnects):
+        return all(map(_is_final, error.failures))
     if error.sqlstate is not None:
-        return error.sqlstate[:2] in _FINAL_CLASSES
+        return _class_of(error) in _FINAL_CLASSES
     if not isinstance(error, psycopg.OperationalError):
         return True
-    lines = [line for line in str(error).splitlines() if " failed: " in line] or [str(error)]
+    return all(map(_is_refusal, _ADDRESS.split(str(error))[1:] or [str(error)]))
+
+
+def _is_refusal(text: str) -> bool:
+    """Return whether one address has refused, however often it was asked."""
+    lines = [line for line in text.splitlines() if " failed: " in line] or [text]
     return all(any(words in line for words in _FINAL_WORDS) for line in lines)
+
+
+def _class_of(error: object) -> str:
+    """Return the class of an error's code, "" if it has none."""
+    return (error.sqlstate or "")[:2] if isinstance(error, psycopg.Error) else ""
 
 
 def _results_of(cursor: psycopg.ClientCursor[tuple[Any, ...]]) -> list[_Result]:
@@ -397,7 +432,7 @@ def _election_of(result: _Result) -> Election:
 
 
 @contextlib.contextmanager
-def _shut_down_at(connection: psycopg.Connection[tuple[Any, ...]], until_s: float) -> Iterator[None]:
+def _shut_down_at(connection: PgConnection, until_s: float) -> Iterator[None]:
     """Shut the connection's socket down if the block takes too long: the call in it then fails."""
     end = socket.socket(fileno=os.dup(connection.fileno()))
 

@@ -99,6 +99,7 @@ class CoordinatorShell(Shell):
             timing=self.timing,
             new_cluster=self.new_cluster,
             boot=self.boot,
+            is_shared=self.store.is_shared,
             replication=self.replication,  # type: ignore[arg-type]
             now_ns=now_ns,
             wall_ns=wall_ns,

@@ -120,6 +120,7 @@ class NodeShell(Shell):
         self.id = name
         self.address = f"{name}:9501"
         self.coordinators = coordinators
+        self.names_coordinators = len(coordinators) > 1
         self.timing = timing
         self.weight = weight
         self.draining = False
@@ -161,7 +162,6 @@ class NodeShell(Shell):
         self.core = NodeCore(
             Replica(self.id, incarnation),
             timing=self.timing,
-            has_standbys=len(self.coordinators) > 1,
             journal=None if self.journal is None else self.journal.found,
             now_ns=self.now_ns(),
         )
@@ -348,7 +348,8 @@ class NodeShell(Shell):
         match message:
             case Welcome():
                 try:
-                    self.core.check_coordinator(message, address=end.other.process.name)
+                    address, has_others = end.other.process.name, self.names_coordinators
+                    self.core.greet_coordinator(message, address=address, has_others=has_others)
                 except LockringError as error:
                     self.world.stats[f"coordinator_answer_{error.code}"] += 1
                     self._leave_coordinator(end)

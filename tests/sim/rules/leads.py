@@ -164,6 +164,18 @@ def drill_frozen_coordinator_kept() -> None:
     cluster.demand(held.outcome == "held", "LOSS", "a lock was lost with a coordinator that another follows")
 
 
+@mutant
+def shared_store_unsaid() -> list[Change]:
+    """A coordinator does not say that its store is shared, and a node looks only for those that it can name."""
+    return [(Term, "is_shared", property(lambda self: False))]
+
+
+@drill
+def drill_shared_store_unsaid() -> None:
+    """The leader is frozen for longer than the leases of nodes that know all coordinators by one name."""
+    drill_frozen_coordinator_kept()
+
+
 def _campaign(leads_on: Any) -> list[Change]:
     """Replace the rule by which a store lets a leader keep its lead from another candidate."""
 

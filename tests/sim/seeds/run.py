@@ -102,6 +102,8 @@ class Simulation:
             tap=self.checkers,
             durability=self.plan.durability,
         )
+        if self.store.is_shared:
+            node.names_coordinators = False
         self.nodes.append(node)
         return node
 

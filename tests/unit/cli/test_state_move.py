@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ import pytest
 from lockring.cli.app import main
 from lockring.clock import wall_ns
 from lockring.cluster_state import ClusterState
+from lockring.store.export_file import decode_export
 from lockring.store.sqlite import SqliteStore
 
 
@@ -167,3 +172,40 @@ def test_mistakes_are_named(
     assert main(["coordinator", *words]) == code
     assert why in capsys.readouterr().err
     assert not Path("d").exists()
+
+
+@pytest.mark.parametrize("redirection", ["> /dev/full", ">&-", "| true"])
+def test_a_store_is_not_marked_unless_the_output_was_written(old: Path, redirection: str) -> None:
+    words = f"{sys.executable} -m lockring coordinator export --data-dir {shlex.quote(str(old))} -"
+    if redirection == "| true":
+        # The reader is gone before anything is written.
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(words.split(), stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
+        os.close(writer)
+    else:
+        done = subprocess.run(
+            ["sh", "-c", f"{words} {redirection}"], capture_output=True, timeout=60, check=False
+        )
+    assert done.returncode != 0
+    store = SqliteStore(old)
+    state = store.read()
+    store.close()
+    assert state is not None
+    assert state.relocation is None
+
+
+def test_a_store_is_marked_once_the_output_is_in_a_pipe_or_a_file(old: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "lockring", "coordinator", "export", "--data-dir", str(old), "-"]
+    piped = subprocess.run(words, capture_output=True, timeout=60, check=True).stdout
+    with (tmp_path / "state.json").open("wb") as file:
+        subprocess.run(words, stdout=file, timeout=60, check=True)
+    exported = [decode_export(data) for data in ((tmp_path / "state.json").read_bytes(), piped)]
+    assert {(each.state.cluster, each.state.version, each.is_move) for each in exported} == {
+        ("c1", exported[0].state.version, True)
+    }
+    store = SqliteStore(old)
+    state = store.read()
+    store.close()
+    assert state is not None
+    assert state.relocation is not None

@@ -31,7 +31,6 @@ class Operators:
         self.clients = LocalClients(lambda: self.life, NodePlace(weight=100))
         self.life = NodeLife(
             Replica("N1", 1),
-            has_standbys=False,
             outbox=Outbox(),
             coordinator=lambda: None,  # what is sent to it gets lost
             on_state=lambda _: None,

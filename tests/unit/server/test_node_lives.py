@@ -91,6 +91,23 @@ def test_another_life_begins_at_the_wall_clock_if_that_is_later_than_the_coordin
     in_process(main)
 
 
+@pytest.mark.parametrize(("address", "has_others"), [("127.0.0.1:9", False), ("127.0.0.1:10", True)])
+def test_a_leader_that_is_none_of_its_coordinators_shows_that_there_are_others(
+    address: str, has_others: bool
+) -> None:
+    """It may be of a release that does not say so by itself."""
+
+    def main(process: Process) -> None:
+        life = process.lives.replica
+        welcome = Welcome(
+            PROTOCOL, ClusterId("c"), "coordinator", life.node, life.incarnation, Version(1), address
+        )
+        process.lives.greet_coordinator(welcome, address)
+        assert process.lives.present.core._coordinator.has_others == has_others
+
+    in_process(main)
+
+
 def test_clients_of_a_life_that_ends_hear_why_and_may_come_back() -> None:
     def main(process: Process) -> None:
         heard: list[Message] = []

@@ -321,3 +321,17 @@ def test_another_owner_or_mode_of_the_files_leaves_a_store_as_it_was(directory: 
     again = SqliteStore(directory)
     assert again.is_as_left
     again.close()
+
+
+def test_the_reason_for_a_failed_write_is_that_of_the_disk(tmp_path: Path) -> None:
+    """SQLite ends the transaction by itself then, and there is none to roll back."""
+    store = SqliteStore(tmp_path / "d")
+    assert store.write(0, ClusterState(cluster="c", version=1))
+    assert store._connection is not None
+    store._connection.execute("PRAGMA max_page_count = 6")
+    large = ClusterState(cluster="c", version=2, coordinator="x" * 200_000)
+    with pytest.raises(StoreError, match="cannot be written: database or disk is full"):
+        store.write(1, large)
+    store._connection.execute("PRAGMA max_page_count = 1000000")
+    assert store.write(1, large)
+    store.close()

@@ -28,7 +28,7 @@ from lockring.cluster_state import (
 )
 from lockring.core.coordinator.store_health import StoreHealth, StoreReport, StoreTrouble
 from lockring.core.coordinator.store_operations import OPERATION_TIMEOUT_NS, StoreOperations
-from lockring.core.coordinator.store_past import Loss, StorePast, abandoned
+from lockring.core.coordinator.store_past import Loss, NewestVersion, StorePast, abandoned
 from lockring.core.coordinator.transitions import VERSION_MAX, forgotten, replicated_from_now_on
 from lockring.core.effects import Effect
 from lockring.core.election import Election
@@ -76,6 +76,7 @@ class TermSettings(NamedTuple):
         boot: id of this boot of the machine, if the store is as its last coordinator left it; else "".
         replication: "sync" or "async".
         store: the store, for people.
+        is_shared: whether other coordinators share it.
     """
 
     address: str
@@ -86,6 +87,7 @@ class TermSettings(NamedTuple):
     boot: str
     replication: Replication
     store: str = ""
+    is_shared: bool = False
 
 
 class Term:
@@ -139,6 +141,11 @@ class Term:
         return self._settings.address
 
     @property
+    def is_shared(self) -> bool:
+        """Whether other coordinators share the store."""
+        return self._settings.is_shared
+
+    @property
     def is_active(self) -> bool:
         """Whether the term is in the store, as far as is known."""
         return self.phase is Phase.ACTIVE
@@ -147,6 +154,11 @@ class Term:
     def knows_no_past(self) -> bool:
         """Whether the store had lost something, or everything, when this process found it."""
         return self._past.is_quarantined
+
+    @property
+    def newest(self) -> Version:
+        """The newest version that is known to have been in the store, from this process or from a node."""
+        return Version(max(self._past.newest.version, self._past.version_min - 1))
 
     @property
     def found(self) -> ClusterState:
@@ -205,6 +217,10 @@ class Term:
         self.phase = Phase.READING
         self.deposed = frozenset()
         self._operations.read(now_ns)
+
+    def know(self, version: Version) -> None:
+        """Note a version that this process has read or written before this term. Call it before `begin`."""
+        self._past.newest.hear(version)
 
     def begin_above(self, version: Version, *, cluster: ClusterId = NO_CLUSTER, now_ns: int) -> None:
         """Claim the store with a version above what a node has seen, for the node's cluster if one is given."""
@@ -346,8 +362,9 @@ class Term:
     def _claim(self, stored: ClusterState, now_ns: int, wall_ns: int) -> None:
         self.phase = Phase.CLAIMING
         settings, past = self._settings, self._past
-        if self.state is not None and stored.version < self.state.version:
-            past.record_older(self.state.version, stored.version)
+        if not past.newest.is_accounted_for(stored):
+            past.record_older(past.newest.version, stored.version)
+        past.newest.learn(stored)
         version = self._version_after(stored.version, wall_ns)
         past.record_found(stored, is_own=stored.term == self.name, may_be_empty=settings.new_cluster)
         # Leases are chosen once: a node that waits one out cannot know that another one still uses a different length.
@@ -394,6 +411,7 @@ class Term:
 
     def _installed(self, state: ClusterState) -> News:
         before, self.state = self.state, state
+        self._past.newest = NewestVersion(state.version)
         self.deposed = frozenset()
         if self.phase is Phase.ACTIVE:
             return News.WRITTEN

@@ -92,7 +92,6 @@ class NodeCore:
         replica: Replica,
         *,
         timing: Timing | None = None,
-        has_standbys: bool = False,
         journal: JournalFound | None = None,
         durability: str = "none",
         now_ns: int,
@@ -102,7 +101,6 @@ class NodeCore:
         Args:
             replica: its id and incarnation.
             timing: how long things take; the two leases are the cluster state's.
-            has_standbys: whether there are several coordinators to dial.
             journal: the journal of its former lives, which this one goes on with; None to keep none. Reading it takes
                 some 3 µs for each holder and mutation in it.
             durability: how durable the shell keeps the journal, as a word for people.
@@ -113,7 +111,7 @@ class NodeCore:
         self._context.durability = durability
         if journal is not None:
             self._take_up(journal, now_ns)
-        self._coordinator = CoordinatorTie(self._context, has_others=has_standbys)
+        self._coordinator = CoordinatorTie(self._context)
         self._orders = OperatorOrders(self._context, self._coordinator)
         self.service = ClientService(self._context, self.sessions, self._coordinator, self._orders)
         self._replicator = Replicator(self._context)
@@ -453,13 +451,14 @@ class NodeCore:
         """
         check_peer(welcome, peer, address)
 
-    def check_coordinator(self, welcome: Welcome, *, address: str) -> None:
-        """Check the answer to a `Join`, before the core hears that the connection is open.
+    def greet_coordinator(self, welcome: Welcome, *, address: str, has_others: bool = False) -> None:
+        """Take the answer to a `Join`, before `connected`; `has_others`: whether the shell knows of several.
 
         Raises:
             LockringError: the connection must end, since this node may not join what has answered.
         """
         check_coordinator(welcome, self.join_facts().cluster, address)
+        self._coordinator.has_others = has_others or welcome.has_others
 
     @property
     def replica(self) -> Replica:

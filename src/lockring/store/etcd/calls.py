@@ -353,6 +353,12 @@ class _Credentials:
         return self._current, True
 
     def _reason_of(self, error: Exception) -> str:
+        if isinstance(error, _HasPassphrase):
+            key = self._files.key or self._files.cert
+            return (
+                f"the key {key} is encrypted with a passphrase, for which a coordinator cannot ask; store it without, readable"
+                f" by the coordinator's user alone: openssl pkey -in {key} -out FILE"
+            )
         if isinstance(error, ssl.SSLError) and error.reason == _PAIR_MISMATCH:
             return f"the key {self._files.key} is not that of the certificate {self._files.cert}"
         if isinstance(error, ssl.SSLError):
@@ -369,11 +375,20 @@ class _Credentials:
         if files.ca:
             context.load_verify_locations(files.ca)
         if files.cert:
-            context.load_cert_chain(files.cert, files.key)
+            context.load_cert_chain(files.cert, files.key, password=_refuse_passphrase)
         ca, cert, key = (
             Path(path).read_bytes() if path else None for path in (files.ca, files.cert, files.key)
         )
         return ca, cert, key
+
+
+class _HasPassphrase(OSError):
+    """A key cannot be read without a passphrase."""
+
+
+def _refuse_passphrase() -> str:
+    """Stand for the question for a passphrase, which OpenSSL would put to the terminal, and wait there."""
+    raise _HasPassphrase
 
 
 def _identity(path: str) -> tuple[int, ...]:

@@ -466,7 +466,7 @@ def test_a_coordinator_of_another_cluster_than_the_journal_s_is_not_joined() -> 
     core = nodes.restart("A")
     welcome = Welcome(PROTOCOL, "another", "coordinator", "", 0, 1)
     with pytest.raises(WrongCluster, match="another"):
-        core.check_coordinator(welcome, address="h:1")
+        core.greet_coordinator(welcome, address="h:1")
 
 
 def test_a_journal_that_is_not_complete_vouches_for_nothing_but_names_its_cluster() -> None:
