@@ -49,6 +49,7 @@ from lockring.journal.codec import (
     encode_nameplate,
     encode_position,
 )
+from lockring.journal.cut_off import words_of_cut_off
 from lockring.journal.files import LOCK_NAME, Files, OpenFile, what_to_do
 from lockring.journal.found import FoundSegment, found_segments, make_durable
 from lockring.journal.host import Host, this_host
@@ -106,6 +107,8 @@ class Journal:
     Attributes:
         found: what former lives left; without its entries after `forget_found`.
         reason: why `found` cannot be vouched for, as a sentence for people without its full stop; "" if it can be.
+        cut_off: what was dropped behind `found` as a write that was cut off, as the beginning of a sentence for people;
+            "" if there was nothing, or if `found` cannot be vouched for.
         is_new: whether no life has ever used the directory.
         found_bytes: how long the segments were together.
         found_segments: how many there were.
@@ -391,6 +394,7 @@ class Journal:
         reading = read_segments(self._files, self._node)
         seen = self._evidence(numbers[-1] if numbers else 0)
         self.reason = reason_against(reading, seen, self._files.place)
+        self.cut_off = "" if self.reason else words_of_cut_off(reading)
         self.is_new = not numbers and seen.position_file is None
         self.found_bytes, self.found_segments = reading.size, len(numbers)
         self.found = JournalFound(reading.entries, not self.reason)

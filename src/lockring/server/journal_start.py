@@ -61,6 +61,13 @@ def open_journal(settings: NodeSettings) -> Journal | None:
             took_s,
             len(journal.found.entries),
         )
+    if journal.cut_off:
+        log.warning(
+            "%s in %s were dropped, as a write that was cut off before it was answered for; if the files were damaged or"
+            " shortened afterwards, locks that were granted in the last moments of the former life may be missing",
+            journal.cut_off,
+            directory,
+        )
     return journal
 
 
