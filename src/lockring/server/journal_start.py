@@ -11,10 +11,8 @@ from lockring.core.journal import LifeBegan
 from lockring.ids import Incarnation, NodeId
 from lockring.journal.files import DirectoryFiles
 from lockring.journal.journal import Journal
+from lockring.server.directory_use import JOURNAL_PART
 from lockring.server.settings import NodeSettings
-
-JOURNAL_PART: Final = "journal"
-"""The journal's directory below the node's data directory."""
 
 _KEPT: Final = {
     "process": "written before they are answered (durability process)",
