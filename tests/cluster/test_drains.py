@@ -68,7 +68,7 @@ def test_an_order_that_the_store_does_not_take_names_the_store_and_may_still_tak
         done = command(cluster.address_of("N2"), order, "--connect-timeout", "2", "N1")
         assert done.returncode == 69
         assert f"the coordinator's store SQLite ({directory}) has not worked for" in done.stderr
-        assert "was deleted or replaced while it was in use" in done.stderr
+        assert "was moved or replaced while it was in use; put it back" in done.stderr
         assert "the order may still take effect: see the node's condition in lockring status" in done.stderr
         assert "check the address" not in done.stderr
         assert conditions(cluster)["N1"] == before
