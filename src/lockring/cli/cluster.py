@@ -12,6 +12,7 @@ import msgspec
 
 from lockring.cli.client_settings import ClientSettings
 from lockring.cli.connect import ask, client_options, client_settings
+from lockring.cli.orders import give_order
 from lockring.cli.output import count, duration, print_json, say
 from lockring.cli.sections import read_settings
 from lockring.cli.status import living, replica_of
@@ -114,7 +115,7 @@ def drain(node: str, as_json: bool, **given: Any) -> int:
         raise InvalidRequest("--timeout limits the wait of --wait: give both")
     end_s = None if settings.timeout_s is None else time.monotonic() + settings.timeout_s
     cluster = client_settings(given)
-    ask(cluster, lambda server, timeout_s: ask_drain(server, node_id, timeout_s=timeout_s))
+    give_order(cluster, lambda server, timeout_s: ask_drain(server, node_id, timeout_s=timeout_s))
     left = _left_on_draining(node_id, cluster)
     told = None
     while wait and left.any and (end_s is None or time.monotonic() < end_s):
@@ -144,7 +145,8 @@ def drain(node: str, as_json: bool, **given: Any) -> int:
 def undrain(node: str, as_json: bool, **given: Any) -> None:
     """Let a drained node have slots again. Changes nothing if it was not drained."""
     node_id = check_node_id(node)
-    ask(client_settings(given), lambda server, timeout_s: ask_undrain(server, node_id, timeout_s=timeout_s))
+    cluster = client_settings(given)
+    give_order(cluster, lambda server, timeout_s: ask_undrain(server, node_id, timeout_s=timeout_s))
     if as_json:
         print_json({"node": node, "drained": False})
     else:

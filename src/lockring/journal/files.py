@@ -32,6 +32,8 @@ _PID_BYTES: Final = 32
 _RESERVE_BYTES: Final = 1024 * 1024 if hasattr(os, "posix_fallocate") else 0
 """Thousands of records, so that one of thousands of syncs has to write down where the file's bytes are."""
 
+_UNKNOWN_ROOM: Final = 1 << 62
+
 _WAYS_OUT: Final = {
     errno.ENOSPC: "free some space there",
     errno.EDQUOT: "free some space there",
@@ -105,6 +107,9 @@ class Files(Protocol):
     def reserve_bytes(self) -> int:
         """The step in which a file should grow that is synced again and again; 0 if by each write."""
 
+    def room(self) -> int:
+        """Return how many bytes more the volume takes; a large number where that is unknown."""
+
     def lock(self) -> FileIdentity:
         """Take the directory for this process, and return the identity of the lock file.
 
@@ -169,6 +174,14 @@ class DirectoryFiles:
     def reserve_bytes(self) -> int:
         """The step in which files should grow: syncs of bytes that have a place already are shorter."""
         return _RESERVE_BYTES
+
+    def room(self) -> int:
+        """Return how many bytes more the volume takes."""
+        try:
+            volume = os.fstatvfs(self._fd)
+        except OSError:
+            return _UNKNOWN_ROOM
+        return volume.f_bavail * volume.f_frsize
 
     def lock(self) -> FileIdentity:
         """Take the directory for this process, as `Files.lock`."""

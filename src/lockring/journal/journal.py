@@ -49,8 +49,10 @@ from lockring.journal.codec import (
     encode_nameplate,
     encode_position,
 )
+from lockring.journal.cut_off import words_of_cut_off
 from lockring.journal.files import LOCK_NAME, Files, OpenFile, what_to_do
 from lockring.journal.found import FoundSegment, found_segments, make_durable
+from lockring.journal.growth import is_outgrown
 from lockring.journal.host import Host, this_host
 from lockring.journal.reading import read_segments, segment_name, segment_numbers
 from lockring.journal.verdict import Evidence, reason_against
@@ -58,12 +60,6 @@ from lockring.system_errors import reason_of
 
 POSITION_NAME: Final = "position"
 _UNFINISHED_NAME: Final = "position.new"
-
-REWRITE_BYTES_MIN: Final = 16 * 1024 * 1024
-"""A shorter log is not compacted: reading it takes a fraction of a second."""
-
-_GROWTH: Final = 2
-"""A log is compacted once it is this many times as long as what the last rewrite wrote."""
 
 _WITHOUT_END: Final = 1 << 62
 """The room of a segment that grows with each record."""
@@ -106,6 +102,8 @@ class Journal:
     Attributes:
         found: what former lives left; without its entries after `forget_found`.
         reason: why `found` cannot be vouched for, as a sentence for people without its full stop; "" if it can be.
+        cut_off: what was dropped behind `found` as a write that was cut off, as the beginning of a sentence for people;
+            "" if there was nothing, or if `found` cannot be vouched for.
         is_new: whether no life has ever used the directory.
         found_bytes: how long the segments were together.
         found_segments: how many there were.
@@ -180,7 +178,7 @@ class Journal:
         """Whether the log has grown so long that it should be compacted. Never while a rewrite is under way."""
         if not self._rewrite_bytes or self._problem:
             return False
-        return self._segments[-1].size > max(REWRITE_BYTES_MIN, _GROWTH * self._rewrite_bytes)
+        return is_outgrown(self._segments[-1].size, self._rewrite_bytes, self._files)
 
     def forget_found(self) -> None:
         """Let go of the entries that former lives left, once they are read: they take more memory than the locks."""
@@ -393,6 +391,7 @@ class Journal:
         reading = read_segments(self._files, self._node)
         seen = self._evidence(numbers[-1] if numbers else 0)
         self.reason = reason_against(reading, seen, self._files.place)
+        self.cut_off = "" if self.reason else words_of_cut_off(reading)
         self.is_new = not numbers and seen.position_file is None
         self.found_bytes, self.found_segments = reading.size, len(numbers)
         self.found = JournalFound(reading.entries, not self.reason)

@@ -174,7 +174,8 @@ class _Chain:
         self._size += content.size
         if isinstance(content.header, Flaw):
             # Its making was interrupted; or it is damaged, and the position file calls a missing record durable.
-            self._gap = self._gap or content.gap
+            if self._gap is None or self._gap.kind == "zeros":
+                self._gap = content.gap
             return
         self._newest = content.header
         self._answered = max(self._answered, content.answered)

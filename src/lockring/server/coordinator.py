@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from lockring.clock import boot_id, monotonic_ns, wall_ns
-from lockring.cluster_state import ClusterState
+from lockring.cluster_state import ClusterState, Replica
 from lockring.core.coordinator import CandidateCore, CoordinatorCore
 from lockring.core.effects import (
     Admit,
@@ -36,6 +36,7 @@ from lockring.net.frames import encode_frame
 from lockring.net.listener import Listener
 from lockring.protocol import ClientHello, Message, Refusal, Welcome
 from lockring.random_ids import new_id
+from lockring.server.presence import Presence
 from lockring.server.reporter import StateReporter
 from lockring.server.settings import CoordinatorSettings
 from lockring.server.state_diff import whole
@@ -76,6 +77,11 @@ class CoordinatorServer:
         self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._summarized: tuple[Version, tuple[str, ...], str] | None = None
         self._reporter = StateReporter(log, None, self._summary, absent=self._absent)
+        self._presence = Presence(
+            look_ns=int(_LOOK_S * NS_PER_S),
+            member_lease_ns=settings.timing().member_lease_ns,
+            now_ns=monotonic_ns(),
+        )
         self._cluster = ""
         self._look_timer: asyncio.TimerHandle | None = None
 
@@ -201,8 +207,8 @@ class CoordinatorServer:
 
     def connection_closed(self, guest: AcceptedConnection, reason: str) -> None:
         """See `ConnectionHandler`."""
-        if guest.tag is not None:
-            log.info("node %s is disconnected: %s", guest.tag, reason)
+        if isinstance(guest.tag, Replica):
+            _tell(self._presence.disconnected(guest.tag, reason, now_ns=monotonic_ns()))
         self._core.disconnected(guest.number, now_ns=self._now_ns())
         self._pump.schedule()
 
@@ -223,8 +229,8 @@ class CoordinatorServer:
                 guest = self._listener.connection(number)
                 if guest is not None:
                     if isinstance(message, Welcome):
-                        guest.tag = message.node
-                        log.info("node %s#%d is connected", message.node, message.incarnation)
+                        guest.tag = life = Replica(message.node, message.incarnation)
+                        _tell(self._presence.connected(life, now_ns=monotonic_ns()))
                     guest.send(message)
             case Broadcast(numbers, message):
                 frame = encode_frame(message)
@@ -327,13 +333,20 @@ class CoordinatorServer:
         return self._summarized[2]
 
     def _absent(self) -> tuple[str, ...]:
-        return self._core.status(now_ns=monotonic_ns()).absent
+        now_ns = monotonic_ns()
+        return self._presence.absent(self._core.status(now_ns=now_ns), now_ns=now_ns)
 
     def _look(self) -> None:
         """Log, once a second, changes that the passing of time alone causes."""
         self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
         self._tell_of_store()
+        self._absent()  # also while there is nothing to report, so that a time without looks is one without turns
         self._reporter.summarize()
+
+
+def _tell(line: str) -> None:
+    if line:
+        log.info("%s", line)
 
 
 def _in_loop(

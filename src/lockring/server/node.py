@@ -20,6 +20,7 @@ from lockring.ids import NodeId
 from lockring.net.connection import Outbox
 from lockring.server.coordinator_link import NodePlace
 from lockring.server.departure import report_departure
+from lockring.server.directory_use import refuse_another_use
 from lockring.server.grpc_start import start_grpc
 from lockring.server.local_client import LocalClients
 from lockring.server.node_lives import NodeLives
@@ -45,9 +46,12 @@ class NodeServer:
 
     Raises:
         JournalError: the data directory cannot be used.
+        StoreError: it belongs to another command.
     """
 
     def __init__(self, settings: NodeSettings, *, ports: int = 1) -> None:
+        if settings.data_dir is not None:
+            refuse_another_use(settings.data_dir, "node")
         self._settings = settings
         self._place = NodePlace(weight=settings.weight)
         outbox = Outbox()

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 from lockring.addresses import split_address
 from lockring.core.timing import up
 from lockring.errors import LockringError, StoreError
+from lockring.server.directory_use import COORDINATOR_PART, others_in, refuse_another_use
 from lockring.server.settings import CoordinatorSettings, ServeSettings, UpSettings
 from lockring.store.awaited import AwaitedStore
 from lockring.store.base import Store
@@ -29,9 +30,6 @@ from lockring.units import NS_PER_S
 
 SYSTEMD_VARIABLE: Final = "STATE_DIRECTORY"
 """Set by systemd for a service with `StateDirectory=`: directories, separated by colons."""
-
-COORDINATOR_PART: Final = "coordinator"
-"""The coordinator's directory below that of `lockring up`."""
 
 _CHOICES: Final = "name another one with --data-dir DIR, or keep no state with --in-memory"
 
@@ -143,6 +141,7 @@ def open_store(
         if not settings.new_cluster:
             _say_that_it_waits(log, "nothing is known of an earlier cluster", wait_s)
         return OpenStore(MemoryStore(), settings.new_cluster, True)
+    refuse_another_use(settings.data_dir, "coordinator")
     store = SqliteStore(settings.data_dir)
     try:
         return OpenStore(store, _is_new(store, settings, log, wait_s), store.is_as_left)
@@ -175,7 +174,9 @@ def _is_new(store: SqliteStore, settings: CoordinatorSettings, log: logging.Logg
         log.info("the cluster's state is in %s, which was empty: a new cluster, as --new-cluster says", where)
         return True
     log.info("the cluster's state is in %s", where)
-    _say_that_it_waits(log, f"{where} existed before and is empty, so its state may have been lost", wait_s)
+    others = others_in(str(where))
+    content = f"has no cluster state beside {', '.join(others)}" if others else "is empty"
+    _say_that_it_waits(log, f"{where} existed before and {content}, so its state may have been lost", wait_s)
     return False
 
 

@@ -289,6 +289,10 @@ class SimFiles:
         """The step in which files grow ahead of what is written; 0 where the file system cannot."""
         return self._disk.reserve_bytes
 
+    def room(self) -> int:
+        """How many bytes more the disk takes: it is never small."""
+        return 1 << 62
+
     def lock(self) -> FileIdentity:
         """Take the directory for this process."""
         disk = self._disk

@@ -220,6 +220,9 @@ class FaultyFiles:
     def reserve_bytes(self) -> int:
         return RESERVE_BYTES
 
+    def room(self) -> int:
+        return 1 << 62 if self._disk.free_bytes is None else self._disk.free_bytes
+
     def lock(self) -> FileIdentity:
         if self._disk._holder is not None:
             raise JournalError(

@@ -161,7 +161,7 @@ def test_the_first_rewrite_of_a_life_deletes_the_segments_of_former_ones(place: 
 def test_a_log_is_due_for_a_rewrite_once_it_has_outgrown_the_last_one(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_module, "REWRITE_BYTES_MIN", HEADER_BYTES + 5_000)
+    monkeypatch.setattr("lockring.journal.growth.REWRITE_BYTES_MIN", HEADER_BYTES + 5_000)
     journal = place.start()
     journal.append(batch(1, *range(1, 100)))
     assert not journal.is_due_for_rewrite, "the first rewrite of the life is under way"

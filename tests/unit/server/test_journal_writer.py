@@ -365,7 +365,7 @@ def test_an_end_in_order_needs_no_other_proof_even_after_another_boot() -> None:
 
 
 def test_a_long_journal_is_written_again_and_its_former_segments_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lockring.journal.journal.REWRITE_BYTES_MIN", 300_000)
+    monkeypatch.setattr("lockring.journal.growth.REWRITE_BYTES_MIN", 300_000)
 
     async def main(disk: FaultyDisk) -> None:
         life = Life(disk)
@@ -382,6 +382,25 @@ def test_a_long_journal_is_written_again_and_its_former_segments_go(monkeypatch:
                 break
         await until(lambda: before.isdisjoint(segments(disk)))
         assert life.core.journal_trouble == ""
+
+    in_loop(main)
+
+
+def test_a_journal_does_not_fill_a_small_volume_by_itself() -> None:
+    async def main(disk: FaultyDisk) -> None:
+        life = Life(disk)
+        await life.settled()
+        disk.free_bytes = 1_500_000
+        before, compacted = set(segments(disk)), 0
+        for number in range(1, 30_000):
+            life.acquire("x", number)
+            life.release("x", number)
+            if number % 200 == 0:
+                await asyncio.sleep(0.005)
+                assert life.core.journal_trouble == ""
+                if before.isdisjoint(now := set(segments(disk))):
+                    before, compacted = now, compacted + 1
+        assert compacted >= 3, "it was compacted again and again"
 
     in_loop(main)
 

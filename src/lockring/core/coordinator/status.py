@@ -31,6 +31,7 @@ class CoordinatorStatus(msgspec.Struct, frozen=True):
         waiting: slots that no node serves until leases have surely ended.
         absent: ids of the members that have failed, or whose connection has ended.
         heard: for each member, its id and how many milliseconds ago it was heard last, -1 if never.
+        is_store_failing: whether the store does not work, so that no leases are renewed.
     """
 
     phase: str
@@ -43,6 +44,7 @@ class CoordinatorStatus(msgspec.Struct, frozen=True):
     waiting: int
     absent: tuple[NodeId, ...]
     heard: tuple[tuple[NodeId, int], ...]
+    is_store_failing: bool = False
 
 
 STALE_NS: Final = 5 * NS_PER_S
@@ -128,6 +130,7 @@ def status_of(
         waiting=runs.waiting,
         absent=tuple(absent),
         heard=tuple(heard),
+        is_store_failing=term.store_report.trouble is not None,
     )
 
 
