@@ -201,15 +201,17 @@ class Journal:
                 self._unwritable(f"a batch of {len(payload)} bytes is longer than {BATCH_BYTES_MAX}")
             )
         ordinal, size = self._ordinal + 1, segment.size
-        record = segment.seal.record(payload, ordinal, self._durable, ends_rewrite=batch.ends_rewrite)
-        if size + len(record) > segment.reserved:
-            self._reserve(segment, size + len(record))
+        record = segment.seal.record(payload, ordinal, self._durable, batch.ends_rewrite)
+        end = size + len(record)
+        if end > segment.reserved:
+            self._reserve(segment, end)
         try:
             segment.file.write(record, size)
         except OSError as error:
             raise self._failed(self._unwritable(reason_of(error))) from error
-        segment.size = size + len(record)
-        self._ordinal, self._number = ordinal, batch.number
+        segment.size = end
+        self._ordinal = ordinal
+        self._number = batch.number
         if not self._waits_for_sync:
             self._durable = ordinal
         if batch.ends_rewrite:

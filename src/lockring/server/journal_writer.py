@@ -124,7 +124,8 @@ class JournalWriter:
                 self._look_at_trouble(now_ns)
             if batch.ends_rewrite:
                 self._worker.request()  # only then are the old segments deleted
-        self._care_soon()
+        if not self._is_care_due:
+            self._care_soon()
         return core.take_effects(now_ns=now_ns)
 
     def end(self) -> None:
@@ -141,9 +142,8 @@ class JournalWriter:
     # ----------------------------------------------------------------------- inner
 
     def _care_soon(self) -> None:
-        if not self._is_care_due:
-            self._is_care_due = True
-            self._loop.call_later(_CARE_S, self._care)
+        self._is_care_due = True
+        self._loop.call_later(_CARE_S, self._care)
 
     def _care(self) -> None:
         """Do now and then what would be felt if it were done with each batch."""
@@ -177,7 +177,8 @@ class JournalWriter:
             self._core.journaled(number, now_ns=now_ns)
             if self._trouble.is_on:
                 self._look_at_trouble(now_ns)
-            self._care_soon()
+            if not self._is_care_due:
+                self._care_soon()
             self._flush()
 
     def _lost(self, reason: str) -> None:

@@ -149,7 +149,7 @@ def test_a_lock_with_a_copy_takes_one_message_to_the_copy_and_its_acknowledgemen
     assert work.bytes["ReplicateAck"] <= 42 * PAIRS
 
 
-@pytest.mark.parametrize(("names", "calls_max"), [(("A",), 58), (("A", "B"), 158)])
+@pytest.mark.parametrize(("names", "calls_max"), [(("A",), 49), (("A", "B"), 120)])
 def test_a_lock_takes_few_calls_at_its_nodes(names: tuple[str, ...], calls_max: int) -> None:
     servers = Servers(*names)
     servers.pair(1)
@@ -159,7 +159,7 @@ def test_a_lock_takes_few_calls_at_its_nodes(names: tuple[str, ...], calls_max: 
     assert servers.work.calls <= calls_max * PAIRS
 
 
-@pytest.mark.parametrize(("names", "calls_max"), [(("A",), 65), (("A", "B"), 177)])
+@pytest.mark.parametrize(("names", "calls_max"), [(("A",), 56), (("A", "B"), 139)])
 def test_a_lock_takes_few_calls_at_its_nodes_with_journals(names: tuple[str, ...], calls_max: int) -> None:
     servers = Servers(*names, journals=True)
     servers.pair(1)

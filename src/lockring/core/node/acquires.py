@@ -107,7 +107,8 @@ class Acquisitions:
 
         Its copies hear of the end with the next grant: a client repeats its latest releases should a crash undo them.
         """
-        entry = slot.table.find(message.session, message.acquisition)
+        share = slot.table.shares.get(message.session)
+        entry = None if share is None else share.entries.get(message.acquisition)
         if entry is not None:
             if entry.lock.name != message.name:
                 raise _of_another_lock(entry, message)

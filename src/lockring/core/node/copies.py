@@ -117,7 +117,8 @@ class Copies:
                 journal.parts_came(news)
             awaited = journal.number_of_positions(positions)
             if awaited > journal.durable or primary in self.held.by_primary:
-                journal.hurry()
+                if not news:
+                    journal.hurry()
                 held = HeldAck(sequence, version, number=awaited, positions=positions, since_ns=now_ns)
                 self.held.hold(primary, held)
             else:

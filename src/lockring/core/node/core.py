@@ -209,9 +209,8 @@ class NodeCore:
     def requests(self, connection: ConnectionId, messages: list[Message], *, now_ns: int) -> int:
         """Take requests of a client in as `receive` would, but in fewer steps.
 
-        An input beside the contract's, for clients that send many requests at once: an acquire or a release in a
-        batch takes 7 % less time (6.3 µs instead of 6.8, in batches of 16). It ends after the first message that
-        may take long, so that the shell can look at its clock.
+        An input beside the contract's, for the requests of one read. It ends after the first message that may take
+        long, so that the shell can look at its clock.
 
         Returns:
             How many were taken: at least one, if there was one.
@@ -300,11 +299,13 @@ class NodeCore:
 
     def next_deadline_ns(self) -> int:
         """Return when the shell must call `on_timer`."""
-        context = self._context
-        at_ns, journal = context.outbox.wake_at_ns, context.journal
-        if journal is not None and journal.next.due_ns < at_ns:
-            return max(journal.next.due_ns, context.now_ns)
-        return at_ns
+        return self._armed_ns if self._armed_ns != _NOT_ARMED else self._deadline_ns()
+
+    def _deadline_ns(self) -> int:
+        at_ns, journal = self._context.outbox.wake_at_ns, self._context.journal
+        if journal is None or journal.next.due_ns >= at_ns:
+            return at_ns
+        return max(journal.next.due_ns, self._context.now_ns)
 
     def on_timer(self, *, now_ns: int) -> None:
         """Do what is due: heartbeats, new reigns, expiry, and a search for silent copies and primaries."""
@@ -324,20 +325,20 @@ class NodeCore:
 
     def take_effects(self, *, now_ns: int) -> list[Effect]:
         """Hand out the pending effects, in order. Rights are checked here, so `now_ns` must be a fresh reading."""
-        context = self._context
-        outbox = context.outbox
+        context, outbox = self._context, self._context.outbox
         if self._armed_ns != _NOT_ARMED:
             self._enter(now_ns)  # nothing has come in before
         elif now_ns > context.now_ns:
             context.now_ns = now_ns
-        self._replicator.replicate(now_ns)
+        if self._replicator.links:
+            self._replicator.replicate(now_ns)
         self.service.answer(now_ns)
         if outbox.asks:
             self._coordinator.send_asks()
         if outbox.wake_at_ns <= now_ns:
             outbox.wake_at_ns = self._soonest_ns()
         effects, outbox.effects = outbox.effects, []
-        self._armed_ns = self.next_deadline_ns()
+        self._armed_ns = self._deadline_ns()
         return effects
 
     # ------------------------------------------------------------------ the journal
@@ -382,7 +383,8 @@ class NodeCore:
             number: of the batch.
             now_ns: the time.
         """
-        self._enter(now_ns)
+        if self._armed_ns != _NOT_ARMED:
+            self._enter(now_ns)
         journal = self._context.journal
         assert journal is not None
         journal.journaled(number)
@@ -553,12 +555,10 @@ class NodeCore:
         if armed_ns != _NOT_ARMED:
             self._armed_ns = _NOT_ARMED
             stall_ns = context.timing.stall_ns
-            # Not again soon after the last time, or a process that is always late would never expire anything.
-            if (
-                now_ns > armed_ns + stall_ns
-                and now_ns > context.catching_up_until_ns + 10 * stall_ns - stall_ns // 2
-            ):
-                context.catching_up_until_ns = now_ns + stall_ns // 2
+            if now_ns > armed_ns + stall_ns:
+                # Not again soon after the last time, or a process that is always late would never expire anything.
+                if now_ns > context.catching_up_until_ns + 10 * stall_ns - stall_ns // 2:
+                    context.catching_up_until_ns = now_ns + stall_ns // 2
         if now_ns > context.now_ns:
             context.now_ns = now_ns
 

@@ -77,7 +77,11 @@ class HeldAcks:
 
     def hold(self, primary: Replica, held: HeldAck) -> None:
         """Let an acknowledgement wait, behind all others to its primary."""
-        self.by_primary.setdefault(primary, []).append(held)
+        waiting = self.by_primary.get(primary)
+        if waiting is None:
+            self.by_primary[primary] = [held]
+        else:
+            waiting.append(held)
         if held.number == NEVER:
             self.awaits_rewrite = True
 

@@ -121,7 +121,10 @@ class LockTable:
         # Written out, since a start on a journal, and a new copy, do this for every lock that is held.
         share = self.shares.get(mutation.session)
         if share is None:
-            share = self._open_share(self._sessions.open(mutation.session, mutation.owner, mutation.ttl_ms))
+            session = self._sessions.by_id.get(mutation.session)
+            if session is None:
+                session = self._sessions.open(mutation.session, mutation.owner, mutation.ttl_ms)
+            share = self._open_share(session)
         acquisition, generation, name = mutation.acquisition, mutation.generation, mutation.name
         there = share.entries.get(acquisition)
         if there is not None:
@@ -347,7 +350,7 @@ class LockTable:
             for waiter in lock.waiters or ()
         ]
         generation, seq = lock.generation, lock.seq
-        if lock.is_free:
+        if lock.held is None:
             generation, seq = max(self.highest, self.inherited), SEQ_FREE
         elif lock.mode != Mode.EXCLUSIVE:
             # A copy that was filled by a snapshot knows the present holders of a shared lock, not those that let go
@@ -411,7 +414,7 @@ class LockTable:
         )
 
     def _open_share(self, session: Session) -> Share:
-        """Return the share of a session that has had nothing here."""
+        """Open the share of a session that has had nothing here, and return it."""
         share = self.shares[session.id] = Share(session)
         session.tables += 1
         if self.served:
@@ -433,7 +436,7 @@ class LockTable:
         share.uncount(waiter.acquisition, self.served)
 
     def _tidy(self, lock: LockEntry, share: Share) -> None:
-        if lock.is_free and not lock.waiters:
+        if lock.held is None and not lock.waiters:
             self.locks.pop(lock.name, None)
         session = share.session
         if not share.entries and self.shares.pop(session.id, None) is not None:

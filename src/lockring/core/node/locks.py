@@ -57,9 +57,11 @@ class LockEntry:
         generation: the generation of the last grant, 0 before the first one known here.
         seq: the number of mutations since that grant.
         waiters: in queue order, None if there are none.
+        held: its holder, or the list of them where there were several at once; None while it is free.
     """
 
-    __slots__ = ("_held", "generation", "mode", "name", "permits", "seq", "waiters")
+    # Nearly all locks have one holder, and a list of one takes 100 bytes. Hence the two shapes of `held`.
+    __slots__ = ("generation", "held", "mode", "name", "permits", "seq", "waiters")
 
     def __init__(self, name: LockName) -> None:
         self.name = name
@@ -67,59 +69,52 @@ class LockEntry:
         self.permits = 1
         self.generation = NO_GENERATION
         self.seq = 0
-        self._held: LockHolder | list[LockHolder] | None = None
+        self.held: LockHolder | list[LockHolder] | None = None
         self.waiters: list[LockWaiter] | None = None
 
     def admits(self, mode: int, permits: int) -> bool:
         """Return whether the present holders leave room for one more of this mode."""
-        if self._held is None:
+        if self.held is None:
             return True
         if mode != self.mode or mode == _EXCLUSIVE:
             return False
         room = HOLDERS_MAX if mode == _SHARED else min(permits, self.permits, HOLDERS_MAX)
         return len(self.holders) < room
 
-    # Nearly all locks have one holder, and a list of one takes 100 bytes. Hence the two shapes.
-
     @property
     def holders(self) -> Sequence[LockHolder]:
         """The lock's holders, in the order of their grants."""
-        held = self._held
+        held = self.held
         if held is None:
             return ()
         return held if isinstance(held, list) else (held,)
-
-    @property
-    def is_free(self) -> bool:
-        """Whether it has no holder."""
-        return self._held is None
 
     def add(self, holder: LockHolder, mode: int, permits: int) -> None:
         """Add a holder behind the others.
 
         The semaphore's permits are the fewest that any holder has asked for since the lock was free.
         """
-        held = self._held
+        held = self.held
         self.mode = mode
         if held is None or permits < self.permits:
             self.permits = permits
         if held is None:
-            self._held = holder
+            self.held = holder
         elif isinstance(held, list):
             held.append(holder)
         else:
-            self._held = [held, holder]
+            self.held = [held, holder]
 
     def drop(self, holder: LockHolder) -> None:
         """Take out a holder that is there."""
-        held = self._held
+        held = self.held
         if isinstance(held, list):
             held.remove(holder)
             if not held:
-                self._held = None
+                self.held = None
         else:
             assert held is holder
-            self._held = None
+            self.held = None
 
 
 class LockHolder:

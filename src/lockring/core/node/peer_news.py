@@ -3,8 +3,7 @@
 A grant waits for its copies, so its mutation leaves at once. No client waits until the copies know of a release: it
 repeats its latest releases should a crash undo them. So a removal travels with the next grant, or after `REMOVALS_NS`.
 
-The peers that have news are known by themselves, so that a turn in which nothing is to be sent looks at none of the
-others, of which there may be a thousand.
+The peers with news are noted apart, so that a turn looks at no others: there may be a thousand.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ class PeerNews:
         self._peers.urgent[self] = None
 
     def taken(self) -> None:
-        """Note that everything that could be sent was taken: what is left waits for room, and leaves first then."""
+        """Note that everything that could be sent was taken. What is left waits for room."""
         peers = self._peers
         peers.patient.pop(self, None)
         if self.is_up and (self.starting or self.dirty):

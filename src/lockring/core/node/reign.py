@@ -175,26 +175,26 @@ class Reign:
 
     def record(self, mutation: Mutation, now_ns: int) -> None:
         """Append a mutation of the table to the log, for every copy, and to the journal's next batch."""
-        after = self.index
+        after, table = self.index, self.table
         index: MutationIndex = after + 1  # type: ignore[assignment]  # born here
         self.index = index
         urgent = type(mutation) is not Remove  # an answer waits for all others
         journal = self.journal
         if journal is not None and journal.is_begun:
             # In line, since each call is felt in the time of a lone grant.
-            batch, table = journal.batch, self.table
-            if urgent:
-                batch.due_ns = AT_ONCE_NS
-            elif batch.due_ns > now_ns + REMOVALS_NS:
-                batch.due_ns = now_ns + REMOVALS_NS
+            batch = journal.batch
             batch.entries.append(
                 Tail(table.slot, self.since, OWN_TENURE, after, table.highest, mutations=[mutation])
             )
-            batch.reached[journal] = index
+            if urgent:
+                batch.due_ns = AT_ONCE_NS
+                batch.reached[journal] = index
+            elif batch.due_ns > now_ns + REMOVALS_NS:
+                batch.due_ns = now_ns + REMOVALS_NS
         if self.streams:
             self._log.append(mutation)
             for stream in self.streams.values():
-                stream.news.add(self.table.slot, urgent, now_ns)
+                stream.news.add(table.slot, urgent, now_ns)
         else:
             self._log_start = index
 

@@ -189,15 +189,18 @@ class Replicator:
                 del news.starting[number]
                 news.dirty[number] = None
         dirty = news.dirty
-        for number in list(dirty)[: STREAMS_PER_MESSAGE - len(parts)]:
+        # The newest first: where a removal goes along with the next grant of its session, the copy would else have
+        # nothing of the session in between, forget it, and make it again.
+        for number in list(reversed(dirty))[: STREAMS_PER_MESSAGE - len(parts)]:
             del dirty[number]
             stream = link.streams[number]
-            if stream.must_start():
-                continue
-            tail = stream.reign.take_tail(stream)
+            if stream.sent is None or stream.parts:
+                continue  # it is still to be started
+            reign = stream.reign
+            tail = reign.take_tail(stream)
             if tail is not None:
                 parts.append(tail)
-                if stream.sent != stream.reign.index:
+                if stream.sent != reign.index:
                     dirty[number] = None
         return parts, cost, started
 
