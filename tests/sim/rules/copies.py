@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from lockring.core.node.copies import Copies
+from lockring.core.node.leases import SentTimes
 from lockring.core.node.locks import LockHolder
 from lockring.core.node.reign import CopyStream, Reign
 from lockring.core.node.renewals import Renewals
@@ -22,6 +23,7 @@ from lockring.slots import slot_of
 from lockring.units import ms_to_ns
 from tests.sim.framework.node_shell import NodeShell
 from tests.sim.framework.world import S
+from tests.sim.rules.held import holding
 from tests.sim.rules.switches import Change, drill, drill_by_chance, mutant, pair
 from tests.sim.scenarios.scenario import TTL_MS, Scenario
 from tests.sim.seeds.alone import watch
@@ -570,3 +572,31 @@ def drill_nobody_takes_over() -> None:
     cluster = Scenario()
     cluster.crash(cluster.primary(), power=True)
     watch(cluster.simulation, "power", 10 * S)
+
+
+@mutant
+def forgotten_message_unanswered() -> list[Change]:
+    """An acknowledgement says nothing at all if it is not known any more when its message was sent."""
+    return [(SentTimes, "has_forgotten", lambda self, sequence: False)]
+
+
+@drill
+def drill_forgotten_message_unanswered() -> None:
+    """A copy learns late that it is one again, and its acknowledgements are under way for longer than many messages."""
+    cluster, _ = holding(2, "process")
+    coordinator, primary, backup = cluster.coordinator, cluster.primary(), cluster.backup()
+    cluster.be_patient()
+    cluster.crash(primary)
+    cluster.silence(coordinator, backup, 60)
+    primary.start()
+    cluster.step(lambda: cluster.is_sent(primary), 5)
+    cluster.silence(backup, primary, 60)
+    cluster.run(0.1)  # the news of the reign is there, and the backup understands nothing of it
+    cluster.unsilence(coordinator, backup)
+    cluster.wait(lambda: cluster.knows(backup), 5)
+    with cluster.few_messages_known():
+        cluster.run(1.3)  # three heartbeats
+        cluster.unsilence(backup, primary)
+        cluster.run(0.05)
+    cluster.run(10)
+    cluster.demand(cluster.is_copied(primary), "P7", "a copy never hears again of what it did not understand")

@@ -13,7 +13,7 @@ import msgspec
 from lockring.cluster_state import ClusterState, Replica, SlotState, encode_state
 from lockring.core.coordinator import transitions
 from lockring.core.effects import COORDINATOR
-from lockring.core.node import acquires, generations, lock_events
+from lockring.core.node import acquires, generations, leases, lock_events
 from lockring.core.timing import Timing
 from lockring.protocol import PROTOCOL, Break, Join, Leave, Release, State
 from lockring.slots import slot_of
@@ -228,6 +228,12 @@ class Scenario:
         """Whether a node may serve the lock now."""
         return slot_of(self.name) in node.serving()
 
+    def is_sent(self, node: NodeShell) -> bool:
+        """Whether the start of the lock's slot is under way to all its copies."""
+        data = None if node.core is None else node.core.slots.get(slot_of(self.name))
+        streams = {} if data is None or data.reign is None else data.reign.streams
+        return bool(streams) and all(stream.started for stream in streams.values())
+
     def is_copied(self, node: NodeShell) -> bool:
         """Whether all copies of the lock's slot have acknowledged something of its present reign."""
         data = None if node.core is None else node.core.slots.get(slot_of(self.name))
@@ -374,6 +380,12 @@ class Scenario:
     def few_events_kept(self) -> Iterator[None]:
         """Let nodes keep two events of a watched lock."""
         with replaced([(lock_events, "EVENTS_MAX", 2)]):
+            yield
+
+    @contextmanager
+    def few_messages_known(self) -> Iterator[None]:
+        """Let senders forget when all but the last message were sent."""
+        with replaced([(leases, "_SENT_KEPT_MAX", 1)]):
             yield
 
     @staticmethod
