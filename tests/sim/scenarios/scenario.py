@@ -388,6 +388,14 @@ class Scenario:
         with replaced([(leases, "_SENT_KEPT_MAX", 1)]):
             yield
 
+    @contextmanager
+    def ends_no_process(self) -> Iterator[None]:
+        """Find a violation if a core contradicts itself, which ends its process."""
+        try:
+            yield
+        except AssertionError as error:
+            raise Violation("P7", f"a process ends by itself: {error!r}") from error
+
     @staticmethod
     def demand(holds: bool, what: str, text: str) -> None:
         """Find a violation unless something holds that no checker looks at in general."""
