@@ -28,8 +28,8 @@ MARK_NS = 5 * MS
 MARK_AGAIN_NS = 100 * MS
 """The same while batches follow one another."""
 
-CARE_NS = S
-"""How often the position file is renewed."""
+RENEW_NS = S
+"""How often the position file is renewed. A sync that is under way then ends first."""
 
 AGAIN_NS = (20 * MS, S)
 """How long after a failure the journal is begun afresh: the shortest and the longest time."""
@@ -66,7 +66,8 @@ class JournalShell:
         self._has_begun = False
         self._is_syncing = False
         self._wants_sync = False
-        node.later(CARE_NS, self._care)
+        self._is_renewal_due = False
+        node.later(RENEW_NS, self._renew_now_and_then)
 
     def later_than(self) -> int:
         """Return an incarnation that no life on this journal has had."""
@@ -136,10 +137,17 @@ class JournalShell:
             self._is_mark_due = True
             self._node.later(MARK_AGAIN_NS, self._mark)
 
-    def _care(self) -> None:
+    def _renew_now_and_then(self) -> None:
+        self._node.later(RENEW_NS, self._renew_now_and_then)
+        if self._is_syncing:
+            self._is_renewal_due = True
+        else:
+            self._renew()
+
+    def _renew(self) -> None:
         """Renew the position file, in the thread for syncs."""
-        self._node.later(CARE_NS, self._care)
-        if self.has_failed or self._is_syncing:
+        self._is_renewal_due = False
+        if self.has_failed:
             return
         try:
             self._journal.check()
@@ -210,5 +218,7 @@ class JournalShell:
             if not self._has_begun:
                 self._has_begun = True
                 node.life_is_durable()
+        if self._is_renewal_due:
+            self._renew()
         if self._wants_sync:
             self._sync()

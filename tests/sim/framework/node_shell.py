@@ -130,7 +130,7 @@ class NodeShell(Shell):
         self.has_patient_operator = False
         self.disk: SimDisk | None = None
         if durability != "none":
-            self.disk = SimDisk(name, world.rng(f"disk of {name}"), is_synced=durability == "disk")
+            self.disk = SimDisk(name, world, is_synced=durability == "disk")
         self.journal: JournalShell | None = None
         self.core = None
 
@@ -181,6 +181,11 @@ class NodeShell(Shell):
     def life_is_durable(self) -> None:
         """Go to the coordinator: this life stands in the journal."""
         self._dial_coordinator()
+
+    def pause(self, duration: int) -> None:
+        super().pause(duration)
+        if self.disk is not None:
+            self.disk.process_stops(duration)
 
     def write_journal(self) -> None:
         assert self.journal is not None

@@ -21,8 +21,9 @@ from lockring.journal.found import FoundSegment, found_segments
 from lockring.journal.journal import Journal, SyncPoint
 from lockring.journal.reading import JournalContent
 from tests.sim.framework.disk import SimDisk, SimFiles
+from tests.sim.framework.journal_shell import Durability
 from tests.sim.framework.node_shell import NodeShell
-from tests.sim.framework.world import S
+from tests.sim.framework.world import MS, S
 from tests.sim.rules.held import demand_kept, holding
 from tests.sim.rules.switches import Change, drill, drill_by_chance, mutant
 from tests.sim.scenarios.scenario import TTL_MS, Scenario
@@ -281,11 +282,11 @@ def drill_deleted_before_rewritten() -> None:
     cluster.hold(cluster.simulation.clients[0], *cluster.many_names(30), ttl_ms=30_000)
     (node,) = cluster.simulation.nodes
     assert node.journal is not None
-    segments = set(_disk_of(node).picture())
+    segments = set(_disk_of(node).picture().files)
     node.journal.begin_rewrite()
     node.wake(0)
     cluster.run(0.01)
-    new = set(_disk_of(node).picture()) - segments
+    new = set(_disk_of(node).picture().files) - segments
     assert len(new) == 1, "the rewrite has begun, and is not over"
     cluster.crash(node)
     cluster.run(0.1)
@@ -353,6 +354,71 @@ def _restore_an_older_copy(style: str, *, seed: int = 1) -> None:
     cluster.run(2)  # until the position file is another one
     cluster.crash(node)
     _disk_of(node).put_back(older, style=style)
+    node.start()
+    cluster.run(5)
+
+
+@mutant
+def position_not_renewed() -> list[Change]:
+    """The position file stays the one that it was when the life began, and is only written and synced."""
+    return [(Journal, "renew_position", lambda self: self.sync_position())]
+
+
+@drill_by_chance(range(1, 5))
+def drill_position_not_renewed(seed: int) -> None:
+    """An older copy is written into the files of a node whose slow disk has had a sync under way all the time."""
+    cluster, _ = holding(1, "disk", seed=seed)
+    (node,) = cluster.simulation.nodes
+    _disk_of(node).slow_ns = 200 * MS
+    cluster.run(0.5)
+    older = _disk_of(node).picture()
+    for name in cluster.many_names(60):
+        cluster.simulation.clients[1].take(name, ttl_ms=30_000)
+        cluster.run(0.08)
+    cluster.crash(node)
+    _disk_of(node).put_back(older, style="into the files")
+    node.start()
+    cluster.run(5)
+
+
+@mutant
+def answers_not_marked() -> list[Change]:
+    """The position file says nothing of the last answers: each record vouches for those before it, and that is all."""
+    return [(Journal, "mark", lambda self: None)]
+
+
+@drill
+def drill_answers_not_marked() -> None:
+    """The last record of a node that has died is damaged."""
+    _spoil_the_last_record("process", power=False)
+
+
+@mutant
+def mark_not_synced() -> list[Change]:
+    """The position file's word on the last answers is written, and not synced."""
+    replace_position = Journal._replace_position
+
+    def changed(self: Journal, *, is_synced: bool) -> None:
+        del is_synced
+        replace_position(self, is_synced=False)
+
+    return [(Journal, "sync_position", lambda self: None), (Journal, "_replace_position", changed)]
+
+
+@drill_by_chance(range(1, 9))
+def drill_mark_not_synced(seed: int) -> None:
+    """The machine of a lone node loses its power, and with that the last record is damaged."""
+    _spoil_the_last_record("disk", power=True, seed=seed)
+
+
+def _spoil_the_last_record(durability: Durability, *, power: bool, seed: int = 1) -> None:
+    cluster, _ = holding(1, durability, seed=seed)
+    (node,) = cluster.simulation.nodes
+    cluster.hold(cluster.simulation.clients[0], cluster.names(2)[1], ttl_ms=30_000)
+    cluster.run(2)
+    cluster.crash(node, power=power)
+    _disk_of(node).spoil_last_record()
+    cluster.run(0.5)
     node.start()
     cluster.run(5)
 

@@ -14,7 +14,7 @@ from lockring.cluster_state import ClusterState, Replica, SlotState, encode_stat
 from lockring.core.client.tickets import deadline_ns_of
 from lockring.core.coordinator import transitions
 from lockring.core.effects import COORDINATOR
-from lockring.core.node import acquires, generations, lock_events
+from lockring.core.node import acquires, generations, leases, lock_events
 from lockring.core.timing import Timing
 from lockring.protocol import PROTOCOL, Break, Join, Leave, Release, State
 from lockring.slots import slot_of
@@ -229,6 +229,12 @@ class Scenario:
         """Whether a node may serve the lock now."""
         return slot_of(self.name) in node.serving()
 
+    def is_sent(self, node: NodeShell) -> bool:
+        """Whether the start of the lock's slot is under way to all its copies."""
+        data = None if node.core is None else node.core.slots.get(slot_of(self.name))
+        streams = {} if data is None or data.reign is None else data.reign.streams
+        return bool(streams) and all(stream.started for stream in streams.values())
+
     def is_copied(self, node: NodeShell) -> bool:
         """Whether all copies of the lock's slot have acknowledged something of its present reign."""
         data = None if node.core is None else node.core.slots.get(slot_of(self.name))
@@ -381,6 +387,20 @@ class Scenario:
         """Let nodes keep two events of a watched lock."""
         with replaced([(lock_events, "EVENTS_MAX", 2)]):
             yield
+
+    @contextmanager
+    def few_messages_known(self) -> Iterator[None]:
+        """Let senders forget when all but the last message were sent."""
+        with replaced([(leases, "_SENT_KEPT_MAX", 1)]):
+            yield
+
+    @contextmanager
+    def ends_no_process(self) -> Iterator[None]:
+        """Find a violation if a core contradicts itself, which ends its process."""
+        try:
+            yield
+        except AssertionError as error:
+            raise Violation("P7", f"a process ends by itself: {error!r}") from error
 
     @staticmethod
     def demand(holds: bool, what: str, text: str) -> None:

@@ -268,3 +268,41 @@ def test_a_sync_that_fails_at_the_end_leaves_no_journal_that_claims_to_be_closed
     bench.disk.lose_power(in_order=True)
     again = Journal(bench.disk.files(), node=NODE, durability="disk", host=bench.disk.host)
     assert again.found.is_complete, "nothing was answered for"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_directory_is_looked_at_between_syncs_that_follow_one_another(
+    monkeypatch: pytest.MonkeyPatch, *, fails: bool
+) -> None:
+    """A busy node has a batch waiting at the end of each sync, so that none of them finds the thread idle."""
+    checked_after: list[int] = []
+    renew = Journal.renew_position
+
+    async def story(bench: Bench) -> None:
+        def renewed(self: Journal) -> None:
+            checked_after.append(len(bench.covered))
+            renew(self)
+
+        monkeypatch.setattr(Journal, "renew_position", renewed)
+        monkeypatch.setattr(worker_module, "CHECK_EVERY_S", 1e-6)
+        bench.worker._watch.cancel()  # whose turn would come only by chance
+        bench.is_slow = True
+        bench.journal.append(batch(1))
+        bench.worker.request()
+        for number in (2, 3, 4):
+            await bench.begun()
+            bench.journal.append(batch(number))
+            bench.worker.request()
+            bench.let_through()
+        await bench.begun()
+        if fails:
+            bench.disk.lose_directory()
+        bench.journal.append(batch(5))
+        bench.worker.request()
+        bench.let_through()
+        while not bench.failures and 4 not in bench.synced:
+            await bench.news()
+
+    bench = run(story)
+    assert checked_after[:3] == [1, 2, 3], "the position file is renewed before the next sync"
+    assert bool(bench.failures) == fails

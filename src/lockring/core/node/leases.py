@@ -22,12 +22,19 @@ _SENT_KEPT_MAX: Final = 4096
 
 
 class SentTimes:
-    """When the numbered messages to one receiver were sent, for as long as an answer may come."""
+    """When the numbered messages to one receiver were sent, for as long as an answer may come.
 
-    __slots__ = ("_at_ns", "sequence")
+    Of very many without an answer, the oldest are forgotten: the lease that they would give is over by then.
+
+    Attributes:
+        sequence: number of the last one.
+    """
+
+    __slots__ = ("_answered", "_at_ns", "sequence")
 
     def __init__(self) -> None:
         self.sequence = NO_SEQUENCE
+        self._answered = NO_SEQUENCE
         self._at_ns: dict[SequenceNumber, int] = {}
 
     def add(self, now_ns: int) -> SequenceNumber:
@@ -44,11 +51,16 @@ class SentTimes:
         """Forget a message and all before it, and return when it was sent; None if it is not known."""
         at_ns = self._at_ns.get(sequence)
         if at_ns is not None:
+            self._answered = sequence
             for each in list(self._at_ns):
                 if each > sequence:
                     break
                 del self._at_ns[each]
         return at_ns
+
+    def has_forgotten(self, sequence: SequenceNumber) -> bool:
+        """Return whether a message is not answered yet, though it is not known any more when it was sent."""
+        return self._answered < sequence <= self.sequence and sequence not in self._at_ns
 
 
 class Lease:

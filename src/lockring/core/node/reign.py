@@ -7,6 +7,8 @@ Rules:
   `Resume`; then come the mutations without a gap.
 - The journal is one more copy, whose link is the disk. It is always required, gives no lease, and is never sent
   anything twice: what is lost on the way is written as a snapshot.
+- An acknowledgement that waited for a copy's journal may come after a lost connection, in a stream that was started
+  again since, or is still to be. What it says of the former start counts for nothing.
 - A copy is *required* once a grant must not be answered without its acknowledgement, nor the slot served without its
   lease: the backup, and a learner from before the coordinator is asked to make it the backup.
 """
@@ -112,10 +114,15 @@ class CopyStream:
         return self.sent is None or bool(self.parts)
 
     def acknowledged(self, index: MutationIndex) -> None:
-        """Note that the copy has everything up to `index`, maybe from a connection that is gone."""
+        """Note that the copy has everything up to `index`, maybe from a connection that is gone.
+
+        It counts only if the stream goes on from there: of mutations before its start, nothing may be kept.
+        """
+        if self.sent is None or index < self.begins:
+            return
         if self.acked is None or index > self.acked:
             self.acked = index
-            if self.sent is not None and index > self.sent:
+            if index > self.sent:
                 self.sent = index
 
     def refused(self) -> None:

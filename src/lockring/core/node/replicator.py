@@ -224,11 +224,15 @@ class Replicator:
         context = self._context
         link = self.links.get(peer)
         sequence = message.sequence
-        sent_at_ns = None if link is None else link.sent.pop(sequence)
-        if link is None or sent_at_ns is None:
+        if link is None:
             return
+        sent_at_ns = link.sent.pop(sequence)
         version = context.state.version
-        link.lease.acknowledged(sent_at_ns + self._lease_ns, message.version, version)
+        if sent_at_ns is not None:
+            link.lease.acknowledged(sent_at_ns + self._lease_ns, message.version, version)
+        elif not link.sent.has_forgotten(sequence):
+            return
+        # Without a lease too, it says what the copy has, and what it has not understood: nothing says so again.
         link.budget.acknowledged(sequence)
         streams = link.streams
         for position in message.positions:

@@ -16,6 +16,7 @@ from lockring.protocol import (
     HandOver,
     HandOverSlot,
     HeartbeatAck,
+    Message,
     Replicate,
     ReplicateAck,
     Routes,
@@ -170,6 +171,42 @@ def test_acknowledgement_of_nothing_that_was_sent_gives_no_lease(pair: Nodes) ->
     pair.deliver("A", pair.replicas["B"], ReplicateAck(77_777, pair.state.version, []))
     pair.deliver("A", COORDINATOR, HeartbeatAck(77_777, pair.state.version))
     assert not pair.cores["A"].may_serve(slot_of("x"), now_ns=pair.now)
+
+
+def test_acknowledgement_of_a_message_whose_time_is_forgotten_gives_no_lease_yet_says_what_was_not_understood(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lockring.core.node.leases._SENT_KEPT_MAX", 4)
+    nodes = Nodes("A", "B")
+    nodes.assign("A", None, "x", "y")
+    nodes.advance(200 * MS)
+    nodes.lag = {"B"}
+    acks: list[Message] = []
+    later = nodes._later
+
+    def hold(node: str, sender: object, message: Message) -> None:
+        if node == "A" and isinstance(message, ReplicateAck):
+            acks.append(message)
+        else:
+            later(node, sender, message)
+
+    monkeypatch.setattr(nodes, "_later", hold)
+    nodes.slots(lambda slot: msgspec.structs.replace(slot, backup=nodes.copy_of("B")), slot_of("x"))
+    nodes.lag = set()
+    nodes.tell()
+    primary, backup = nodes.cores["A"], nodes.replicas["B"]
+    client = nodes.client("A", "s")
+    client.acquire("x", 1)
+    nodes.advance(3 * S)  # six heartbeats
+    link = primary._replicator.links[backup]
+    monkeypatch.undo()
+    primary.receive(backup, acks[0], now_ns=nodes.now)
+    assert link.lease.until_ns < nodes.now
+    nodes.settle()
+    for ack in acks[1:]:
+        primary.receive(backup, ack, now_ns=nodes.now)
+    nodes.settle()
+    assert len(of(GrantReply, client.inbox)) == 1
 
 
 def test_copy_that_cannot_resume_gets_a_snapshot(pair: Nodes) -> None:
