@@ -65,7 +65,7 @@ REWRITE_BYTES_MIN: Final = 16 * 1024 * 1024
 _GROWTH: Final = 2
 """A log is compacted once it is this many times as long as what the last rewrite wrote."""
 
-_WITHOUT_END: Final = 1 << 62
+_WITHOUT_END: Final = 1 << 61
 """The room of a segment that grows with each record."""
 
 Durability = Literal["process", "disk"]

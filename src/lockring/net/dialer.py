@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import msgspec
 
@@ -128,7 +128,9 @@ class Dialer:
         try:
             host, port = split_address(address)
             async with asyncio.timeout(CONNECT_S_MAX):
-                await asyncio.get_running_loop().create_connection(lambda: outgoing, host, port)
+                await asyncio.get_running_loop().create_connection(
+                    lambda: cast(asyncio.Protocol, outgoing), host, port
+                )
         except Exception as error:  # noqa: BLE001 - an impossible name, no thread to look it up, no memory: try again
             reason = connect_failure(error, CONNECT_S_MAX)
             self.caller.connect_failed(address, Unavailable(f"{address} cannot be reached: {reason}"), 0)

@@ -52,7 +52,11 @@ class Call:
     """
 
     # Defaults stand in the class, so that a new call costs little: most calls change two or three.
-    done = gated = is_over = keeps = waits = False
+    done: bool = False
+    gated: bool = False
+    is_over: bool = False
+    keeps: bool = False
+    waits: bool = False
     error: LockringError | None = None
     answer: Any = None
     core: ClientCore | None = None
