@@ -166,7 +166,8 @@ class Replicator:
                 del news.starting[number]
                 news.dirty[number] = None
                 news.urgent = True
-        for number in list(news.dirty)[: STREAMS_PER_MESSAGE - len(parts)]:
+        room = STREAMS_PER_MESSAGE - len(parts)
+        for number in list(news.dirty)[:room]:
             del news.dirty[number]
             stream = link.streams[number]
             if stream.must_start():
