@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pytest
 
-from lockring.build_kind import BUILD
+from lockring.build_kind import BUILD, COMPILED
 
 VARIABLE: Final = "LOCKRING_BUILD"
 
@@ -30,6 +30,22 @@ def check() -> None:
         raise pytest.UsageError(
             f"{VARIABLE} is {wanted}, but {sys.executable} has the {BUILD} build of lockring"
         )
+
+
+def skip_marked(items: list[pytest.Item]) -> None:
+    """Mark the tests to be skipped that patch or inspect code that is compiled in this build."""
+    if BUILD == COMPILED:
+        for item in items:
+            if item.get_closest_marker("interpreted"):
+                item.add_marker(pytest.mark.skip(reason="it patches or inspects code that is compiled"))
+
+
+def refuse_if_compiled(reason: str) -> None:
+    """Skip the test module that imports the caller, or end the program, in the compiled build."""
+    if BUILD == COMPILED and "_pytest.main" in sys.modules:
+        pytest.skip(reason, allow_module_level=True)
+    if BUILD == COMPILED:
+        sys.exit(f"{reason}: run it on the interpreted build")
 
 
 def skip_if_compiled(target: Any) -> None:

@@ -41,6 +41,10 @@ def pytest_report_header() -> str:
     return f"lockring: {builds.BUILD}"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    builds.skip_marked(items)
+
+
 @pytest.fixture
 def monkeypatch(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """As pytest's; a test that patches what is compiled is skipped, since compiled code would not notice."""

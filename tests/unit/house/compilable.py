@@ -77,6 +77,20 @@ def miscompiled_supers(tree: ast.Module) -> list[str]:
     ]
 
 
+def undefined_defaults(tree: ast.Module) -> list[str]:
+    """Find defaults of None in a class for a choice of several types: mypyc 2.4 leaves such an attribute undefined."""
+    return [
+        f"line {line.lineno}: {ast.unparse(line.target)} would have no value; set it in the constructor"
+        for node in _classes(tree)
+        if "NamedTuple" not in map(ast.unparse, node.bases)
+        for line in node.body
+        if isinstance(line, ast.AnnAssign)
+        and isinstance(line.value, ast.Constant)
+        and line.value.value is None
+        and sum(isinstance(part, ast.BitOr) for part in ast.walk(line.annotation)) > 1
+    ]
+
+
 def keywords_of_c(tree: ast.Module) -> list[str]:
     """Find attributes whose fields would be words of C: an attribute is a field with an underscore before its name."""
     names = {

@@ -26,6 +26,7 @@ every_compiled_module = pytest.mark.parametrize("module", modules.compiled_modul
 def test_a_compiled_module_means_what_its_source_means(module: str) -> None:
     assert compilable.miscompiled_slices(TREES[module]) == []
     assert compilable.miscompiled_supers(TREES[module]) == []
+    assert compilable.undefined_defaults(TREES[module]) == []
 
 
 @every_compiled_module
@@ -73,6 +74,7 @@ def test_the_module_that_tells_the_build_is_compiled() -> None:
         ("view[len(head) :]", compilable.miscompiled_slices),
         ("super().__init__(*arguments)", compilable.miscompiled_supers),
         ("super().__init__(**options)", compilable.miscompiled_supers),
+        ("class A:\n    item: B | C | None = None", compilable.undefined_defaults),
         ("self._thread = 1", compilable.keywords_of_c),
         ("class A(dict): ...", lambda tree: compilable.refused_classes(tree, frozenset())),
         ("class A(B, C): ...", lambda tree: compilable.refused_classes(tree, frozenset({"B", "C"}))),
@@ -98,6 +100,8 @@ def test_what_must_not_be_compiled_is_found(code: str, find) -> None:
     [
         ("view[:end]; view[a + 1 : b]", compilable.miscompiled_slices),
         ("super().__init__(one, two=2)", compilable.miscompiled_supers),
+        ("class A:\n    item: B | None = None\n    other: B | C | None", compilable.undefined_defaults),
+        ("class A(NamedTuple):\n    item: B | C | None = None", compilable.undefined_defaults),
         ("self.thread = self._threads", compilable.keywords_of_c),
         (
             "class A(Protocol[T]): ...\nclass B(A): ...\nclass C(NamedTuple): ...",

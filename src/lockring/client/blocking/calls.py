@@ -60,7 +60,6 @@ class Call:
     error: LockringError | None = None
     answer: Any = None
     core: ClientCore | None = None
-    item: Ticket | Query | None = None
     backlog: Backlog | None = None
     gate: threading.Lock | None = None
     queued: ClientConnection | None = None
@@ -69,6 +68,7 @@ class Call:
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
+        self.item: Ticket | Query | None = None
 
     def prepare_gate(self) -> None:
         """Have the call wait at its gate until that is opened."""
