@@ -51,6 +51,7 @@ help:
 	@echo "make cleaner   the drills of the empty-folder cleaner: 20,000 folders, a bucket, a scan of 1,000,000 folders"
 	@echo "make chaos     faults on a cluster of real processes: MINUTES=$(MINUTES), and SEED=… to do the same ones again;"
 	@echo "               STORE=etcd|postgresql|none DURABILITY=process|disk|none, else drawn from the seed"
+	@echo "make compiled  the compiled build, in an environment of its own, and the tests of cores, clients and real processes on it"
 	@echo "make bench     lockring and its peers measured side by side, into docs/performance.md; QUICK=1 for a first look"
 	@echo "make clean     remove the virtual environment and every cache"
 
@@ -62,20 +63,25 @@ test: $(VENV)/.installed-dev
 	$(MAKE) --no-print-directory check && \
 	$(MAKE) --no-print-directory coverage && \
 	$(MAKE) --no-print-directory sim-short && \
-	$(MAKE) --no-print-directory --jobs=2 $(WHOLE) cluster beside || { echo "make test: FAILED, see above" >&2; exit 1; }; \
-	echo "make test: check, unit, coverage, simulation, store, cluster, upgrade, hostile and chaos tests passed in $$(($$(date +%s) - start)) s"
+	$(MAKE) --no-print-directory --jobs=2 $(WHOLE) cluster beside && \
+	$(MAKE) --no-print-directory compiled-short || { echo "make test: FAILED, see above" >&2; exit 1; }; \
+	echo "make test: check, unit, coverage, simulation, store, cluster, upgrade, hostile and chaos tests passed in $$(($$(date +%s) - start)) s"; \
+	$(COMPILER) && echo "make test: some of them passed on the compiled build, too" || \
+	    echo "make test: the compiled build was left out"
+
+PYTHON_SOURCES := src tests bench proto client_sync compiled hatch_build.py
 
 check: $(VENV)/.installed-dev
 	@mkdir -p build && cp requirements/constraints.txt build/constraints.txt && $(COMPILE) --output-file build/constraints.txt && \
 	    diff requirements/constraints.txt build/constraints.txt || { \
 	    echo "requirements/constraints.txt does not belong to pyproject.toml; run 'make constraints'" >&2; exit 1; }
-	$(BIN)/ruff format --check src tests bench proto client_sync
-	$(BIN)/ruff check src tests bench proto client_sync
+	$(BIN)/ruff format --check $(PYTHON_SOURCES)
+	$(BIN)/ruff check $(PYTHON_SOURCES)
 	$(BIN)/mypy
 
 format: $(VENV)/.installed-dev
-	$(BIN)/ruff check --fix src tests bench proto client_sync
-	$(BIN)/ruff format src tests bench proto client_sync
+	$(BIN)/ruff check --fix $(PYTHON_SOURCES)
+	$(BIN)/ruff format $(PYTHON_SOURCES)
 
 .PHONY: constraints
 constraints: $(VENV)/.installed-dev
@@ -180,6 +186,34 @@ chaos: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(LINKS),--links $(LINKS)) \
 	    $(if $(STORE),--store $(STORE)) $(if $(DURABILITY),--durability $(DURABILITY)) $(if $(JSON),--json $(JSON))
 
+# The compiled build is installed from its wheel, as a user has it, into an environment of its own. Its modules beside the
+# sources of a checkout would win over these, however old they are.
+COMPILED      := build/compiled
+COMPILED_TEST := LOCKRING_BUILD=compiled $(COMPILED)/bin/pytest
+COMPILER      := $(BIN)/python -m compiled.compiler
+
+# Tests that a compiled core or client can fail while the interpreted one passes.
+COMPILED_UNITS := tests/unit/core tests/unit/net tests/unit/journal tests/unit/client tests/unit/server
+
+.PHONY: compiled compiled-short
+compiled: $(VENV)/.installed-dev
+	LOCKRING_COMPILE=1 $(MAKE) --no-print-directory built VENV=$(COMPILED) EXTRAS=dev
+	$(COMPILED_TEST) $(COMPILED_UNITS) $(SPREAD)
+	$(COMPILED_TEST) tests/cluster --numprocesses=$(CLUSTER_WORKERS) --dist=worksteal
+	$(COMPILED_TEST) tests/hostile tests/chaos
+
+# Without a training run, which halves the time to compile and changes the speed alone.
+compiled-short: $(VENV)/.installed-dev
+	@if $(COMPILER); then \
+	    LOCKRING_COMPILE=plain $(MAKE) --no-print-directory built VENV=$(COMPILED) EXTRAS=dev && \
+	    $(COMPILED_TEST) $(COMPILED_UNITS) $(SPREAD) -m "not slow" && \
+	    $(COMPILED_TEST) $(COMPILED_CLUSTER) --numprocesses=$(CLUSTER_WORKERS) --dist=worksteal && \
+	    $(COMPILED_TEST) tests/hostile tests/chaos/test_chaos.py; \
+	else \
+	    echo "make test: the compiled build is left out; mypyc looks whether its modules can be compiled" && \
+	    $(BIN)/python -m compiled --only-c build/only-c; \
+	fi
+
 # Figures go into the documentation only where all was measured in full.
 # Servers and clients of the benchmark run on the fastest Python of this machine, unless PYTHON names another one.
 # lockring is installed there as a user has it: from its wheel, once interpreted and once compiled.
@@ -227,7 +261,7 @@ $(VENV)/.installed-dev: $(MADE_OF)
 	@$(INSTALL) --editable '.[dev]'
 	@touch $@ $(VENV)/.installed
 
-$(VENV)/.installed-wheel: $(MADE_OF) $(shell find src -name '*.py')
+$(VENV)/.installed-wheel: $(MADE_OF) hatch_build.py $(shell find src compiled -type f -not -name '*.pyc')
 	$(make_venv)
 	@echo "Installing lockring from its wheel into $(VENV) …"
 	@$(INSTALL) --reinstall-package lockring '.[$(EXTRAS)]'

@@ -11,8 +11,12 @@ import os
 import shutil
 import signal
 import tempfile
+from typing import Any
 
+import pytest
 from hypothesis import settings
+
+from tests import builds
 
 # No deadline: the time of one example says nothing on a busy machine, and pytest-timeout bounds the test.
 settings.register_profile("steady", derandomize=True, deadline=None, database=None, max_examples=60)
@@ -30,3 +34,25 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="lockring-tests-state-")
 os.environ.pop("STATE_DIRECTORY", None)
 atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
+
+
+def pytest_report_header() -> str:
+    builds.check()
+    return f"lockring: {builds.BUILD}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    builds.skip_marked(items)
+
+
+@pytest.fixture
+def monkeypatch(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """As pytest's; a test that patches what is compiled is skipped, since compiled code would not notice."""
+    set_attribute = monkeypatch.setattr
+
+    def setattr_unless_compiled(target: Any, *arguments: Any, **options: Any) -> None:
+        builds.skip_if_compiled(target)
+        set_attribute(target, *arguments, **options)
+
+    monkeypatch.setattr = setattr_unless_compiled  # type: ignore[method-assign,assignment]
+    return monkeypatch

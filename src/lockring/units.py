@@ -40,7 +40,7 @@ def seconds_to_ns(duration_s: float) -> int:
     return round(duration_s * NS_PER_S)
 
 
-def seconds_to_ms(value: float | timedelta, what: str) -> int:
+def seconds_to_ms(value: object, what: str) -> int:
     """Convert a caller's seconds to whole milliseconds, rounded up.
 
     Rounded up from the decimal number that was written: 16.1 is 16,100 ms, though as a binary fraction times 1000

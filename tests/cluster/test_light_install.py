@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ PROGRAMS = [
 
 @pytest.fixture(scope="module")
 def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment that `pip install .` was run in, without pip itself."""
+    """A virtual environment that `pip install .` was run in, without pip itself, and without a compiler."""
     folder = tmp_path_factory.mktemp("light")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     uv = Path(sys.executable).parent / "uv"
@@ -39,7 +40,8 @@ def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pins,
         ROOT,
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environ = os.environ | {"PATH": "", "LOCKRING_COMPILE": ""}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -47,6 +49,12 @@ def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_client_alone_brings_msgspec_and_nothing_else(light: Path) -> None:
     packages = {path.name.split("-")[0] for path in light.glob("lib/*/site-packages/*.dist-info")}
     assert packages == {"lockring", "msgspec"}
+
+
+def test_the_client_alone_is_interpreted(light: Path) -> None:
+    code = "import lockring.build_kind; print(lockring.build_kind.BUILD)"
+    done = subprocess.run([light / "bin" / "python", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "interpreted\n"
 
 
 def test_the_client_alone_is_small(light: Path) -> None:

@@ -16,6 +16,7 @@ import sys
 import types
 
 import lockring
+from tests import builds
 
 SLOTS_VARIABLE = "LOCKRING_SIM_SLOTS"
 SLOTS_SIMULATED = int(os.environ.get(SLOTS_VARIABLE, "8"))
@@ -36,6 +37,7 @@ _MODULES = (
 
 
 def _load_with_few_slots() -> None:
+    builds.refuse_if_compiled("the simulation loads the cores a second time, with other constants")
     mine = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "lockring"}
     for name in mine:
         del sys.modules[name]

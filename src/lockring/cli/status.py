@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -195,6 +195,7 @@ def facts(look: _Look) -> dict[str, Any]:
                 "journal_problem_s": None
                 if own is None or not own.journal_trouble
                 else own.journal_trouble_ms / 1000,
+                "build": None if own is None else own.build or None,
             }
         )
     spokesman = look.spokesman
@@ -306,8 +307,18 @@ def _print(found: dict[str, Any], health: Health) -> None:
         f"{found['replication']} replication, backup lease {duration(found['backup_lease_s'])}, "
         f"coordinator lease {duration(found['coordinator_lease_s'])}"
     )
+    builds = builds_line([each["build"] for each in found["members"]])
+    if builds:
+        say(builds)
     if found["note"] and not any(found["note"] in line for line in health.reasons):
         say(f"note: {found['note']}")
+
+
+def builds_line(builds: Iterable[str | None]) -> str:
+    """Return a line on the builds of lockring that nodes run, "" if none of them says so."""
+    known = Counter(each for each in builds if each)
+    runs = [f"{build} on {count(nodes, 'node')}" for build, nodes in sorted(known.items())]
+    return f"lockring runs {', '.join(runs)}" if runs else ""
 
 
 def _print_coordinators(found: dict[str, Any]) -> None:

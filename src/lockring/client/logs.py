@@ -14,8 +14,8 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from lockring.client.grant_state import loss_of, report_in_thread
 from lockring.core.client import CONNECTING, ClientCore, Ticket
@@ -36,11 +36,34 @@ class LoggedCore(ClientCore):
     """A client core that logs when connections open and close.
 
     Args:
+        seeds: as of the core, and so are the other ones.
+        owner: see there.
+        new_id: see there.
+        software: see there.
+        connect_timeout_ns: see there.
+        origin: see there.
         start_writing: has `start_writing` called, at once or later. Where threads wait for this one, it must be later.
     """
 
-    def __init__(self, *arguments: Any, start_writing: Callable[[], object], **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(
+        self,
+        seeds: Sequence[str],
+        *,
+        owner: str,
+        new_id: Callable[[], str],
+        software: str,
+        connect_timeout_ns: int,
+        origin: str,
+        start_writing: Callable[[], object],
+    ) -> None:
+        super().__init__(
+            seeds,
+            owner=owner,
+            new_id=new_id,
+            software=software,
+            connect_timeout_ns=connect_timeout_ns,
+            origin=origin,
+        )
         self._start_writing = start_writing
         self._lost_addresses: set[str] = set()
 

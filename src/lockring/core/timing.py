@@ -13,10 +13,11 @@ import msgspec
 
 from lockring.units import NS_PER_MS, NS_PER_S
 
-DISTANT_PAST_NS: Final = -(1 << 62)
+# Below 2 ** 62: the compiled build keeps such an integer in a register, and any other one in an object.
+DISTANT_PAST_NS: Final = -(1 << 61)
 """Before any instant of any monotonic clock."""
 
-DISTANT_FUTURE_NS: Final = 1 << 62
+DISTANT_FUTURE_NS: Final = 1 << 61
 """After any instant of any monotonic clock: a deadline that never comes."""
 
 CLOCK_TICK_NS: Final = NS_PER_MS

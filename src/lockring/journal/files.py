@@ -32,7 +32,7 @@ _PID_BYTES: Final = 32
 _RESERVE_BYTES: Final = 1024 * 1024 if hasattr(os, "posix_fallocate") else 0
 """Thousands of records, so that one of thousands of syncs has to write down where the file's bytes are."""
 
-_UNKNOWN_ROOM: Final = 1 << 62
+_UNKNOWN_ROOM: Final = 1 << 61
 
 _WAYS_OUT: Final = {
     errno.ENOSPC: "free some space there",

@@ -38,8 +38,8 @@ class HelperThread:
         self._end_read, self._end_write = os.pipe()
         self._loop.add_reader(self._end_read, self._ended)
         # A daemon, for a process that ends by an error: its interpreter would wait for a thread that waits for work.
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._background = threading.Thread(target=self._run, name=name, daemon=True)
+        self._background.start()
 
     def begin(self, work: Callable[[], None]) -> None:
         """Have some work done. There must be none under way."""
@@ -53,7 +53,7 @@ class HelperThread:
             return
         self._is_over = True
         os.close(self._begin_write)
-        self._thread.join()
+        self._background.join()
         self._loop.remove_reader(self._end_read)
         for pipe in (self._begin_read, self._end_read, self._end_write):
             os.close(pipe)

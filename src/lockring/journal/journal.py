@@ -61,7 +61,7 @@ from lockring.system_errors import reason_of
 POSITION_NAME: Final = "position"
 _UNFINISHED_NAME: Final = "position.new"
 
-_WITHOUT_END: Final = 1 << 62
+_WITHOUT_END: Final = 1 << 61
 """The room of a segment that grows with each record."""
 
 Durability = Literal["process", "disk"]

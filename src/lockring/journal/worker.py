@@ -43,7 +43,7 @@ class SyncWorker:
         self._on_synced = on_synced
         self._on_failed = on_failed
         self._loop = asyncio.get_running_loop()
-        self._thread = HelperThread("lockring-journal", self._ended)
+        self._helper = HelperThread("lockring-journal", self._ended)
         self._point: SyncPoint | None = None
         self._is_wanted = False
         self._is_finished = False
@@ -64,13 +64,13 @@ class SyncWorker:
                 self._later = self._loop.call_later(PATIENCE_S, self.request)
             return
         self._is_wanted = True
-        if not self._thread.is_busy:
+        if not self._helper.is_busy:
             self._begin()
 
     @property
     def is_idle(self) -> bool:
         """Whether no sync is under way."""
-        return not self._thread.is_busy
+        return not self._helper.is_busy
 
     def renew_soon(self) -> None:
         """Have the position file renewed at once after the first mark in a while, else within `CHECK_EVERY_S`.
@@ -89,7 +89,7 @@ class SyncWorker:
         self._watch.cancel()
         if self._later is not None:
             self._later.cancel()
-        self._thread.finish()
+        self._helper.finish()
 
     def _begin(self) -> None:
         self._is_wanted = False
@@ -121,7 +121,7 @@ class SyncWorker:
 
     def _run(self, work: Callable[[], None], point: SyncPoint | None) -> None:
         self._point = point
-        self._thread.begin(work)
+        self._helper.begin(work)
 
     def _ended(self, error: BaseException | None) -> None:
         point = self._point

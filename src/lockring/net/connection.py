@@ -44,8 +44,11 @@ class Outbox:
                 connection.write_out()
 
 
-class FramedConnection(asyncio.Protocol):
+class FramedConnection:
     """Frames in, frames out. Subclasses handle them by overriding the `on_…` methods.
+
+    It has the methods of `asyncio.Protocol`, and not that base: the compiled build makes a class with a base of Python
+    a slow one.
 
     Args:
         outbox: holds pending writes until the owner of the loop calls `Outbox.flush`.
@@ -221,6 +224,9 @@ class FramedConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Cut the connection: more than `write_bytes_max` is unread. Called by the event loop."""
         self.abort(f"it left more than {self._write_bytes_max // 2**20} MiB unread")
+
+    def resume_writing(self) -> None:
+        """Do nothing: the connection was cut. Called by the event loop."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Report the end. Called by the event loop."""

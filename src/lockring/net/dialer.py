@@ -15,7 +15,7 @@ import ipaddress
 import random
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import msgspec
 
@@ -165,7 +165,7 @@ class Dialer:
         loop = asyncio.get_running_loop()
         for number, where in enumerate((*addresses[first:], *addresses[:first]), 1):
             try:
-                await loop.create_connection(lambda: outgoing, where, port)
+                await loop.create_connection(lambda: cast(asyncio.Protocol, outgoing), where, port)
                 return
             except OSError:
                 if number == len(addresses):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, cast
 
 import msgspec
@@ -80,7 +80,8 @@ class Listener:
             )
         except OSError as error:
             raise CannotListen(f"cannot listen on {address}: {listen_failure(error)}") from error
-        self._address = format_address(host, self._server.sockets[0].getsockname()[1])
+        sockets: Sequence[Any] = cast(Any, self._server).sockets  # a tuple, but a list with uvloop
+        self._address = format_address(host, sockets[0].getsockname()[1])
         return self._address
 
     async def begin(self) -> None:
@@ -116,5 +117,5 @@ class Listener:
         """Return the open connection of that number, None if it has ended."""
         return self._connections.get(number)
 
-    def _make(self) -> AcceptedConnection:
-        return AcceptedConnection(self._context, self._numbers(), self._decoder)
+    def _make(self) -> asyncio.Protocol:
+        return cast(asyncio.Protocol, AcceptedConnection(self._context, self._numbers(), self._decoder))

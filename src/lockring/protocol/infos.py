@@ -135,7 +135,8 @@ class ServerStatus(msgspec.Struct, array_like=True, gc=False):
     the time since its last heartbeat, -1 if none; `leader` is the address of the one that leads, and `standbys` are
     those of the others, where several share a store. `store` is the store's engine and place, without a password;
     `store_failing_ms` is how long it has failed, -1 if it works, and `store_problem` the reason. `note` is a sentence
-    on what the server is waiting for, "" if nothing.
+    on what the server is waiting for, "" if nothing. `build` says which build of lockring it runs, "compiled" or
+    "interpreted"; "" for a server that does not say.
     """
 
     role: str
@@ -161,3 +162,4 @@ class ServerStatus(msgspec.Struct, array_like=True, gc=False):
     store: str = ""
     store_failing_ms: int = -1
     store_problem: str = ""
+    build: str = ""

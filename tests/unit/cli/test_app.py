@@ -11,6 +11,7 @@ import pytest
 
 from lockring import exits
 from lockring._version import __version__
+from lockring.build_kind import BUILD
 from lockring.cli.app import main
 from lockring.errors import (
     AcquireTimeout,
@@ -127,7 +128,10 @@ def test_the_version_is_printed(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"lockring {__version__}\n"
     assert main(["version", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["lockring"] == __version__
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["lockring"], facts["build"]) == (__version__, BUILD)
+    assert main(["version"]) == 0
+    assert capsys.readouterr().out.endswith(f", {BUILD})\n")
 
 
 @pytest.mark.parametrize(

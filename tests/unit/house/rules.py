@@ -18,6 +18,7 @@ SOURCE: Final = ROOT / "src" / "lockring"
 _WORDS: Final = frozenset(
     {
         "addresses",
+        "build_kind",
         "errors",
         "ids",
         "names",
@@ -35,6 +36,7 @@ _PURE_WORDS: Final = _WORDS - {"native", "random_ids", "system_errors"}
 MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "_version": frozenset(),
     "addresses": frozenset({"errors"}),
+    "build_kind": frozenset({"units"}),
     "clock": frozenset(),
     "cluster_state": _PURE_WORDS,
     "errors": frozenset(),

@@ -19,7 +19,7 @@ PAGES = [
     ),
 ]
 
-HELD = ("bench", "client_sync", "src/lockring", "tests")
+HELD = ("bench", "client_sync", "compiled", "hatch_build.py", "src/lockring", "tests")
 """Files and folders of Python whose comments and docstrings are held to the list of phrases."""
 
 MODULES = [

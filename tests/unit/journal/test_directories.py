@@ -171,6 +171,7 @@ def test_what_a_crash_left_of_a_new_position_file_disturbs_nothing(place: Place)
     assert not (place.directory / "position.new").exists()
 
 
+@pytest.mark.interpreted
 def test_a_new_position_file_vouches_for_nothing_before_the_new_segment_does(place: Place) -> None:
     """A life that was killed at its start leaves the next one the doubts that it had."""
     place.start().append(batch(1))

@@ -16,6 +16,8 @@ from lockring.journal.worker import SyncWorker
 from tests.unit.journal.batches import NODE, batch
 from tests.unit.journal.faulty_disk import FaultyDisk
 
+pytestmark = pytest.mark.interpreted  # the tests slow the journal's methods down
+
 
 class Bench:
     """A journal on a disk whose syncs wait until they are let through, and the worker's reports."""

@@ -259,7 +259,7 @@ def test_a_lock_takes_two_small_messages_and_few_calls_of_the_client() -> None:
     assert client.work.messages == {"Acquire": PAIRS, "Release": PAIRS}
     assert client.work.bytes["Acquire"] <= 68 * PAIRS
     assert client.work.bytes["Release"] <= 38 * PAIRS
-    assert client.work.calls <= 33 * PAIRS
+    assert client.work.calls <= 34 * PAIRS
 
 
 def test_a_lock_takes_few_calls_of_the_whole_blocking_client() -> None:
@@ -281,7 +281,7 @@ def test_a_lock_takes_few_calls_of_the_whole_blocking_client() -> None:
                 sys.setprofile(None)
             least = min(least, calls)
     # The least: how often a pair looks for its answers depends on the machine.
-    assert least <= 78
+    assert least <= 80
 
 
 @pytest.mark.parametrize("held", [10, 10_000])

@@ -27,8 +27,8 @@ class ConnectionOwner(Protocol):
         """Handle the end of a connection, or bytes on it that make no sense."""
 
 
-class AsyncConnection(asyncio.Protocol):
-    """One connection, as the event loop drives it.
+class AsyncConnection:
+    """One connection, as the event loop drives it, which calls the methods of `asyncio.Protocol`.
 
     It refers to its driver weakly: the loop keeps the connection, and a client that is forgotten must be noticed.
     """
@@ -62,6 +62,16 @@ class AsyncConnection(asyncio.Protocol):
             owner = self._owner()
             if owner is not None:
                 owner.wire_received(self, messages)
+
+    def eof_received(self) -> bool:
+        """Close too: the server will send no more."""
+        return False
+
+    def pause_writing(self) -> None:
+        """Do nothing: each call waits for its answer, so little is ever unread."""
+
+    def resume_writing(self) -> None:
+        """Do nothing."""
 
     def connection_lost(self, error: Exception | None) -> None:
         """Report the end of the connection to the driver."""

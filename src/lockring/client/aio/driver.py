@@ -17,7 +17,7 @@ import operator
 import warnings
 import weakref
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from lockring._version import __version__
 from lockring.addresses import split_address
@@ -370,7 +370,7 @@ class AsyncDriver:
     async def _open(self, loop: asyncio.AbstractEventLoop, wire: AsyncConnection) -> None:
         """Give a connection its transport. A driver with other transports than TCP replaces this."""
         host, port = split_address(wire.address)
-        await loop.create_connection(lambda: wire, host, port)
+        await loop.create_connection(lambda: cast(asyncio.Protocol, wire), host, port)
 
     # ------------------------------------------------------------------ what the core wants
 

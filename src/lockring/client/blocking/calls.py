@@ -52,11 +52,14 @@ class Call:
     """
 
     # Defaults stand in the class, so that a new call costs little: most calls change two or three.
-    done = gated = is_over = keeps = waits = False
+    done: bool = False
+    gated: bool = False
+    is_over: bool = False
+    keeps: bool = False
+    waits: bool = False
     error: LockringError | None = None
     answer: Any = None
     core: ClientCore | None = None
-    item: Ticket | Query | None = None
     backlog: Backlog | None = None
     gate: threading.Lock | None = None
     queued: ClientConnection | None = None
@@ -65,6 +68,7 @@ class Call:
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
+        self.item: Ticket | Query | None = None
 
     def prepare_gate(self) -> None:
         """Have the call wait at its gate until that is opened."""

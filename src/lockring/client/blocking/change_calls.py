@@ -35,31 +35,31 @@ class ChangeCalls:
         self._name = f"lockring-group-{group[:40]}"
         self._wakeups = wakeups
         self._pending: deque[_Change] = deque()
-        self._thread: int | None = None
+        self._thread_id: int | None = None
 
     @property
     def is_busy(self) -> bool:
         """Whether callbacks have yet to return."""
-        return self._thread is not None
+        return self._thread_id is not None
 
     def runs_here(self) -> bool:
         """Whether this code is part of a callback."""
-        return threading.get_ident() == self._thread
+        return threading.get_ident() == self._thread_id
 
     def add(self, calls: Sequence[ChangeCall], when_done: Callable[[], None] | None = None) -> None:
         """Call callbacks after those that are pending, and then `when_done`; call this in the critical section."""
         self._pending.append(_Change(calls, when_done))
-        if self._thread is None:
-            self._thread = _STARTING
+        if self._thread_id is None:
+            self._thread_id = _STARTING
             self._driver.spawn(self._run, self._name)
 
     def forget(self) -> None:
         """Drop all calls: in the child of a fork they are the parent's."""
         self._pending.clear()
-        self._thread = None
+        self._thread_id = None
 
     def _run(self) -> None:
-        self._thread = threading.get_ident()
+        self._thread_id = threading.get_ident()
         while (change := self._driver.guarded(self._next)) is not None:
             for callback, gained, lost in change.calls:
                 try:
@@ -72,7 +72,7 @@ class ChangeCalls:
     def _next(self) -> _Change | None:
         if self._pending:
             return self._pending.popleft()
-        self._thread = None
+        self._thread_id = None
         for wakeup in self._wakeups:
             wakeup.set()
         return None

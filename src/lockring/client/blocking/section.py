@@ -51,8 +51,7 @@ class Section:
     """
 
     __slots__ = (
-        "__weakref__",
-        "_is_busy",
+        "_busy",
         "_later",
         "_lock",
         "_rouse",
@@ -66,13 +65,13 @@ class Section:
         self._rouse = rouse
         self.mend: Callable[[int, BaseException], None] | None = None
         self._lock = threading.RLock()
-        self._is_busy = False
+        self._busy = [False]
         self.torn: BaseException | None = None
         self._later: deque[Callable[[int], object]] = deque()
         self.chores: deque[Callable[[], object]] = deque()
         self.choring: dict[int, Any] = {}
-        key = id(self)
-        _sections[key] = weakref.ref(self, lambda _: _sections.pop(key, None))
+        key = id(self._lock)
+        _sections[key] = weakref.ref(self._lock, lambda _: _sections.pop(key, None)), self._busy
 
     # ------------------------------------------------------------------ sections
 
@@ -85,11 +84,11 @@ class Section:
         Raises:
             ReentrantCall: this thread is in a section already, and nothing was done.
         """
-        if self._is_busy and not self.may_enter():
+        if self._busy[0] and not self.may_enter():
             raise reentrant_call()
         with self._lock:
             # No handler or finalizer runs between these two steps: the interpreter checks for them after calls.
-            self._is_busy = True
+            self._busy[0] = True
             try:
                 now_ns = monotonic_ns()
                 if self.torn is not None:
@@ -99,10 +98,10 @@ class Section:
                 result = work(now_ns, *arguments)
                 while self._later:
                     self._later.popleft()(now_ns)
-                self._is_busy = False
+                self._busy[0] = False
             except BaseException as error:
                 # Every exception tears it, even one of the client's own kind: a handler may have raised it.
-                self._is_busy = False
+                self._busy[0] = False
                 self.torn = error
                 raise
         if self.chores:
@@ -126,7 +125,7 @@ class Section:
         Raises:
             ReentrantCall: this thread is in another client's section, which it could make wait forever.
         """
-        if self._is_busy and not self.is_ours() and not self.may_enter():
+        if self._busy[0] and not self.is_ours() and not self.may_enter():
             raise ReentrantCall(
                 "a finalizer in the middle of one client's work cannot wait for another client"
             )
@@ -148,8 +147,13 @@ class Section:
 
     def may_enter(self) -> bool:
         """Return whether this thread may wait for the section: it is in no section, here or in another client."""
-        others = [reference() for reference in list(_sections.values())]
-        return not any(each is not None and each._is_busy and each.is_ours() for each in (self, *others))
+        if self._busy[0] and self.is_ours():
+            return False
+        for reference, busy in list(_sections.values()):
+            lock = reference()
+            if lock is not None and busy[0] and _holds(lock):
+                return False
+        return True
 
     # ------------------------------------------------------------------ chores
 
@@ -197,8 +201,9 @@ def _holds(lock: Any) -> bool:
     return bool(lock._is_owned())
 
 
-_sections: dict[int, weakref.ref[Section]] = {}
-"""All live sections. In the child of a fork, those of the parent do not count: each client begins with a new one."""
+_sections: dict[int, tuple[weakref.ref[Any], list[bool]]] = {}
+"""Of each live section its lock, and whether it is busy. Weakly, and not the section itself: the compiled build has no
+weak references to those. In the child of a fork, the parent's do not count: each client begins with a new one."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_sections.clear)

@@ -18,8 +18,6 @@ from collections.abc import Sequence
 from typing import Final
 from zlib import crc32
 
-import msgspec
-
 from lockring.core.client.agenda import Agenda
 from lockring.core.client.links import GREETING_NS, READY, Links, NodeLink
 from lockring.core.client.routes import RouteTable
@@ -35,13 +33,16 @@ BACKOFF_NS_MIN: Final = 50 * NS_PER_MS
 BACKOFF_NS_MAX: Final = NS_PER_S
 
 
-class Failure(msgspec.Struct):
+class Failure:
     """Why an address could not be used, when, how often in a row, and when it may be tried again."""
 
-    error: LockringError
-    count: int
-    retry_at_ns: int
-    at_ns: int
+    __slots__ = ("at_ns", "count", "error", "retry_at_ns")
+
+    def __init__(self, error: LockringError, count: int, retry_at_ns: int, at_ns: int) -> None:
+        self.error = error
+        self.count = count
+        self.retry_at_ns = retry_at_ns
+        self.at_ns = at_ns
 
 
 class DialPlan:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import msgspec
-
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.ids import NO_LINK, NO_REQUEST, LinkId, RequestNumber
 from lockring.protocol import WAIT_FOREVER, Mode
@@ -18,7 +16,7 @@ from lockring.protocol import WAIT_FOREVER, Mode
 EXCLUSIVE: Final = Mode.EXCLUSIVE.value
 
 
-class LockTerms(msgspec.Struct, frozen=True, gc=False):
+class LockTerms:
     """The terms on which a lock was asked for; they never change.
 
     Attributes:
@@ -28,18 +26,22 @@ class LockTerms(msgspec.Struct, frozen=True, gc=False):
         payload: what others see of the holder.
     """
 
-    # `gc=False`: numbers and texts are never part of a cycle, and without the collector's header it is smaller.
-    mode: int = EXCLUSIVE
-    permits: int = 1
-    wait_ms: int = WAIT_FOREVER
-    payload: bytes = b""
+    __slots__ = ("mode", "payload", "permits", "wait_ms")
+
+    def __init__(
+        self, mode: int = EXCLUSIVE, permits: int = 1, wait_ms: int = WAIT_FOREVER, payload: bytes = b""
+    ) -> None:
+        self.mode: Final = mode
+        self.permits: Final = permits
+        self.wait_ms: Final = wait_ms
+        self.payload: Final = payload
 
 
 PLAIN_TERMS: Final = LockTerms()
 """Those of nearly all tickets, which share this one."""
 
 
-class Backoff(msgspec.Struct, eq=False):
+class Backoff:
     """The refusals of a request, and the pause that they cause.
 
     Attributes:
@@ -48,12 +50,15 @@ class Backoff(msgspec.Struct, eq=False):
         retry_at_ns: when to try again, 0 if no refusal pauses the request.
     """
 
-    refusal: tuple[str, str]
-    attempts: int = 0
-    retry_at_ns: int = 0
+    __slots__ = ("attempts", "refusal", "retry_at_ns")
+
+    def __init__(self, refusal: tuple[str, str]) -> None:
+        self.refusal = refusal
+        self.attempts = 0
+        self.retry_at_ns = 0
 
 
-class GrantDelay(msgspec.Struct, eq=False):
+class GrantDelay:
     """The delay of a grant: it has not come, or came too late to begin.
 
     Attributes:
@@ -62,12 +67,15 @@ class GrantDelay(msgspec.Struct, eq=False):
         late: whether a grant came too late to begin with, so that a keepalive asks about it.
     """
 
-    queued: bool = False
-    overdue: bool = False
-    late: bool = False
+    __slots__ = ("late", "overdue", "queued")
+
+    def __init__(self) -> None:
+        self.queued = False
+        self.overdue = False
+        self.late = False
 
 
-class TicketExchange(msgspec.Struct, eq=False):
+class TicketExchange:
     """The call on a ticket, and the requests by which it is acquired and later released, one at a time.
 
     Attributes:
@@ -85,18 +93,34 @@ class TicketExchange(msgspec.Struct, eq=False):
         call: the shell's: the call that waits for the grant or the release. Its type is the shell's own.
     """
 
-    started_at_ns: int
-    terms: LockTerms = PLAIN_TERMS
-    give_up_at_ns: int = DISTANT_FUTURE_NS
-    link: LinkId = NO_LINK
-    request: RequestNumber = NO_REQUEST
-    first_request: RequestNumber = NO_REQUEST
-    sent_at_ns: int = 0
-    unreleased: bool = False
-    mixed: int = 0
-    delay: GrantDelay | None = None
-    backoff: Backoff | None = None
-    call: Any = None
+    __slots__ = (
+        "backoff",
+        "call",
+        "delay",
+        "first_request",
+        "give_up_at_ns",
+        "link",
+        "mixed",
+        "request",
+        "sent_at_ns",
+        "started_at_ns",
+        "terms",
+        "unreleased",
+    )
+
+    def __init__(self, started_at_ns: int) -> None:
+        self.started_at_ns = started_at_ns
+        self.terms: LockTerms = PLAIN_TERMS
+        self.give_up_at_ns: int = DISTANT_FUTURE_NS
+        self.link: LinkId = NO_LINK
+        self.request: RequestNumber = NO_REQUEST
+        self.first_request: RequestNumber = NO_REQUEST
+        self.sent_at_ns = 0
+        self.unreleased = False
+        self.mixed = 0
+        self.delay: GrantDelay | None = None
+        self.backoff: Backoff | None = None
+        self.call: Any = None
 
     def ensure_delay(self) -> GrantDelay:
         """Keep a record of what delays the grant from now on, and return it."""
@@ -105,7 +129,7 @@ class TicketExchange(msgspec.Struct, eq=False):
         return self.delay
 
 
-class QueryExchange(msgspec.Struct, eq=False):
+class QueryExchange:
     """The call of a query, and the requests by which it is asked, one at a time.
 
     Attributes:
@@ -118,13 +142,16 @@ class QueryExchange(msgspec.Struct, eq=False):
         call: the shell's: the call that waits for the answer, or reads the watch. Its type is the shell's own.
     """
 
-    started_at_ns: int
-    give_up_at_ns: int = DISTANT_FUTURE_NS
-    link: LinkId = NO_LINK
-    request: RequestNumber = NO_REQUEST
-    sent: int = 0
-    backoff: Backoff | None = None
-    call: Any = None
+    __slots__ = ("backoff", "call", "give_up_at_ns", "link", "request", "sent", "started_at_ns")
+
+    def __init__(self, started_at_ns: int, give_up_at_ns: int) -> None:
+        self.started_at_ns = started_at_ns
+        self.give_up_at_ns = give_up_at_ns
+        self.link: LinkId = NO_LINK
+        self.request: RequestNumber = NO_REQUEST
+        self.sent = 0
+        self.backoff: Backoff | None = None
+        self.call: Any = None
 
 
 def reset_attempts(exchange: TicketExchange | QueryExchange) -> None:

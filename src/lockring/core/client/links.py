@@ -14,8 +14,6 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-import msgspec
-
 from lockring.cluster_state import Replica
 from lockring.core.client.agenda import Agenda
 from lockring.core.client.effects import Connect, Disconnect, SendTo
@@ -67,7 +65,7 @@ PromptRequest = Ticket | Query | OpenKeepalive | ClosingSession | PingQuery | No
 """The subject of a request that is answered at once: a release, a query, …; None for one whose answer is ignored."""
 
 
-class Node(msgspec.Struct, eq=False):
+class Node:
     """One life of one node, as the client knows it.
 
     Attributes:
@@ -78,14 +76,17 @@ class Node(msgspec.Struct, eq=False):
         wanted: whether something waits for a link to it.
     """
 
-    replica: Replica
-    address: str
-    link: NodeLink | None = None
-    shares: dict[ClientSession, NodeShare] = msgspec.field(default_factory=dict)
-    wanted: bool = False
+    __slots__ = ("address", "link", "replica", "shares", "wanted")
+
+    def __init__(self, replica: Replica, address: str) -> None:
+        self.replica = replica
+        self.address = address
+        self.link: NodeLink | None = None
+        self.shares: dict[ClientSession, NodeShare] = {}
+        self.wanted = False
 
 
-class LinkHealth(msgspec.Struct, eq=False):
+class LinkHealth:
     """The times by which a link is trusted, doubted or checked.
 
     Attributes:
@@ -95,10 +96,13 @@ class LinkHealth(msgspec.Struct, eq=False):
         check_at_ns: when to make sure that the node of open acquires still answers, `DISTANT_FUTURE_NS` for none.
     """
 
-    asked_at_ns: int = 0
-    heard_at_ns: int = 0
-    doubt_at_ns: int = DISTANT_FUTURE_NS
-    check_at_ns: int = DISTANT_FUTURE_NS
+    __slots__ = ("asked_at_ns", "check_at_ns", "doubt_at_ns", "heard_at_ns")
+
+    def __init__(self) -> None:
+        self.asked_at_ns = 0
+        self.heard_at_ns = 0
+        self.doubt_at_ns: int = DISTANT_FUTURE_NS
+        self.check_at_ns: int = DISTANT_FUTURE_NS
 
 
 class LinkTrouble(NamedTuple):
@@ -108,7 +112,7 @@ class LinkTrouble(NamedTuple):
     at_ns: int
 
 
-class NodeLink(msgspec.Struct, eq=False):
+class NodeLink:
     """One connection that the core asked for.
 
     Attributes:
@@ -126,18 +130,34 @@ class NodeLink(msgspec.Struct, eq=False):
         trouble: what keeps its node from serving, None if nothing does.
     """
 
-    id: LinkId
-    address: str
-    since_ns: int
-    number: GreetingNumber = GreetingNumber(0)
-    state: int = CONNECTING
-    node: Node | None = None
-    acquires: dict[RequestNumber, LastingRequest] = msgspec.field(default_factory=dict)
-    requests: dict[RequestNumber, PromptRequest] = msgspec.field(default_factory=dict)
-    health: LinkHealth = msgspec.field(default_factory=LinkHealth)
-    rival: NodeLink | None = None
-    rival_of: NodeLink | None = None
-    trouble: LinkTrouble | None = None
+    __slots__ = (
+        "acquires",
+        "address",
+        "health",
+        "id",
+        "node",
+        "number",
+        "requests",
+        "rival",
+        "rival_of",
+        "since_ns",
+        "state",
+        "trouble",
+    )
+
+    def __init__(self, link_id: LinkId, address: str, since_ns: int) -> None:
+        self.id = link_id
+        self.address = address
+        self.since_ns = since_ns
+        self.number = GreetingNumber(0)
+        self.state: int = CONNECTING
+        self.node: Node | None = None
+        self.acquires: dict[RequestNumber, LastingRequest] = {}
+        self.requests: dict[RequestNumber, PromptRequest] = {}
+        self.health = LinkHealth()
+        self.rival: NodeLink | None = None
+        self.rival_of: NodeLink | None = None
+        self.trouble: LinkTrouble | None = None
 
     @property
     def is_to_coordinator(self) -> bool:

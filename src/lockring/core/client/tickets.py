@@ -19,8 +19,6 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
-import msgspec
-
 from lockring.cluster_state import Replica
 from lockring.core.client.exchanges import TicketExchange
 from lockring.core.client.listeners import HolderReference
@@ -61,7 +59,7 @@ RELEASING: Final = TicketState.RELEASING.value
 ENDED: Final = TicketState.ENDED.value
 
 
-class Ticket(msgspec.Struct, eq=False):
+class Ticket:
     """One acquisition. Made by `ClientCore.acquire`; shells read it, and only the core changes it.
 
     A client may hold a million tickets, and each record is one more allocation for every lock. Hence two and no more:
@@ -82,25 +80,48 @@ class Ticket(msgspec.Struct, eq=False):
         holder: the shell's: refers to the grant or membership that hears of a loss, once there is one.
     """
 
-    session: ClientSession
-    acquisition: AcquisitionNumber
-    name: LockName
-    slot: SlotNumber
-    exchange: TicketExchange
-    state: int = 0
-    generation: Generation = NO_GENERATION
-    deadline_ns: int = 0
-    covered_after: RequestNumber = NO_REQUEST
-    share: NodeShare | None = None
-    reason: str = ""
-    holder: HolderReference | None = None
+    __slots__ = (
+        "acquisition",
+        "covered_after",
+        "deadline_ns",
+        "exchange",
+        "generation",
+        "holder",
+        "name",
+        "reason",
+        "session",
+        "share",
+        "slot",
+        "state",
+    )
+
+    def __init__(
+        self,
+        session: ClientSession,
+        acquisition: AcquisitionNumber,
+        name: LockName,
+        slot: SlotNumber,
+        exchange: TicketExchange,
+    ) -> None:
+        self.session = session
+        self.acquisition = acquisition
+        self.name = name
+        self.slot = slot
+        self.exchange = exchange
+        self.state: int = 0
+        self.generation: Generation = NO_GENERATION
+        self.deadline_ns = 0
+        self.covered_after: RequestNumber = NO_REQUEST
+        self.share: NodeShare | None = None
+        self.reason = ""
+        self.holder: HolderReference | None = None
 
     def __repr__(self) -> str:
         state = TicketState(self.state).name
         return f"<Ticket {self.session.id}/{self.acquisition} {self.name!r} {state} g{self.generation}>"
 
 
-class OnBehalf(msgspec.Struct, frozen=True):
+class OnBehalf:
     """The program for which a client acquires, and which keeps the grant itself.
 
     Attributes:
@@ -109,12 +130,15 @@ class OnBehalf(msgspec.Struct, frozen=True):
         waited_ms: how long the program had waited elsewhere before it came here.
     """
 
-    session: SessionId
-    owner: str = ""
-    waited_ms: int = 0
+    __slots__ = ("owner", "session", "waited_ms")
+
+    def __init__(self, session: SessionId, owner: str = "", waited_ms: int = 0) -> None:
+        self.session: Final = session
+        self.owner: Final = owner
+        self.waited_ms: Final = waited_ms
 
 
-class ClientSession(msgspec.Struct, eq=False):
+class ClientSession:
     """One session of the client.
 
     Attributes:
@@ -125,11 +149,14 @@ class ClientSession(msgspec.Struct, eq=False):
         on_behalf: the program to which its acquisition belongs, None if that is the client's own.
     """
 
-    id: SessionId
-    ttl_ms: int
-    used: AcquisitionNumber = AcquisitionNumber(0)
-    shares: dict[Replica | None, NodeShare] = msgspec.field(default_factory=dict)
-    on_behalf: OnBehalf | None = None
+    __slots__ = ("id", "on_behalf", "shares", "ttl_ms", "used")
+
+    def __init__(self, session_id: SessionId, ttl_ms: int, on_behalf: OnBehalf | None = None) -> None:
+        self.id = session_id
+        self.ttl_ms = ttl_ms
+        self.used = AcquisitionNumber(0)
+        self.shares: dict[Replica | None, NodeShare] = {}
+        self.on_behalf = on_behalf
 
     @property
     def ttl_ns(self) -> int:
@@ -142,7 +169,7 @@ class ClientSession(msgspec.Struct, eq=False):
         return self.ttl_ms * NS_PER_MS // 3
 
 
-class NodeShare(msgspec.Struct, eq=False):
+class NodeShare:
     """A session's tickets at one node, and what the node has promised for them.
 
     Attributes:
@@ -160,17 +187,32 @@ class NodeShare(msgspec.Struct, eq=False):
         unsettled: keepalives in a row that the node could not fully answer.
     """
 
-    session: ClientSession
-    replica: Replica | None
-    tickets: dict[AcquisitionNumber, Ticket] = msgspec.field(default_factory=dict)
-    digest: int = 0
-    promised_until_ns: int = 0
-    promised_by: RequestNumber = NO_REQUEST
-    check_at_ns: int = DISTANT_FUTURE_NS
-    keepalive_at_ns: int = DISTANT_FUTURE_NS
-    touched: bool = False
-    late: bool = False
-    unsettled: int = 0
+    __slots__ = (
+        "check_at_ns",
+        "digest",
+        "keepalive_at_ns",
+        "late",
+        "promised_by",
+        "promised_until_ns",
+        "replica",
+        "session",
+        "tickets",
+        "touched",
+        "unsettled",
+    )
+
+    def __init__(self, session: ClientSession, replica: Replica | None) -> None:
+        self.session = session
+        self.replica = replica
+        self.tickets: dict[AcquisitionNumber, Ticket] = {}
+        self.digest = 0
+        self.promised_until_ns = 0
+        self.promised_by: RequestNumber = NO_REQUEST
+        self.check_at_ns: int = DISTANT_FUTURE_NS
+        self.keepalive_at_ns: int = DISTANT_FUTURE_NS
+        self.touched = False
+        self.late = False
+        self.unsettled = 0
 
     def enter(self, ticket: Ticket, after: RequestNumber) -> None:
         """Count a ticket here; keepalives numbered above `after` cover it."""

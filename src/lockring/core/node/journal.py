@@ -52,7 +52,7 @@ MENDING_PAUSE_NS: Final = 5 * NS_PER_MS
 _LOST: Final[dict[JournalStream, MutationIndex]] = {}
 """How far a batch that was lost takes the streams: what was said after it has said everything again."""
 
-NEVER: Final = 1 << 62
+NEVER: Final = 1 << 61
 """The number of the batch that will have what is missing from the journal: unknown until a rewrite is over."""
 
 

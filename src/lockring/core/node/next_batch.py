@@ -13,7 +13,7 @@ from lockring.ids import NEEDS_SNAPSHOT, MutationIndex
 AT_ONCE_NS: Final = 0
 """An answer waits for the batch."""
 
-NOT_DUE_NS: Final = 1 << 62
+NOT_DUE_NS: Final = 1 << 61
 """Nothing is there to be written."""
 
 

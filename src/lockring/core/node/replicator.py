@@ -191,7 +191,8 @@ class Replicator:
         dirty = news.dirty
         # The newest first: where a removal goes along with the next grant of its session, the copy would else have
         # nothing of the session in between, forget it, and make it again.
-        for number in list(reversed(dirty))[: STREAMS_PER_MESSAGE - len(parts)]:
+        room = STREAMS_PER_MESSAGE - len(parts)
+        for number in list(reversed(dirty))[:room]:
             del dirty[number]
             stream = link.streams[number]
             if stream.sent is None or stream.parts:

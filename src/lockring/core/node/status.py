@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from lockring.build_kind import BUILD
 from lockring.cluster_state import Replica
 from lockring.core.node.context import NodeContext
 from lockring.core.timing import DISTANT_PAST_NS
@@ -103,4 +104,5 @@ def server_status_of(
         durability=status.durability,
         journal_trouble=status.journal_trouble,
         journal_trouble_ms=status.journal_trouble_ms,
+        build=BUILD,
     )

@@ -295,6 +295,7 @@ class TestWaiting:
         reader.join(PATIENCE_S)
         server.wait_until(lambda: server.holders("x") == [])
 
+    @pytest.mark.interpreted
     def test_an_interrupt_in_the_middle_of_a_section_costs_the_held_locks_but_leaves_nothing_behind(
         self, client: lockring.Client, server: LockServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:

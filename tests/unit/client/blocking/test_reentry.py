@@ -334,6 +334,7 @@ class TestWhileAThreadStarts:
         assert guilty == []
 
 
+@pytest.mark.interpreted
 def test_an_exception_after_any_step_of_what_is_done_after_a_section_leaves_the_thread_its_calls(
     client: lockring.Client, server: LockServer
 ) -> None:

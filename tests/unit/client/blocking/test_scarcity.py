@@ -93,6 +93,7 @@ def test_a_loss_is_announced_once_a_thread_can_be_started(server: LockServer) ->
         assert run.line() == "True"
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("error", [ValueError("a bug"), MemoryError()], ids=["a bug", "no memory"])
 def test_an_error_in_the_lease_thread_reaches_all_callers_and_the_client_works_again(
     client: lockring.Client, server: LockServer, monkeypatch: pytest.MonkeyPatch, error: Exception

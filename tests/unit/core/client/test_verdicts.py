@@ -8,6 +8,7 @@ from lockring.core.client import Ticket, TicketState, deadline_ns_of
 from lockring.core.client.exchanges import TicketExchange
 from lockring.core.client.tickets import ClientSession, NodeShare
 from lockring.core.client.verdicts import KeepaliveOutcome, apply_keepalive
+from lockring.ids import Generation
 from lockring.protocol import AcquisitionVerdict, KeepaliveReply, SlotVerdict, Verdict
 from lockring.units import NS_PER_MS
 from tests.unit.core.client.world import TTL_MS
@@ -21,8 +22,9 @@ TOKEN = 7
 
 def share_with(state: TicketState, *, after: int = 1) -> tuple[NodeShare, Ticket]:
     """A share with one ticket, covered by keepalives numbered above `after`."""
-    share = NodeShare(ClientSession("s", TTL_MS, 1), None)
-    ticket = Ticket(share.session, 1, "x", 3, TicketExchange(0), state=state, generation=TOKEN)
+    share = NodeShare(ClientSession("s", TTL_MS), None)
+    ticket = Ticket(share.session, 1, "x", 3, TicketExchange(0))
+    ticket.state, ticket.generation = state, Generation(TOKEN)
     ticket.deadline_ns = SENT_AT_NS + NS_PER_MS if state == TicketState.HELD else 0
     share.enter(ticket, after)
     return share, ticket

@@ -1,0 +1,5 @@
+"""`python -m compiled` builds."""
+
+from compiled.build import main
+
+main()

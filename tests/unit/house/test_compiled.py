@@ -1,0 +1,117 @@
+"""The modules that are compiled can be, mean the same when they are, and the list of those that are not is true."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import pytest
+
+from compiled import modules
+from lockring import build_kind
+from tests.unit.house import compilable, rules
+
+TREES = {
+    name: ast.parse((rules.ROOT / modules.path_of(name)).read_text(encoding="utf-8"))
+    for name in [*modules.compiled_modules(), *modules.INTERPRETED]
+}
+COMPILED_CLASSES = frozenset(
+    name for module in modules.compiled_modules() for name in compilable.class_names(TREES[module])
+)
+
+every_compiled_module = pytest.mark.parametrize("module", modules.compiled_modules())
+
+
+@every_compiled_module
+def test_a_compiled_module_means_what_its_source_means(module: str) -> None:
+    assert compilable.miscompiled_slices(TREES[module]) == []
+    assert compilable.miscompiled_supers(TREES[module]) == []
+    assert compilable.undefined_defaults(TREES[module]) == []
+
+
+@every_compiled_module
+def test_a_compiled_module_has_nothing_that_the_compiler_refuses(module: str) -> None:
+    tree = TREES[module]
+    assert compilable.keywords_of_c(tree) == []
+    assert compilable.refused_classes(tree, COMPILED_CLASSES) == []
+    assert compilable.weak_references_to_self(tree) == []
+    assert compilable.asynchronous_generators(tree) == []
+
+
+@every_compiled_module
+def test_a_compiled_module_has_nothing_that_is_slow_when_compiled(module: str) -> None:
+    assert compilable.large_instants(TREES[module]) == []
+    assert compilable.structs(TREES[module]) == []
+
+
+@pytest.mark.parametrize(("module", "reason"), modules.INTERPRETED.items())
+def test_a_module_that_stays_interpreted_has_its_reason(module: str, reason: str) -> None:
+    assert module.rpartition("/")[0] in modules.PACKAGES
+    tree = TREES[module]
+    source = (rules.ROOT / modules.path_of(module)).read_text(encoding="utf-8")
+    found = {
+        modules.STRUCTS: bool(compilable.structs(tree)),
+        modules.PUBLIC: module.startswith("client/"),
+        modules.DRIVER: "__weakref__" in source or re.search(r"^class \w*Driver\b", source, re.MULTILINE),
+        modules.LIST: re.search(r"^class \w+\(list\[", source, re.MULTILINE),
+        modules.GENERATOR: bool(compilable.asynchronous_generators(tree)),
+    }
+    assert found[reason]
+
+
+def test_single_modules_are_of_no_package_that_is_compiled_as_a_whole() -> None:
+    assert [name for name in modules.SINGLE if name.rpartition("/")[0] in modules.PACKAGES] == []
+
+
+def test_the_module_that_tells_the_build_is_compiled() -> None:
+    assert build_kind.units.__name__.removeprefix("lockring.") in modules.compiled_modules()
+
+
+@pytest.mark.parametrize(
+    ("code", "find"),
+    [
+        ("view[: read(data)]", compilable.miscompiled_slices),
+        ("view[len(head) :]", compilable.miscompiled_slices),
+        ("super().__init__(*arguments)", compilable.miscompiled_supers),
+        ("super().__init__(**options)", compilable.miscompiled_supers),
+        ("class A:\n    item: B | C | None = None", compilable.undefined_defaults),
+        ("self._thread = 1", compilable.keywords_of_c),
+        ("class A(dict): ...", lambda tree: compilable.refused_classes(tree, frozenset())),
+        ("class A(B, C): ...", lambda tree: compilable.refused_classes(tree, frozenset({"B", "C"}))),
+        ("class A:\n    class B: ...", lambda tree: compilable.refused_classes(tree, frozenset())),
+        (
+            "class A:\n    __slots__ = ('__weakref__',)",
+            lambda tree: compilable.refused_classes(tree, frozenset()),
+        ),
+        ("weakref.ref(self)", compilable.weak_references_to_self),
+        ("async def f():\n    yield 1", compilable.asynchronous_generators),
+        ("LATE_NS: Final = 1 << 62", compilable.large_instants),
+        ("LATE_NS: Final = -(2**62)", compilable.large_instants),
+        (f"LATE_NS: Final = {2**62}", compilable.large_instants),
+        ("class A(msgspec.Struct): ...", compilable.structs),
+    ],
+)
+def test_what_must_not_be_compiled_is_found(code: str, find) -> None:
+    assert len(find(ast.parse(code))) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "find"),
+    [
+        ("view[:end]; view[a + 1 : b]", compilable.miscompiled_slices),
+        ("super().__init__(one, two=2)", compilable.miscompiled_supers),
+        ("class A:\n    item: B | None = None\n    other: B | C | None", compilable.undefined_defaults),
+        ("class A(NamedTuple):\n    item: B | C | None = None", compilable.undefined_defaults),
+        ("self.thread = self._threads", compilable.keywords_of_c),
+        (
+            "class A(Protocol[T]): ...\nclass B(A): ...\nclass C(NamedTuple): ...",
+            lambda tree: compilable.refused_classes(tree, frozenset({"A"})),
+        ),
+        ("weakref.ref(member)", compilable.weak_references_to_self),
+        ("async def f():\n    def g():\n        yield 1", compilable.asynchronous_generators),
+        ("LATE_NS: Final = 1 << 61; MASK: Final = 1 << 64", compilable.large_instants),
+        ("class A: ...", compilable.structs),
+    ],
+)
+def test_what_may_be_compiled_is_not_found(code: str, find) -> None:
+    assert find(ast.parse(code)) == []
