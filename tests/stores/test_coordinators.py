@@ -10,9 +10,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from lockring.clock import boot_id, monotonic_ns, wall_ns
+from lockring.cluster_state import ClusterState, Farewell, SlotState
+from lockring.core.election import Candidate
 from lockring.errors import ProtocolError, Unavailable
+from lockring.ids import NO_VERSION, Epoch, Generation, TermId, Version
 from lockring.net.oneshot import ask_status
 from lockring.server.local.children import child_environment
+from lockring.slots import SLOTS
+from lockring.store.postgresql import PostgresStore
 from lockring.testing import LocalCluster
 from tests.processes import address, eventually
 from tests.stores.load import Holder
@@ -211,6 +217,34 @@ def test_nodes_follow_to_a_coordinator_that_they_were_not_started_with(
             finally:
                 process.kill()
         holder.client.close()
+
+
+def test_a_farewell_in_a_shared_store_is_not_trusted(postgresql: PostgresServer, name: str) -> None:
+    """The store may have been set back to it, after which others may have granted locks in the same boot."""
+    url, coordinator = postgresql.url(name=name), address()
+    store, candidate = PostgresStore(url), Candidate(TermId("former"), "former:1")
+    store.campaign(candidate, 60_000)
+    free = SlotState(Epoch(2), Version(2), Version(1), None, None, None, Generation(1), Generation(9))
+    farewell = Farewell(boot_id(), 0, monotonic_ns(), wall_ns(), Version(2))
+    state = ClusterState(
+        cluster="c", version=2, term=candidate.term, slots=(free,) * SLOTS, farewell=farewell
+    )
+    assert store.write(NO_VERSION, state)
+    store.resign(candidate.term)
+    words = [sys.executable, "-m", "lockring", "coordinator", "--listen", coordinator, "--store", url]
+    with subprocess.Popen(words, env=child_environment(), stderr=subprocess.DEVNULL) as process:
+        try:
+            claimed = eventually(lambda: _other_than(store, state))
+            assert claimed.farewell is None
+        finally:
+            process.terminate()
+    store.close()
+
+
+def _other_than(store: PostgresStore, former: ClusterState) -> ClusterState | None:
+    """The state of a store once it is another one."""
+    state = store.read()
+    return None if state == former else state
 
 
 def test_nodes_leave_a_frozen_leader_that_they_were_not_started_with(

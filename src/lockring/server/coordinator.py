@@ -115,7 +115,8 @@ class CoordinatorServer:
                 timing=settings.timing(),
                 # A process may lead several times, and the store may lose the cluster's state between two of them.
                 new_cluster=is_new() and not self._store.has_shown_a_state,
-                boot=boot_id(),
+                # Whether a shared store is as it was left cannot be seen, so no word in it is trusted, or written.
+                boot="" if awaited is not None else boot_id(),
                 is_as_left=opened.is_as_left,
                 store=opened.store.place,
                 is_shared=awaited is not None,

@@ -102,7 +102,7 @@ class OpenStore(NamedTuple):
         store: keeps the state.
         is_new: whether an empty store means a new cluster, for a reason other than that it was created just now.
         is_as_left: whether it is as its last coordinator left it, as far as can be seen: not changed, and not restored
-            from a copy.
+            from a copy. Of a shared store, that cannot be seen.
         awaited: the same store, if it names a leader among several coordinators; it may not be open yet.
     """
 
@@ -129,7 +129,7 @@ def open_store(
     if settings.store:
         shared = await_store(settings.store, on_hopeless)
         log.info("the cluster's state is in %s, which several coordinators may share", shared.place)
-        return OpenStore(shared, settings.new_cluster, True, shared)
+        return OpenStore(shared, settings.new_cluster, False, shared)
     if settings.data_dir is None:
         if settings.new_cluster:
             log.info("this is a new cluster: it does not wait for locks of an earlier one")

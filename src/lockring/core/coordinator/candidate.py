@@ -226,7 +226,7 @@ class CandidateCore:
         elif self._decider is not None and election is not None and not self._leadership.is_leading:
             self._stand_by(now_ns)
         elif self._decider is None and leader is not None and leader != was_led_by:
-            self._effects.append(Note(f"the coordinator at {leader.address} leads; this one stands by"))
+            self._note_leader(leader)
         self._tell_election()
 
     def next_deadline_ns(self) -> int | None:
@@ -263,6 +263,7 @@ class CandidateCore:
         """Begin to decide under the term of the candidate."""
         self._reads.give_up()
         self._close_all("this coordinator leads now: connect again")
+        self._leadership.has_led = False
         term = self._leadership.candidate.term
         self._decider = self._make_core(term, now_ns=now_ns, wall_ns=now_ns + self._wall_offset_ns)
         self._decider.start(newest=self._newest.version, now_ns=now_ns)
@@ -292,9 +293,18 @@ class CandidateCore:
         self._leadership.renounce(now_ns)
         self._reads = _StandbyReads(now_ns)
         leader = self._leadership.election.leader
-        where = "" if leader is None else f": the one at {leader.address} does"
-        self._effects.append(Note(f"this coordinator leads no more{where}", is_warning=True))
+        if leader is not None:
+            self._note_leader(leader)
         self._tell_election()
+
+    def _note_leader(self, leader: Candidate) -> None:
+        """Say which coordinator leads, and whether it follows this one."""
+        if self._leadership.has_led:
+            text = f"this coordinator leads no more: the one at {leader.address} does"
+        else:
+            text = f"the coordinator at {leader.address} leads; this one stands by"
+        self._effects.append(Note(text, is_warning=self._leadership.has_led))
+        self._leadership.has_led = False
 
     def _fail(self, relocation: Relocation) -> None:
         """Decide nothing more, and campaign no more: the cluster has left the store."""

@@ -27,7 +27,7 @@ from lockring.cluster_state import (
     SlotState,
 )
 from lockring.core.coordinator.store_health import StoreHealth, StoreReport, StoreTrouble
-from lockring.core.coordinator.store_operations import OPERATION_TIMEOUT_NS, StoreOperations
+from lockring.core.coordinator.store_operations import SILENT, StoreOperations
 from lockring.core.coordinator.store_past import Loss, NewestVersion, StorePast, abandoned
 from lockring.core.coordinator.transitions import VERSION_MAX, forgotten, replicated_from_now_on
 from lockring.core.effects import Effect
@@ -37,7 +37,8 @@ from lockring.core.timing import Timing, up
 from lockring.ids import NO_CLUSTER, NO_VERSION, ClusterId, OperationNumber, TermId, Version
 from lockring.units import NS_PER_MS, NS_PER_S, ms_to_ns
 
-_SILENT: Final = f"the store has not answered for {OPERATION_TIMEOUT_NS // NS_PER_S} s"
+_LAPSED: Final = "the lead of this coordinator has ended"
+"""Otherwise a store refuses no write that expects the version that it has."""
 _UNREADABLE: Final = "the store cannot be read"
 _UNWRITABLE: Final = "a write to the store failed"
 
@@ -276,11 +277,11 @@ class Term:
         if operations.retry_at_ns is not None and now_ns >= operations.retry_at_ns:
             self.begin(now_ns=now_ns)
         elif operations.current is not None and operations.current.is_overdue(now_ns):
-            self._failed(_SILENT, is_write=self.is_writing, now_ns=now_ns)
+            self._failed(SILENT, is_write=self.is_writing, now_ns=now_ns)
             self.begin(now_ns=now_ns)
             return News.INTERRUPTED
         elif operations.confirming is not None and operations.confirming.is_overdue(now_ns):
-            self._failed(_SILENT, is_write=False, now_ns=now_ns)
+            self._failed(SILENT, is_write=False, now_ns=now_ns)
             operations.confirming = None
         return News.NONE
 
@@ -318,12 +319,17 @@ class Term:
             return self._installed(written)
         # The store has changed since the claim's read, so another coordinator is active. An active term reads again
         # first: a store that was set back shows another term too.
+        before = self._past.found if self.phase is Phase.CLAIMING or self.state is None else self.state
+        is_unchanged = state is not None and state.version == before.version
         if self.phase is Phase.CLAIMING and state is not None and state.term != self.name:
+            if is_unchanged:
+                self.step_down(f"{_LAPSED}, before its term was in the store")
+                return News.ENDED
             return self._end(state)
         if state is None or problem:
             self._pause(self._failed(problem or _UNWRITABLE, is_write=True, now_ns=now_ns), now_ns)
         else:
-            self.problem = "the store has another version than was expected"
+            self.problem = _LAPSED if is_unchanged else "the store has another version than was expected"
             self._pause(self.health.refused(), now_ns)
         return News.INTERRUPTED
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import count
 from typing import TypeVar
 
+import msgspec
 import pytest
 
 from lockring.cluster_state import ClusterState, Relocation, Replica, SlotState, decode_state
@@ -157,6 +158,44 @@ def test_a_standby_says_once_who_leads() -> None:
     notes = [each.text for each in of(Note, process.campaign(OTHER))]
     assert notes == [f"the coordinator at {OTHER.address} leads; this one stands by"]
     assert of(Note, process.campaign(OTHER)) == []
+
+
+def test_a_change_of_the_lead_is_one_line_that_names_the_next_leader() -> None:
+    process = Process()
+    read = the(StoreRead, process.campaign(None))
+    claim = the(StoreWrite, process.stored(read.operation, None))
+    theirs = ClusterState(cluster="c", version=claim.state.version + 1, term=OTHER.term)
+    process.core.store_result(claim.operation, ok=False, state=theirs, now_ns=process.now_ns)
+    notes = [*of(Note, process.effects()), *of(Note, process.campaign(OTHER, seconds=2))]
+    assert notes == [
+        Note(f"this coordinator leads no more: the one at {OTHER.address} does", is_warning=True)
+    ]
+
+
+def test_a_claim_that_comes_after_the_end_of_the_lead_names_no_other_coordinator() -> None:
+    """The state that it finds may be of a former lead of this very process."""
+    process = Process()
+    found = held(5, coordinator="127.0.0.1:9501")
+    claim = the(StoreWrite, process.stored(the(StoreRead, process.campaign(None)).operation, found))
+    decider = process.core.deciding
+    assert decider is not None
+    process.core.store_result(claim.operation, ok=False, state=found, now_ns=process.now_ns)
+    assert process.core.deciding is None
+    assert decider.note == "the lead of this coordinator has ended, before its term was in the store"
+
+
+def test_a_write_that_comes_after_the_end_of_the_lead_says_so() -> None:
+    process = Process()
+    claim = the(StoreWrite, process.stored(the(StoreRead, process.campaign(None)).operation, held(5)))
+    process.core.store_result(claim.operation, ok=True, state=claim.state, now_ns=process.now_ns)
+    process.effects()
+    decider = process.core.deciding
+    assert decider is not None
+    after = msgspec.structs.replace(claim.state, version=Version(claim.state.version + 1))
+    decider._term.write(after, frozenset(), now_ns=process.now_ns)
+    write = the(StoreWrite, process.effects())
+    process.core.store_result(write.operation, ok=False, state=claim.state, now_ns=process.now_ns)
+    assert decider.note == "the lead of this coordinator has ended"
 
 
 def held(version: int, **fields: object) -> ClusterState:
