@@ -23,7 +23,7 @@ from typing import Final, Protocol
 from lockring.errors import JournalError
 from lockring.file_editions import edition_of
 from lockring.journal.codec import FileIdentity
-from lockring.system_errors import reason_of
+from lockring.system_errors import reason_of, way_out_of
 
 LOCK_NAME: Final = "lock"
 
@@ -34,21 +34,13 @@ _RESERVE_BYTES: Final = 1024 * 1024 if hasattr(os, "posix_fallocate") else 0
 
 _UNKNOWN_ROOM: Final = 1 << 61
 
-_WAYS_OUT: Final = {
-    errno.ENOSPC: "free some space there",
-    errno.EDQUOT: "free some space there",
-    errno.EROFS: "mount it for writing",
-    errno.EACCES: "give it to this node's user (chown -R)",
-    errno.EPERM: "give it to this node's user (chown -R)",
-}
-
 _EXISTING: Final = os.O_RDWR | os.O_CLOEXEC
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def what_to_do(error: OSError) -> str:
     """Return an operator's ways out of an error of the journal's directory, as the end of a sentence."""
-    way = _WAYS_OUT.get(error.errno or 0)
+    way = way_out_of(error)
     return f"{f'{way}, or ' if way else ''}name another directory with --data-dir"
 
 

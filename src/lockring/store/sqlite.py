@@ -29,7 +29,7 @@ from lockring.cluster_state import ClusterState, decode_state, encode_state
 from lockring.errors import ProtocolError, StoreError
 from lockring.file_editions import edition_of
 from lockring.ids import Version
-from lockring.system_errors import reason_of
+from lockring.system_errors import reason_of, way_out_of
 
 DATABASE_NAME: Final = "state.db"
 LOCK_NAME: Final = "coordinator.lock"
@@ -145,7 +145,9 @@ class SqliteStore:
         except FileExistsError as error:
             raise StoreError(f"the data directory {self._dir} is a file; name a directory") from error
         except OSError as error:
-            raise StoreError(f"the data directory {self._dir} cannot be made: {reason_of(error)}") from error
+            raise StoreError(
+                f"the data directory {self._dir} cannot be made: {reason_of(error)}; {_what_to_do(error)}"
+            ) from error
         return True
 
     def _take_lock(self) -> int:
@@ -165,7 +167,7 @@ class SqliteStore:
             if lock_fd >= 0:
                 os.close(lock_fd)
             raise StoreError(
-                f"the data directory {self._dir} cannot be written: {reason_of(error)}"
+                f"the data directory {self._dir} cannot be written: {reason_of(error)}; {_what_to_do(error)}"
             ) from error
         # On a full disk the next process just does not learn this one's number.
         with contextlib.suppress(OSError):
@@ -193,7 +195,9 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise self._broken("opened", error) from error
         except OSError as error:
-            raise StoreError(f"the store {path} cannot be opened: {reason_of(error)}") from error
+            raise StoreError(
+                f"the store {path} cannot be opened: {reason_of(error)}; {_what_to_do(error)}"
+            ) from error
         self._database = os.stat(path)
         # Find damage now, while someone is watching the start, rather than at the first change.
         self.read()
@@ -343,6 +347,12 @@ def _mark_of(path: Path, mark: Path) -> str:
     if not edition:
         return f"{found.st_dev} {found.st_ino} {found.st_ctime_ns}\n"
     return f"{found.st_ino} {edition} {found.st_size} {found.st_mtime_ns} {itself.st_ino} {its_edition}\n"
+
+
+def _what_to_do(error: OSError) -> str:
+    """Return an operator's ways out of an error of the data directory, as the end of a sentence."""
+    way = way_out_of(error)
+    return f"{f'{way}, or ' if way else ''}name another directory with --data-dir"
 
 
 def _opened(path: Path) -> sqlite3.Connection:

@@ -246,7 +246,10 @@ def test_salts_differ(files: DirectoryFiles) -> None:
     [
         (errno.ENOSPC, "free some space there, or name another directory with --data-dir"),
         (errno.EROFS, "mount it for writing, or name another directory with --data-dir"),
-        (errno.EACCES, "give it to this node's user (chown -R), or name another directory with --data-dir"),
+        (
+            errno.EACCES,
+            "give it to the user of this server (chown -R), or name another directory with --data-dir",
+        ),
         (errno.EIO, "name another directory with --data-dir"),
     ],
 )

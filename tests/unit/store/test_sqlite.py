@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -181,6 +182,35 @@ def test_a_table_that_vanished_is_an_error_and_no_empty_store(store: SqliteStore
         store.read()
     with pytest.raises(StoreError, match="cannot be written"):
         store.write(STATE.version, ClusterState(version=STATE.version + 1))
+
+
+@pytest.mark.parametrize(
+    ("number", "way"),
+    [
+        (errno.EACCES, "give it to the user of this server (chown -R), or "),
+        (errno.EROFS, "mount it for writing, or "),
+        (errno.EIO, ""),
+    ],
+)
+def test_a_directory_that_cannot_be_used_is_named_with_the_ways_out(
+    number: int, way: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SqliteStore(directory).close()
+    opens = os.open
+
+    def refuse(path: str | Path, *more: int) -> int:
+        if Path(path) == directory / LOCK_NAME:
+            raise OSError(number, os.strerror(number))
+        return opens(path, *more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(StoreError) as caught:
+        SqliteStore(directory)
+    said = os.strerror(number)
+    assert str(caught.value) == (
+        f"the data directory {directory} cannot be written: {said[:1].lower()}{said[1:]}; {way}name another directory with"
+        " --data-dir"
+    )
 
 
 @pytest.mark.parametrize("name", [LOCK_NAME, DATABASE_NAME, ""])
