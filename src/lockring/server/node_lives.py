@@ -72,7 +72,7 @@ class NodeLives:
         self._leave_until_ns: int | None = None
         self.has_joined = False
         self._trouble = RepeatedTrouble()
-        self._began_ns: int | None = None
+        self._began_ns: int | None  # each beginning sets it
         self.present = self._begin(Incarnation(wall_ns() // NS_PER_US))
         self.log = NodeLog(self.present.core, began_ns=self._began_ns)
 

@@ -7,6 +7,7 @@ wrong, or slow, and it says nothing.
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
@@ -89,6 +90,36 @@ def undefined_defaults(tree: ast.Module) -> list[str]:
         and line.value.value is None
         and sum(isinstance(part, ast.BitOr) for part in ast.walk(line.annotation)) > 1
     ]
+
+
+def believed_to_be_none(tree: ast.Module) -> list[str]:
+    """Find attributes that a function sets to None and reads later: mypyc takes None for the type of what it reads.
+
+    If a call in between has set the attribute, the compiled function raises a TypeError.
+    """
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return [found for function in functions for found in _read_after_none(function)]
+
+
+def _read_after_none(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
+    attributes = [node for node in ast.walk(function) if isinstance(node, ast.Attribute)]
+    stored = Counter(ast.unparse(node) for node in attributes if isinstance(node.ctx, ast.Store))
+    emptied = {
+        ast.unparse(target): node.lineno
+        for node in ast.walk(function)
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        and isinstance(node.value, ast.Constant)
+        and node.value.value is None
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+    }
+    for node in attributes:
+        name = ast.unparse(node)
+        if (
+            isinstance(node.ctx, ast.Load)
+            and stored[name] == 1
+            and node.lineno > emptied.get(name, node.lineno)
+        ):
+            yield f"line {node.lineno}: {name} was set to None above; if a call has set it since, that is an error"
 
 
 def keywords_of_c(tree: ast.Module) -> list[str]:

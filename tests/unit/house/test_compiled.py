@@ -27,6 +27,7 @@ def test_a_compiled_module_means_what_its_source_means(module: str) -> None:
     assert compilable.miscompiled_slices(TREES[module]) == []
     assert compilable.miscompiled_supers(TREES[module]) == []
     assert compilable.undefined_defaults(TREES[module]) == []
+    assert compilable.believed_to_be_none(TREES[module]) == []
 
 
 @every_compiled_module
@@ -75,6 +76,7 @@ def test_the_module_that_tells_the_build_is_compiled() -> None:
         ("super().__init__(*arguments)", compilable.miscompiled_supers),
         ("super().__init__(**options)", compilable.miscompiled_supers),
         ("class A:\n    item: B | C | None = None", compilable.undefined_defaults),
+        ("def f():\n    self.x = None\n    begin()\n    show(self.x)", compilable.believed_to_be_none),
         ("self._thread = 1", compilable.keywords_of_c),
         ("class A(dict): ...", lambda tree: compilable.refused_classes(tree, frozenset())),
         ("class A(B, C): ...", lambda tree: compilable.refused_classes(tree, frozenset({"B", "C"}))),
@@ -102,6 +104,10 @@ def test_what_must_not_be_compiled_is_found(code: str, find) -> None:
         ("super().__init__(one, two=2)", compilable.miscompiled_supers),
         ("class A:\n    item: B | None = None\n    other: B | C | None", compilable.undefined_defaults),
         ("class A(NamedTuple):\n    item: B | C | None = None", compilable.undefined_defaults),
+        (
+            "def f():\n    self.x = None\n    self.x = begin()\n    show(self.x)",
+            compilable.believed_to_be_none,
+        ),
         ("self.thread = self._threads", compilable.keywords_of_c),
         (
             "class A(Protocol[T]): ...\nclass B(A): ...\nclass C(NamedTuple): ...",
