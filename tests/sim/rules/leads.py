@@ -20,6 +20,7 @@ from lockring.store.memory import MemoryStore
 from lockring.units import ms_to_ns
 from tests.sim.framework.coordinator_shell import CoordinatorShell
 from tests.sim.framework.world import S
+from tests.sim.rules.stores import newest_version_forgotten
 from tests.sim.rules.switches import Change, drill, mutant, pair
 from tests.sim.scenarios.scenario import TTL_MS, Scenario
 
@@ -101,8 +102,7 @@ def drill_standby_takes_orders() -> None:
     cluster.demand(held.outcome == "held", "LOSS", "a lock was at drained nodes alone")
 
 
-@mutant
-def lead_under_former_term() -> list[Change]:
+def _former_term_is_kept() -> list[Change]:
     """A coordinator that leads again does so under the term of its former lead."""
     renounce = Leadership.renounce
 
@@ -112,6 +112,14 @@ def lead_under_former_term() -> list[Change]:
         self.candidate = candidate
 
     return [(Leadership, "renounce", changed)]
+
+
+@pair(_former_term_is_kept, newest_version_forgotten)
+def lead_under_former_term() -> None:
+    """A coordinator that leads again does so under the term of its former lead, and has forgotten what it wrote since.
+
+    One that remembers the newest version relies on nothing in a store without it: either rule suffices.
+    """
 
 
 @drill
