@@ -61,6 +61,7 @@ _OF_COMMANDS: Final[tuple[tuple[type[LockringError], int], ...]] = (
     (WrongCluster, UNAVAILABLE),
     (WrongRole, UNAVAILABLE),
     (Unavailable, UNAVAILABLE),
+    (StoreError, CANNOT_CREATE),
     (OutputFailed, OUTPUT),
     (SystemRefused, SYSTEM),
     (InternalError, INTERNAL),

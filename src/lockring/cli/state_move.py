@@ -148,6 +148,11 @@ def _warn(outcome: ImportOutcome, export_: Export) -> None:
         lines.append(
             f"the file is a copy: do not start a coordinator on {export_.source} again, as there would be two clusters"
         )
+    if outcome.overruled:
+        lines.append(
+            f"{outcome.place} was left: {outcome.overruled}. If a coordinator has run on another store since, or runs there"
+            " after an import of this file, there are two clusters: start none there any more"
+        )
     if outcome.replaced is not None:
         lines.append(f"the state that {outcome.place} had is lost: {described(outcome.replaced)}")
     if outcome.why_forgotten:
@@ -179,6 +184,7 @@ def _outcome(outcome: ImportOutcome, export_: Export) -> dict[str, Any]:
         "replaced_cluster": None if replaced is None else replaced.cluster,
         "replaced_version": None if replaced is None else str(replaced.version),
         "waits": outcome.why_forgotten or None,
+        "was_left": outcome.overruled or None,
     }
 
 
@@ -211,7 +217,11 @@ def _write(file: str, data: bytes) -> None:
     try:
         stream = path.open("xb")
     except FileExistsError as error:
-        raise StoreError(f"{file} is there already; name another file, or remove it") from error
+        way = "name another file, or remove it"
+        if not path.is_file():
+            way = "name a file that does not exist, in a directory, or - for standard output"
+        what = "a directory" if path.is_dir() else "there already" if path.is_file() else "no file"
+        raise StoreError(f"{file} is {what}; {way}") from error
     except OSError as error:
         raise StoreError(f"{file} cannot be written: {reason_of(error)}") from error
     try:

@@ -61,6 +61,7 @@ class ImportOutcome(NamedTuple):
         replaced: the state that it had, None if there was none.
         is_unchanged: whether it had the state of the file already.
         why_forgotten: a sentence on why the placement of the slots counts for nothing; "" if it counts.
+        overruled: what the mark said that `force` has taken away, as a sentence for people; "" if there was none.
     """
 
     state: ClusterState
@@ -68,6 +69,7 @@ class ImportOutcome(NamedTuple):
     replaced: ClusterState | None
     is_unchanged: bool
     why_forgotten: str
+    overruled: str = ""
 
 
 def copy_state(settings: StorePlaceSettings, *, wall_ns: int) -> Export:
@@ -188,9 +190,13 @@ def import_state(
             expected = NO_VERSION if present is None else present.version
             if not store.write(expected, state):
                 raise _was_written(place)
-        if present is not None and present.relocation is not None and present.cluster == state.cluster:
-            present = None  # it was in the file
-        return ImportOutcome(state, place, present, is_unchanged=False, why_forgotten=why_forgotten)
+        overruled = ""
+        if present is not None and present.relocation is not None:
+            overruled = present.relocation.account if force else ""
+            present = None if present.cluster == state.cluster else present  # it was in the file
+        return ImportOutcome(
+            state, place, present, is_unchanged=False, why_forgotten=why_forgotten, overruled=overruled
+        )
 
 
 def merged(export: Export, present: ClusterState | None, *, wall_ns: int) -> tuple[ClusterState, str]:

@@ -405,20 +405,29 @@ def test_a_journal_does_not_fill_a_small_volume_by_itself() -> None:
     in_loop(main)
 
 
+@pytest.mark.parametrize(
+    ("locks", "words"),
+    [
+        (0, "no lock was held in it"),
+        (1, "1 lock came back from the journal, and its holder keeps it"),
+        (2, "2 locks came back from the journal, and their holders keep them"),
+    ],
+)
 def test_the_log_says_once_how_many_locks_came_back_and_how_long_it_took(
-    caplog: pytest.LogCaptureFixture,
+    locks: int, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "lockring.node")
 
     async def main(disk: FaultyDisk) -> None:
         life = Life(disk)
-        life.acquire("x", 1)
+        for number in range(locks):
+            life.acquire("xy"[number], number + 1)
         now_ns = monotonic_ns()
         log = NodeLog(life.core, began_ns=now_ns - 1_250 * NS_PER_MS)
         log.look(now_ns)
         log.look(now_ns)
         (line,) = caplog.messages
-        assert line.startswith("serving again 1.25 s after the journal was opened: 1 lock came back")
+        assert line == f"serving again 1.25 s after the journal was opened: {words}"
 
     in_loop(main)
 
