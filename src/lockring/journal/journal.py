@@ -170,10 +170,16 @@ class Journal:
         """Whether nothing can be appended until `begin_rewrite`."""
         return bool(self._problem)
 
-    @property
     def is_deleted(self) -> bool:
-        """Whether the directory was deleted for good, so that another one may take its place."""
-        return self._files.is_deleted()
+        """Return whether the directory was deleted for good, so that another one may take its place.
+
+        Raises:
+            JournalError: the system does not say.
+        """
+        try:
+            return self._files.is_deleted()
+        except OSError as error:
+            raise JournalError(self._unwritable(reason_of(error))) from error
 
     @property
     def is_due_for_rewrite(self) -> bool:
@@ -325,10 +331,13 @@ class Journal:
         """Check that the directory still has this journal's files. Cheap; may run in any thread.
 
         Raises:
-            JournalError: it was deleted or replaced.
+            JournalError: it was deleted or replaced, or the system does not say.
         """
         with self._position_guard:
-            position = None if self._position is None else self._position.identity()
+            try:
+                position = None if self._position is None else self._position.identity()
+            except OSError as error:
+                raise JournalError(self._unwritable(reason_of(error))) from error
             is_in_place = position is None or self._files.is_in_place(POSITION_NAME, position)
         if not (is_in_place and all(self._files.is_in_place(*each) for each in self._in_place)):
             raise JournalError(
@@ -461,22 +470,22 @@ class Journal:
         self._next_number += 1
         name, salt = segment_name(number), self._files.salt()
         file = self._files.create(name)
-        itself = file.identity()
-        header = SegmentHeader(
-            number=number,
-            first=self._ordinal + 1,
-            follows=follows,
-            durable=min(self._durable, follows),
-            continues=continues,
-            salt=salt,
-            node=self._node,
-            boot=self._host.boot,
-            machine=self._host.machine,
-            is_synced=self._waits_for_sync,
-            lock=self._lock,
-            itself=itself,
-        )
         try:
+            itself = file.identity()
+            header = SegmentHeader(
+                number=number,
+                first=self._ordinal + 1,
+                follows=follows,
+                durable=min(self._durable, follows),
+                continues=continues,
+                salt=salt,
+                node=self._node,
+                boot=self._host.boot,
+                machine=self._host.machine,
+                is_synced=self._waits_for_sync,
+                lock=self._lock,
+                itself=itself,
+            )
             file.write(encode_header(header), 0)
         except OSError:
             file.close()

@@ -198,12 +198,12 @@ class JournalWriter:
 
     def _try_again(self) -> None:
         self._retry = None
-        if self._journal.is_deleted and self._worker.is_idle:
-            try:
+        try:
+            if self._journal.is_deleted() and self._worker.is_idle:
                 self._make_again()
-            except JournalError as error:
-                self._lost(str(error))
-                return
+        except JournalError as error:
+            self._lost(str(error))
+            return
         self._begin_rewrite()
 
     def _make_again(self) -> None:

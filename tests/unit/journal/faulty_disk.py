@@ -62,6 +62,7 @@ class FaultyDisk:
     Attributes:
         free_bytes: how much may still be written; None for a disk that is never full.
         fails_writes, fails_syncs: whether each of these fails with EIO.
+        is_stale: whether the system says nothing of open files and the directory, as on a mount that is gone.
         torn_after: the bytes of the next write after which the process dies; None if it does not.
         syncs: how many syncs succeeded.
     """
@@ -78,6 +79,7 @@ class FaultyDisk:
         self.free_bytes: int | None = None
         self.fails_writes = False
         self.fails_syncs = False
+        self.is_stale = False
         self.torn_after: int | None = None
         self.syncs = 0
 
@@ -199,6 +201,10 @@ class FaultyDisk:
 
     # ----------------------------------------------------------------------- for the files
 
+    def _demand_mounted(self) -> None:
+        if self.is_stale:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
     def _inode(self) -> _Inode:
         self._inodes += 1
         return _Inode(self._inodes)
@@ -272,6 +278,7 @@ class FaultyFiles:
         return found is not None and self._identity(found) == identity
 
     def is_deleted(self) -> bool:
+        self._disk._demand_mounted()
         return self._directory != self._disk._directory
 
     def salt(self) -> int:
@@ -354,6 +361,7 @@ class FaultyFile:
         return len(self._inode.content)
 
     def identity(self) -> FileIdentity:
+        self._disk._demand_mounted()
         return FileIdentity(1, self._inode.number, 0)
 
     def altered_ns(self) -> int:

@@ -321,6 +321,31 @@ def test_a_journal_that_cannot_be_written_lets_grants_wait_and_goes_on_when_it_c
     in_loop(main)
 
 
+@pytest.mark.parametrize("durability", ["process", "disk"])
+def test_a_mount_that_is_gone_for_a_while_is_tried_until_it_is_back(
+    durability: Durability, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where even the files that are open cannot be asked for, as on a share of a server that restarts."""
+    monkeypatch.setattr(worker_module, "CHECK_EVERY_S", 0.01)
+
+    async def main(disk: FaultyDisk) -> None:
+        life = Life(disk, durability)
+        await life.settled()
+        disk.is_stale = True
+        await until(lambda: bool(life.core.journal_trouble))
+        assert "stale file handle" in life.core.journal_trouble.lower()
+        life.acquire("x", 1)
+        await asyncio.sleep(0.5)  # some attempts
+        assert life.granted == []
+        disk.is_stale = False
+        await until(lambda: life.granted == ["x"])
+        await life.settled()
+        assert life.core.journal_trouble == ""
+        life.end()
+
+    in_loop(main)
+
+
 def test_after_a_failed_sync_everything_is_written_again() -> None:
     async def main(disk: FaultyDisk) -> None:
         life = Life(disk, "disk")
