@@ -23,7 +23,6 @@ from lockring.core.node import NodeCore
 from lockring.errors import JournalError
 from lockring.journal.journal import Journal
 from lockring.journal.worker import SyncWorker
-from lockring.system_errors import reason_of
 from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_S
 
@@ -86,7 +85,8 @@ class JournalWriter:
         """Make the beginning of this life durable, which must come before it joins. Blocks.
 
         Raises:
-            JournalError: it cannot be written or synced.
+            JournalError: it cannot be written or synced. The text names the directory, and says what to do. `end` then
+                leaves the directory as after a crash.
         """
         batch = self._core.take_journal(now_ns=monotonic_ns())
         assert batch is not None, "a life begins its journal with its own beginning"
@@ -95,8 +95,8 @@ class JournalWriter:
         assert point is not None, "a batch that was just written is not synced yet"
         try:
             self._journal.perform(point)
-        except OSError as error:
-            raise JournalError(f"the journal cannot be synced: {reason_of(error)}") from error
+        except (OSError, JournalError) as error:
+            raise JournalError(self._journal.fail(error)) from error
         self._journal.complete(point)
         self._core.journaled(batch.number, now_ns=monotonic_ns())
 
@@ -135,7 +135,7 @@ class JournalWriter:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-        else:
+        elif not self._journal.has_failed:  # it has where this life could not begin
             self._write_rest()
         self._journal.close()
 

@@ -15,6 +15,7 @@ from lockring.cluster_state import ClusterState, Copy, Member, Replica, SlotStat
 from lockring.core.effects import COORDINATOR, Effect, Send
 from lockring.core.journal import LifeBegan
 from lockring.core.node import NodeCore
+from lockring.errors import JournalError
 from lockring.ids import Incarnation, NodeId, Version
 from lockring.journal import worker as worker_module
 from lockring.journal.journal import Durability, Journal
@@ -52,7 +53,14 @@ class Life:
         on_disk_when_sent: how long the journal was when mutations left for the copy of the lock "x".
     """
 
-    def __init__(self, disk: FaultyDisk, durability: Durability = "process", incarnation: int = 1) -> None:
+    def __init__(
+        self,
+        disk: FaultyDisk,
+        durability: Durability = "process",
+        incarnation: int = 1,
+        *,
+        begins: bool = True,
+    ) -> None:
         self.disk = disk
         self.granted: list[str] = []
         self.on_disk_when_sent: list[int] = []
@@ -73,6 +81,8 @@ class Life:
         self.pump = CoreLoop(self.core, self._carry_out, take_effects=self.writer.take_effects)
         self._requests = itertools.count(1)
         self._names: dict[int, str] = {}
+        if not begins:
+            return
         self.writer.begin()
         self.core.connected(COORDINATOR, now_ns=monotonic_ns())
         self._learn(me)
@@ -177,6 +187,34 @@ def test_a_life_that_has_begun_outlives_a_loss_of_power_before_it_has_joined() -
             Life(disk).lose_power()
             journal = Journal(disk.files(), node=N1, durability="process", host=disk.host)
             assert LifeBegan(N1, Incarnation(1)) in journal.found.entries
+
+    in_loop(main)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_life_whose_first_sync_fails_leaves_the_journal_as_after_a_crash(
+    seed: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main(disk: FaultyDisk) -> None:
+        disk = FaultyDisk(Random(seed))
+        life = Life(disk, "disk")
+        life.acquire("x", 1)
+        await until(lambda: life.granted == ["x"])
+        life.lose_power()
+        life = Life(disk, "disk", incarnation=2, begins=False)
+        disk.fails_syncs = True
+        with pytest.raises(JournalError) as caught:
+            life.writer.begin()
+        assert str(caught.value) == (
+            "the journal in /data/journal cannot be written: input/output error; name another directory with --data-dir"
+        )
+        disk.fails_syncs = False
+        life.end()
+        assert caplog.messages == []
+        disk.lose_power()
+        journal = Journal(disk.files(), node=N1, durability="disk", host=disk.host)
+        assert journal.reason == ""
+        journal.close(in_order=False)
 
     in_loop(main)
 
