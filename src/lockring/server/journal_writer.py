@@ -7,6 +7,7 @@
   Batches that are written meanwhile share the next sync.
 - A failure loses everything since the last durable batch. From then on a new segment is tried, and once there is one,
   the core writes everything again.
+- A log that has grown long is written again too. Where no new segment can be made for that, the present one goes on.
 - The clock is read again after a write, which may have taken long: rights are checked at the moment of the effects.
 """
 
@@ -34,6 +35,9 @@ _CARE_S: Final = 0.005
 _CARE_AGAIN_S: Final = 0.1
 """The same while batches follow one another: each vouches for those before it. Damage to unmarked ones at the end is
 taken for a torn write. A timer every 5 ms cost a lone client some 3 to 6 µs for each lock."""
+
+_COMPACT_AGAIN_S: Final = 10.0
+"""How long after a compaction that could not begin the next one is tried."""
 
 _CALM_NS: Final = 10 * NS_PER_S
 
@@ -75,6 +79,8 @@ class JournalWriter:
         self._reopen = reopen
         self._worker = SyncWorker(journal, on_synced=self._synced, on_failed=self._lost)
         self._trouble = RepeatedTrouble(calm_ns=_CALM_NS)
+        self._growth = RepeatedTrouble(calm_ns=_CALM_NS)
+        self._compact_at_s = self._loop.time()
         self._pause_s = _PAUSE_S_MIN
         self._retry: asyncio.TimerHandle | None = None
         self._is_care_due = False
@@ -157,12 +163,32 @@ class JournalWriter:
             self._lost(str(error))
             return
         self._worker.renew_soon()
-        if journal.is_due_for_rewrite:
-            self._begin_rewrite()
+        if journal.is_due_for_rewrite and self._loop.time() >= self._compact_at_s:
+            self._compact()
         if journal.durable_ordinal != self._cared_for:
             self._cared_for = journal.durable_ordinal
             self._is_care_due = True
             self._loop.call_later(_CARE_AGAIN_S, self._care)
+
+    def _compact(self) -> None:
+        """Have everything written again, into a new segment. As long as none can be made, the present one works."""
+        try:
+            self._journal.check()
+        except JournalError as error:
+            self._lost(str(error))
+            return
+        try:
+            self._journal.begin_rewrite()
+        except JournalError as error:
+            self._compact_at_s = self._loop.time() + _COMPACT_AGAIN_S
+            told = self._growth.fails(
+                f"a new file of {error}; the present one goes on, and grows until then", now_ns=monotonic_ns()
+            )
+            if told:
+                log.warning("%s", told)
+            return
+        self._growth.ends(now_ns=monotonic_ns())
+        self._rewrite()
 
     def _look_at_trouble(self, now_ns: int) -> None:
         if not self._core.journal_trouble:
@@ -224,6 +250,9 @@ class JournalWriter:
         except JournalError as error:
             self._lost(str(error))
             return
+        self._rewrite()
+
+    def _rewrite(self) -> None:
         self._core.rewrite(now_ns=monotonic_ns())
         self._wake()
 

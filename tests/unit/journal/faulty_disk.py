@@ -62,6 +62,7 @@ class FaultyDisk:
     Attributes:
         free_bytes: how much may still be written; None for a disk that is never full.
         fails_writes, fails_syncs: whether each of these fails with EIO.
+        fails_creations: whether no new file can be made, as for want of inodes.
         is_stale: whether the system says nothing of open files and the directory, as on a mount that is gone.
         torn_after: the bytes of the next write after which the process dies; None if it does not.
         syncs: how many syncs succeeded.
@@ -79,6 +80,7 @@ class FaultyDisk:
         self.free_bytes: int | None = None
         self.fails_writes = False
         self.fails_syncs = False
+        self.fails_creations = False
         self.is_stale = False
         self.torn_after: int | None = None
         self.syncs = 0
@@ -247,7 +249,7 @@ class FaultyFiles:
     def create(self, name: str) -> FaultyFile:
         if name in self._here():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-        if self._disk.free_bytes == 0:
+        if self._disk.free_bytes == 0 or self._disk.fails_creations:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         inode = self._here()[name] = self._disk._inode()
         return FaultyFile(self._disk, inode)

@@ -449,6 +449,53 @@ def test_a_long_journal_is_written_again_and_its_former_segments_go(monkeypatch:
     in_loop(main)
 
 
+def test_a_long_journal_for_which_no_new_file_can_be_made_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("lockring.journal.journal.REWRITE_BYTES_MIN", 10_000)
+    monkeypatch.setattr("lockring.server.journal_writer._COMPACT_AGAIN_S", 0.05)
+
+    async def main(disk: FaultyDisk) -> None:
+        life = Life(disk)
+        await life.settled()
+        before = set(segments(disk))
+        disk.fails_creations = True
+        for number in range(1, 301):
+            life.acquire(f"x{number}", number)
+        await until(lambda: bool(caplog.messages))
+        await asyncio.sleep(0.3)  # some attempts more
+        life.acquire("y", 301)
+        assert life.granted[-1] == "y"
+        assert (life.core.journal_trouble, life.journal.has_failed) == ("", False)
+        assert set(segments(disk)) == before
+        assert caplog.messages == [
+            "a new file of the journal in /data/journal cannot be written: no space left on device; free some space there,"
+            " or name another directory with --data-dir; the present one goes on, and grows until then"
+        ]
+        disk.fails_creations = False
+        life.acquire("z", 302)
+        await until(lambda: before.isdisjoint(segments(disk)))
+        life.end()
+
+    in_loop(main)
+
+
+def test_a_directory_that_was_deleted_is_noticed_by_a_compaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "CHECK_EVERY_S", 1_000)
+    monkeypatch.setattr("lockring.journal.journal.REWRITE_BYTES_MIN", 10_000)
+
+    async def main(disk: FaultyDisk) -> None:
+        life = Life(disk)
+        await life.settled()
+        disk.lose_directory()
+        for number in range(1, 301):
+            life.acquire(f"x{number}", number)
+        await until(lambda: bool(life.core.journal_trouble))
+        life.end()
+
+    in_loop(main)
+
+
 def test_the_log_says_once_how_many_locks_came_back_and_how_long_it_took(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
