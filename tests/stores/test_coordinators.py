@@ -66,7 +66,7 @@ def leader_according_to(cluster: LocalCluster, name: str) -> str:
     """The leader's address, as a coordinator says; "" while it ends its own lead, and all connections with it."""
     try:
         return ask_status(cluster.address_of(name)).leader
-    except ProtocolError:
+    except (ProtocolError, Unavailable):
         return ""
 
 

@@ -74,13 +74,17 @@ class OpenFile(Protocol):
         """Return the length of the file in bytes."""
 
     def identity(self) -> FileIdentity:
-        """Return the numbers by which the file differs from a copy of it."""
+        """Return the numbers by which the file differs from a copy of it.
+
+        Raises:
+            OSError: the system does not say.
+        """
 
     def altered_ns(self) -> int:
         """Return how long after its last write the file was changed in another way, in nanoseconds; near 0 if never."""
 
     def close(self) -> None:
-        """Close the file, without a sync."""
+        """Close the file, without a sync. Never fails, and a second call is harmless."""
 
 
 class Files(Protocol):
@@ -134,7 +138,11 @@ class Files(Protocol):
         """Return whether a name still leads to the file of this identity."""
 
     def is_deleted(self) -> bool:
-        """Return whether the locked directory was deleted for good, rather than moved or unmounted."""
+        """Return whether the locked directory was deleted for good, rather than moved or unmounted.
+
+        Raises:
+            OSError: the system does not say.
+        """
 
     def salt(self) -> int:
         """Return a random number of 64 bits."""
@@ -209,10 +217,10 @@ class DirectoryFiles:
 
     def unlock(self) -> None:
         """Leave the directory to others. Nothing else may be called afterwards; a second call is harmless."""
-        for descriptor in (self._lock_fd, self._fd):
-            if descriptor >= 0:
-                os.close(descriptor)
+        descriptors = (self._lock_fd, self._fd)
         self._lock_fd = self._fd = -1
+        for descriptor in descriptors:
+            _close(descriptor)
 
     def names(self) -> list[str]:
         """Return the names of all files."""
@@ -258,8 +266,8 @@ class DirectoryFiles:
         return int.from_bytes(os.urandom(8), "big")
 
     def _opened(self) -> int:
-        missing = [each for each in (self._path, *self._path.parents) if not each.exists()]
         try:
+            missing = [each for each in (self._path, *self._path.parents) if not each.exists()]
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._path.mkdir(mode=0o700, exist_ok=True)
             # If a loss of power undid the creation, everything in it would be lost too.
@@ -320,9 +328,15 @@ class _DirectoryFile:
         return abs(found.st_ctime_ns - found.st_mtime_ns)
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        descriptor, self._fd = self._fd, -1
+        _close(descriptor)
+
+
+def _close(descriptor: int) -> None:
+    """Close a descriptor, if it is one. It is free afterwards, whatever the system says of bytes that it kept back."""
+    if descriptor >= 0:
+        with contextlib.suppress(OSError):  # a sync has said so before, or nothing depends on these bytes
+            os.close(descriptor)
 
 
 def _fdatasync(descriptor: int) -> None:

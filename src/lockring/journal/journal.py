@@ -168,10 +168,16 @@ class Journal:
         """Whether nothing can be appended until `begin_rewrite`."""
         return bool(self._problem)
 
-    @property
     def is_deleted(self) -> bool:
-        """Whether the directory was deleted for good, so that another one may take its place."""
-        return self._files.is_deleted()
+        """Return whether the directory was deleted for good, so that another one may take its place.
+
+        Raises:
+            JournalError: the system does not say.
+        """
+        try:
+            return self._files.is_deleted()
+        except OSError as error:
+            raise JournalError(self._unwritable(error)) from error
 
     @property
     def is_due_for_rewrite(self) -> bool:
@@ -196,7 +202,8 @@ class Journal:
         segment, payload = self._segments[-1], encode_entries(batch.entries)
         if len(payload) > BATCH_BYTES_MAX:
             raise self._failed(
-                self._unwritable(f"a batch of {len(payload)} bytes is longer than {BATCH_BYTES_MAX}")
+                f"the journal in {self._files.place} cannot take a batch of {len(payload)} bytes, which is longer than"
+                f" {BATCH_BYTES_MAX}"
             )
         ordinal, size = self._ordinal + 1, segment.size
         record = segment.seal.record(payload, ordinal, self._durable, batch.ends_rewrite)
@@ -206,7 +213,7 @@ class Journal:
         try:
             segment.file.write(record, size)
         except OSError as error:
-            raise self._failed(self._unwritable(reason_of(error))) from error
+            raise self._failed(self._unwritable(error)) from error
         segment.size = end
         self._ordinal = ordinal
         self._number = batch.number
@@ -230,7 +237,7 @@ class Journal:
         try:
             self._write_position(self._durable)
         except OSError as error:
-            raise self._failed(self._unwritable(reason_of(error))) from error
+            raise self._failed(self._unwritable(error)) from error
 
     def sync_point(self) -> SyncPoint | None:
         """Return what a sync must cover now; None if everything is durable, or the journal has failed."""
@@ -288,7 +295,7 @@ class Journal:
 
         Bytes that were not durable before are not relied on any more, whatever a later sync may say.
         """
-        text = self._unwritable(reason_of(error)) if isinstance(error, OSError) else str(error)
+        text = self._unwritable(error) if isinstance(error, OSError) else str(error)
         self._follows = self._durable
         self._obsolete = ()  # the end of the rewrite that made them so is not relied on either
         for segment in self._segments:
@@ -311,7 +318,7 @@ class Journal:
             try:
                 self._begin_segment(follows, continues=True)
             except OSError as error:
-                raise JournalError(self._unwritable(reason_of(error))) from error
+                raise JournalError(self._unwritable(error)) from error
         self._problem = ""
         for name in self._void:
             with contextlib.suppress(OSError):  # it takes space until the next rewrite
@@ -323,10 +330,13 @@ class Journal:
         """Check that the directory still has this journal's files. Cheap; may run in any thread.
 
         Raises:
-            JournalError: it was deleted or replaced.
+            JournalError: it was deleted or replaced, or the system does not say.
         """
         with self._position_guard:
-            position = None if self._position is None else self._position.identity()
+            try:
+                position = None if self._position is None else self._position.identity()
+            except OSError as error:
+                raise JournalError(self._unwritable(error)) from error
             is_in_place = position is None or self._files.is_in_place(POSITION_NAME, position)
         if not (is_in_place and all(self._files.is_in_place(*each) for each in self._in_place)):
             raise JournalError(
@@ -460,22 +470,22 @@ class Journal:
         self._next_number += 1
         name, salt = segment_name(number), self._files.salt()
         file = self._files.create(name)
-        itself = file.identity()
-        header = SegmentHeader(
-            number=number,
-            first=self._ordinal + 1,
-            follows=follows,
-            durable=min(self._durable, follows),
-            continues=continues,
-            salt=salt,
-            node=self._node,
-            boot=self._host.boot,
-            machine=self._host.machine,
-            is_synced=self._waits_for_sync,
-            lock=self._lock,
-            itself=itself,
-        )
         try:
+            itself = file.identity()
+            header = SegmentHeader(
+                number=number,
+                first=self._ordinal + 1,
+                follows=follows,
+                durable=min(self._durable, follows),
+                continues=continues,
+                salt=salt,
+                node=self._node,
+                boot=self._host.boot,
+                machine=self._host.machine,
+                is_synced=self._waits_for_sync,
+                lock=self._lock,
+                itself=itself,
+            )
             file.write(encode_header(header), 0)
         except OSError:
             file.close()
@@ -552,8 +562,10 @@ class Journal:
         self._problem = text
         return JournalError(text)
 
-    def _unwritable(self, reason: str) -> str:
-        return f"the journal in {self._files.place} cannot be written: {reason}"
+    def _unwritable(self, error: OSError) -> str:
+        return (
+            f"the journal in {self._files.place} cannot be written: {reason_of(error)}; {what_to_do(error)}"
+        )
 
     def _release(self) -> None:
         for segment in self._segments:

@@ -7,6 +7,7 @@
   Batches that are written meanwhile share the next sync.
 - A failure loses everything since the last durable batch. From then on a new segment is tried, and once there is one,
   the core writes everything again.
+- A log that has grown long is written again too. Where no new segment can be made for that, the present one goes on.
 - The clock is read again after a write, which may have taken long: rights are checked at the moment of the effects.
 """
 
@@ -23,7 +24,6 @@ from lockring.core.node import NodeCore
 from lockring.errors import JournalError
 from lockring.journal.journal import Journal
 from lockring.journal.worker import SyncWorker
-from lockring.system_errors import reason_of
 from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_S
 
@@ -35,6 +35,9 @@ _CARE_S: Final = 0.005
 _CARE_AGAIN_S: Final = 0.1
 """The same while batches follow one another: each vouches for those before it. Damage to unmarked ones at the end is
 taken for a torn write. A timer every 5 ms cost a lone client some 3 to 6 µs for each lock."""
+
+_COMPACT_AGAIN_S: Final = 10.0
+"""How long after a compaction that could not begin the next one is tried."""
 
 _CALM_NS: Final = 10 * NS_PER_S
 
@@ -76,6 +79,8 @@ class JournalWriter:
         self._reopen = reopen
         self._worker = SyncWorker(journal, on_synced=self._synced, on_failed=self._lost)
         self._trouble = RepeatedTrouble(calm_ns=_CALM_NS)
+        self._growth = RepeatedTrouble(calm_ns=_CALM_NS)
+        self._compact_at_s = self._loop.time()
         self._pause_s = _PAUSE_S_MIN
         self._retry: asyncio.TimerHandle | None = None
         self._is_care_due = False
@@ -86,7 +91,8 @@ class JournalWriter:
         """Make the beginning of this life durable, which must come before it joins. Blocks.
 
         Raises:
-            JournalError: it cannot be written or synced.
+            JournalError: it cannot be written or synced. The text names the directory, and says what to do. `end` then
+                leaves the directory as after a crash.
         """
         batch = self._core.take_journal(now_ns=monotonic_ns())
         assert batch is not None, "a life begins its journal with its own beginning"
@@ -95,8 +101,8 @@ class JournalWriter:
         assert point is not None, "a batch that was just written is not synced yet"
         try:
             self._journal.perform(point)
-        except OSError as error:
-            raise JournalError(f"the journal cannot be synced: {reason_of(error)}") from error
+        except (OSError, JournalError) as error:
+            raise JournalError(self._journal.fail(error)) from error
         self._journal.complete(point)
         self._core.journaled(batch.number, now_ns=monotonic_ns())
 
@@ -135,7 +141,7 @@ class JournalWriter:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-        else:
+        elif not self._journal.has_failed:  # it has where this life could not begin
             self._write_rest()
         self._journal.close()
 
@@ -157,12 +163,32 @@ class JournalWriter:
             self._lost(str(error))
             return
         self._worker.renew_soon()
-        if journal.is_due_for_rewrite:
-            self._begin_rewrite()
+        if journal.is_due_for_rewrite and self._loop.time() >= self._compact_at_s:
+            self._compact()
         if journal.durable_ordinal != self._cared_for:
             self._cared_for = journal.durable_ordinal
             self._is_care_due = True
             self._loop.call_later(_CARE_AGAIN_S, self._care)
+
+    def _compact(self) -> None:
+        """Have everything written again, into a new segment. As long as none can be made, the present one works."""
+        try:
+            self._journal.check()
+        except JournalError as error:
+            self._lost(str(error))
+            return
+        try:
+            self._journal.begin_rewrite()
+        except JournalError as error:
+            self._compact_at_s = self._loop.time() + _COMPACT_AGAIN_S
+            told = self._growth.fails(
+                f"a new file of {error}; the present one goes on, and grows until then", now_ns=monotonic_ns()
+            )
+            if told:
+                log.warning("%s", told)
+            return
+        self._growth.ends(now_ns=monotonic_ns())
+        self._rewrite()
 
     def _look_at_trouble(self, now_ns: int) -> None:
         if not self._core.journal_trouble:
@@ -198,12 +224,12 @@ class JournalWriter:
 
     def _try_again(self) -> None:
         self._retry = None
-        if self._journal.is_deleted and self._worker.is_idle:
-            try:
+        try:
+            if self._journal.is_deleted() and self._worker.is_idle:
                 self._make_again()
-            except JournalError as error:
-                self._lost(str(error))
-                return
+        except JournalError as error:
+            self._lost(str(error))
+            return
         self._begin_rewrite()
 
     def _make_again(self) -> None:
@@ -224,6 +250,9 @@ class JournalWriter:
         except JournalError as error:
             self._lost(str(error))
             return
+        self._rewrite()
+
+    def _rewrite(self) -> None:
         self._core.rewrite(now_ns=monotonic_ns())
         self._wake()
 

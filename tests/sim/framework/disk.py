@@ -143,6 +143,7 @@ class SimDisk:
         is_synced: whether the node's answers wait for a sync.
         is_full: whether no file can grow.
         fails: whether syncs fail.
+        failures: how many writes and syncs have failed.
         slow_ns: longest time that a sync takes; the shortest is a tenth of it.
         tears: whether the next write to a segment kills its process halfway.
         reserve_bytes: as `Files.reserve_bytes`; some records, so that they are at the end of their room often.
@@ -156,6 +157,7 @@ class SimDisk:
         self.host = Host(f"{name} boot 1", f"{name} machine")
         self.is_full = False
         self.fails = False
+        self.failures = 0
         self.slow_ns = 2 * MS
         self.tears = False
         self.doubt = "it is new"
@@ -231,6 +233,7 @@ class SimDisk:
 
     def _failed(self, number: int) -> OSError:
         """Excuse what is not done on a disk that fails, and return its error."""
+        self.failures += 1
         for each in self._pictures:
             each.met_failure = True
         if self._unmarked_since is not None:

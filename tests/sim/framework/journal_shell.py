@@ -158,6 +158,10 @@ class JournalShell:
     def _lost(self, reason: str) -> None:
         node = self._node
         assert node.core is not None
+        if not self._has_begun:
+            self._journal.close()
+            node.life_cannot_begin(reason)
+            return
         self.has_failed = True
         node.world.stats["journal_failed"] += 1
         if node.world.story is not None:

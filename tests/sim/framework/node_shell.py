@@ -153,10 +153,7 @@ class NodeShell(Shell):
             try:
                 self.journal = JournalShell(self, self.disk)
             except JournalError as error:
-                self.world.stats["journal_refused"] += 1
-                if self.world.story is not None:
-                    self.world.tell(self.name, str(error))
-                self._end_for(self.rng.randrange(500 * MS, 2000 * MS))
+                self.life_cannot_begin(str(error))
                 return
             incarnation = max(incarnation, self.journal.later_than())
         self.core = NodeCore(
@@ -177,6 +174,13 @@ class NodeShell(Shell):
         if self.world.story is not None:
             why = f": {journal.reason}" if journal.reason else ""
             self.world.tell(self.name, f"{'does not vouch' if why else 'vouches'} for its journal{why}")
+
+    def life_cannot_begin(self, reason: str) -> None:
+        """End this process: its journal cannot be used."""
+        self.world.stats["journal_refused"] += 1
+        if self.world.story is not None:
+            self.world.tell(self.name, reason)
+        self._end_for(self.rng.randrange(500 * MS, 2000 * MS))
 
     def life_is_durable(self) -> None:
         """Go to the coordinator: this life stands in the journal."""

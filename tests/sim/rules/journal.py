@@ -152,6 +152,33 @@ def drill_failed_sync_tried_again(seed: int) -> None:
 
 
 @mutant
+def failed_beginning_closed_in_order() -> list[Change]:
+    """A life whose first sync has failed closes its journal as if it had been written."""
+    fail = Journal.fail
+
+    def changed(self: Journal, error: Exception) -> str:
+        return str(error) if self._number == 1 else fail(self, error)
+
+    return [(Journal, "fail", changed)]
+
+
+@drill_by_chance(range(1, 9))
+def drill_failed_beginning_closed_in_order(seed: int) -> None:
+    """The disk of a node fails for a moment while that starts. Then the machine loses its power."""
+    cluster, held = holding(1, "disk", seed=seed)
+    (node,) = cluster.simulation.nodes
+    cluster.crash(node)
+    node.start()
+    _disk_of(node).fails = True
+    cluster.step(lambda: bool(_disk_of(node).failures), 1)
+    _disk_of(node).heal()
+    cluster.step(lambda: not node.alive, 1)
+    _disk_of(node).lose_power()
+    node.start()
+    demand_kept(cluster, held)
+
+
+@mutant
 def bytes_after_failed_sync_believed() -> list[Change]:
     """Bytes that can be read count as durable after a sync, though a former life's sync of them has failed."""
     found = found_segments

@@ -206,11 +206,11 @@ def made_again(place: Place) -> Journal:
 
 def test_a_directory_is_deleted_only_if_its_lock_file_has_no_name_any_more(place: Place) -> None:
     journal = place.start()
-    assert not journal.is_deleted
+    assert not journal.is_deleted()
     moved = place.directory.rename(place.directory.with_name("moved"))
-    assert not journal.is_deleted, "it may come back"
+    assert not journal.is_deleted(), "it may come back"
     shutil.rmtree(moved)
-    assert journal.is_deleted
+    assert journal.is_deleted()
 
 
 @pytest.mark.parametrize("is_there", [False, True], ids=["empty", "with an older journal"])

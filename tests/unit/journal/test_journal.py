@@ -195,7 +195,7 @@ def test_a_batch_beyond_the_bound_is_refused_and_ends_the_segment(
     journal = place.start()
     journal.append(batch(1))
     monkeypatch.setattr(journal_module, "BATCH_BYTES_MAX", 10)
-    with pytest.raises(JournalError, match=r"a batch of [0-9]+ bytes is longer than 10"):
+    with pytest.raises(JournalError, match=r"cannot take a batch of [0-9]+ bytes, which is longer than 10"):
         journal.append(batch(2))
     assert journal.has_failed
     monkeypatch.undo()

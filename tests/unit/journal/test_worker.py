@@ -157,7 +157,9 @@ def test_a_failed_sync_is_reported_once_and_nothing_is_appended_until_a_rewrite(
         bench.worker.request()
         await bench.news()
         assert bench.synced == []
-        assert bench.failures == ["the journal in /data/journal cannot be written: input/output error"]
+        assert bench.failures == [
+            "the journal in /data/journal cannot be written: input/output error; name another directory with --data-dir"
+        ]
         with pytest.raises(JournalError, match="input/output error"):
             bench.journal.append(batch(2))
         bench.worker.request()

@@ -15,6 +15,7 @@ from lockring.cluster_state import ClusterState, Copy, Member, Replica, SlotStat
 from lockring.core.effects import COORDINATOR, Effect, Send
 from lockring.core.journal import LifeBegan
 from lockring.core.node import NodeCore
+from lockring.errors import JournalError
 from lockring.ids import Incarnation, NodeId, Version
 from lockring.journal import worker as worker_module
 from lockring.journal.journal import Durability, Journal
@@ -52,7 +53,14 @@ class Life:
         on_disk_when_sent: how long the journal was when mutations left for the copy of the lock "x".
     """
 
-    def __init__(self, disk: FaultyDisk, durability: Durability = "process", incarnation: int = 1) -> None:
+    def __init__(
+        self,
+        disk: FaultyDisk,
+        durability: Durability = "process",
+        incarnation: int = 1,
+        *,
+        begins: bool = True,
+    ) -> None:
         self.disk = disk
         self.granted: list[str] = []
         self.on_disk_when_sent: list[int] = []
@@ -73,6 +81,8 @@ class Life:
         self.pump = CoreLoop(self.core, self._carry_out, take_effects=self.writer.take_effects)
         self._requests = itertools.count(1)
         self._names: dict[int, str] = {}
+        if not begins:
+            return
         self.writer.begin()
         self.core.connected(COORDINATOR, now_ns=monotonic_ns())
         self._learn(me)
@@ -177,6 +187,34 @@ def test_a_life_that_has_begun_outlives_a_loss_of_power_before_it_has_joined() -
             Life(disk).lose_power()
             journal = Journal(disk.files(), node=N1, durability="process", host=disk.host)
             assert LifeBegan(N1, Incarnation(1)) in journal.found.entries
+
+    in_loop(main)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_life_whose_first_sync_fails_leaves_the_journal_as_after_a_crash(
+    seed: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main(disk: FaultyDisk) -> None:
+        disk = FaultyDisk(Random(seed))
+        life = Life(disk, "disk")
+        life.acquire("x", 1)
+        await until(lambda: life.granted == ["x"])
+        life.lose_power()
+        life = Life(disk, "disk", incarnation=2, begins=False)
+        disk.fails_syncs = True
+        with pytest.raises(JournalError) as caught:
+            life.writer.begin()
+        assert str(caught.value) == (
+            "the journal in /data/journal cannot be written: input/output error; name another directory with --data-dir"
+        )
+        disk.fails_syncs = False
+        life.end()
+        assert caplog.messages == []
+        disk.lose_power()
+        journal = Journal(disk.files(), node=N1, durability="disk", host=disk.host)
+        assert journal.reason == ""
+        journal.close(in_order=False)
 
     in_loop(main)
 
@@ -321,6 +359,31 @@ def test_a_journal_that_cannot_be_written_lets_grants_wait_and_goes_on_when_it_c
     in_loop(main)
 
 
+@pytest.mark.parametrize("durability", ["process", "disk"])
+def test_a_mount_that_is_gone_for_a_while_is_tried_until_it_is_back(
+    durability: Durability, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where even the files that are open cannot be asked for, as on a share of a server that restarts."""
+    monkeypatch.setattr(worker_module, "CHECK_EVERY_S", 0.01)
+
+    async def main(disk: FaultyDisk) -> None:
+        life = Life(disk, durability)
+        await life.settled()
+        disk.is_stale = True
+        await until(lambda: bool(life.core.journal_trouble))
+        assert "stale file handle" in life.core.journal_trouble.lower()
+        life.acquire("x", 1)
+        await asyncio.sleep(0.5)  # some attempts
+        assert life.granted == []
+        disk.is_stale = False
+        await until(lambda: life.granted == ["x"])
+        await life.settled()
+        assert life.core.journal_trouble == ""
+        life.end()
+
+    in_loop(main)
+
+
 def test_after_a_failed_sync_everything_is_written_again() -> None:
     async def main(disk: FaultyDisk) -> None:
         life = Life(disk, "disk")
@@ -401,6 +464,53 @@ def test_a_journal_does_not_fill_a_small_volume_by_itself() -> None:
                 if before.isdisjoint(now := set(segments(disk))):
                     before, compacted = now, compacted + 1
         assert compacted >= 3, "it was compacted again and again"
+
+    in_loop(main)
+
+
+def test_a_long_journal_for_which_no_new_file_can_be_made_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("lockring.journal.growth.REWRITE_BYTES_MIN", 10_000)
+    monkeypatch.setattr("lockring.server.journal_writer._COMPACT_AGAIN_S", 0.05)
+
+    async def main(disk: FaultyDisk) -> None:
+        life = Life(disk)
+        await life.settled()
+        before = set(segments(disk))
+        disk.fails_creations = True
+        for number in range(1, 301):
+            life.acquire(f"x{number}", number)
+        await until(lambda: bool(caplog.messages))
+        await asyncio.sleep(0.3)  # some attempts more
+        life.acquire("y", 301)
+        assert life.granted[-1] == "y"
+        assert (life.core.journal_trouble, life.journal.has_failed) == ("", False)
+        assert set(segments(disk)) == before
+        assert caplog.messages == [
+            "a new file of the journal in /data/journal cannot be written: no space left on device; free some space there,"
+            " or name another directory with --data-dir; the present one goes on, and grows until then"
+        ]
+        disk.fails_creations = False
+        life.acquire("z", 302)
+        await until(lambda: before.isdisjoint(segments(disk)))
+        life.end()
+
+    in_loop(main)
+
+
+def test_a_directory_that_was_deleted_is_noticed_by_a_compaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "CHECK_EVERY_S", 1_000)
+    monkeypatch.setattr("lockring.journal.growth.REWRITE_BYTES_MIN", 10_000)
+
+    async def main(disk: FaultyDisk) -> None:
+        life = Life(disk)
+        await life.settled()
+        disk.lose_directory()
+        for number in range(1, 301):
+            life.acquire(f"x{number}", number)
+        await until(lambda: bool(life.core.journal_trouble))
+        life.end()
 
     in_loop(main)
 

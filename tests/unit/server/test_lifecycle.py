@@ -141,6 +141,25 @@ def test_an_uncaught_exception_ends_the_process_with_a_traceback() -> None:
     assert "ZeroDivisionError" in errors
 
 
+def test_an_error_of_the_system_in_a_timer_ends_the_process_too() -> None:
+    """A timer that begins its next round itself would not come again, and nothing would say so."""
+    code, output, errors = Program(
+        start="import os; asyncio.get_running_loop().call_later(0, os.stat, '/nowhere')"
+    ).end()
+    assert (code, output) == (70, "started\nstopped\n")
+    assert "FileNotFoundError" in errors
+
+
+def test_an_error_of_the_system_that_a_connection_has_met_is_no_bug() -> None:
+    program = Program(
+        start="asyncio.get_running_loop().call_exception_handler("
+        "{'message': 'Fatal error on transport', 'exception': TimeoutError(), 'transport': None})"
+    )
+    assert program.read() == "started"
+    os.kill(program.popen.pid, signal.SIGTERM)
+    assert program.end() == (0, "leaving\nstopped\n", "")
+
+
 def test_a_server_without_its_assertions_does_not_start() -> None:
     code, output, errors = Program("-O").end()
     assert (code, output) == (78, "")
