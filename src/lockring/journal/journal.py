@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from lockring.core.journal import JournalBatch, JournalFound
 from lockring.errors import JournalError
@@ -55,6 +55,7 @@ from lockring.journal.found import FoundSegment, found_segments, make_durable
 from lockring.journal.growth import is_outgrown
 from lockring.journal.host import Host, this_host
 from lockring.journal.reading import read_segments, segment_name, segment_numbers
+from lockring.journal.sync_point import SyncPoint
 from lockring.journal.verdict import Evidence, reason_against
 from lockring.system_errors import reason_of
 
@@ -66,26 +67,6 @@ _WITHOUT_END: Final = 1 << 61
 
 Durability = Literal["process", "disk"]
 """An answer waits for the write, or for the sync too."""
-
-
-class SyncPoint(NamedTuple):
-    """Everything that was appended up to a moment.
-
-    Attributes:
-        number: of the last batch, 0 if this life has appended none.
-        ordinal: of its record.
-        era: how many failures came before.
-        parts: the files to sync, each with the length up to which that is needed.
-        has_new_names: whether the directory must be synced too.
-        obsolete: the files to delete afterwards.
-    """
-
-    number: int
-    ordinal: int
-    era: int
-    parts: list[tuple[OpenFile, int]]
-    has_new_names: bool
-    obsolete: tuple[str, ...]
 
 
 class Journal:

@@ -16,7 +16,8 @@ from typing import Final
 
 from lockring.errors import JournalError
 from lockring.journal.helper_thread import HelperThread
-from lockring.journal.journal import Journal, SyncPoint
+from lockring.journal.journal import Journal
+from lockring.journal.sync_point import SyncPoint
 
 PATIENCE_S: Final = 0.05
 """How long a batch for which nothing waits may stay unsynced."""

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 from lockring.core.journal import JournalFound, LifeBegan
 from lockring.errors import JournalError
-from lockring.journal.journal import Journal, SyncPoint
+from lockring.journal.journal import Journal
+from lockring.journal.sync_point import SyncPoint
 from tests.sim.framework.disk import SimDisk
 from tests.sim.framework.world import MS, S
 

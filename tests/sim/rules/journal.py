@@ -18,8 +18,9 @@ from lockring.core.node.held_acks import HeldAcks
 from lockring.core.node.journal import NodeJournal
 from lockring.journal import codec, journal, verdict
 from lockring.journal.found import FoundSegment, found_segments
-from lockring.journal.journal import Journal, SyncPoint
+from lockring.journal.journal import Journal
 from lockring.journal.reading import JournalContent
+from lockring.journal.sync_point import SyncPoint
 from tests.sim.framework.disk import SimDisk, SimFiles
 from tests.sim.framework.journal_shell import Durability
 from tests.sim.framework.node_shell import NodeShell

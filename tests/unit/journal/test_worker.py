@@ -11,7 +11,8 @@ import pytest
 
 from lockring.errors import JournalError
 from lockring.journal import worker as worker_module
-from lockring.journal.journal import Journal, SyncPoint
+from lockring.journal.journal import Journal
+from lockring.journal.sync_point import SyncPoint
 from lockring.journal.worker import SyncWorker
 from tests.unit.journal.batches import NODE, batch
 from tests.unit.journal.faulty_disk import FaultyDisk
