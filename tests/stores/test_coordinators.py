@@ -66,7 +66,7 @@ def leader_according_to(cluster: LocalCluster, name: str) -> str:
     """The leader's address, as a coordinator says; "" while it ends its own lead, and all connections with it."""
     try:
         return ask_status(cluster.address_of(name)).leader
-    except (ProtocolError, Unavailable):
+    except (ProtocolError, Unavailable):  # it closes all connections at the end of its lead
         return ""
 
 
@@ -137,7 +137,9 @@ def test_the_loss_of_every_coordinator_at_once_loses_no_lock(cluster: LocalClust
 
 
 @pytest.mark.slow
-def test_an_operator_may_name_any_coordinators_if_the_leader_is_among_them(cluster: LocalCluster) -> None:
+def test_an_operator_may_name_any_coordinators_since_those_that_stand_by_name_the_leader(
+    cluster: LocalCluster,
+) -> None:
     leader = cluster.leader
     standbys = [name for name in cluster.coordinators if name != leader]
 
@@ -146,12 +148,10 @@ def test_an_operator_may_name_any_coordinators_if_the_leader_is_among_them(clust
         words = [sys.executable, "-m", "lockring", command, "N1", "--server", servers]
         return subprocess.run(words, capture_output=True, text=True, env=child_environment())
 
-    refused = run("drain", *standbys)
-    assert refused.returncode == 69
-    assert f"the coordinator at {cluster.address_of(leader)} leads" in refused.stderr
-    for command in ("drain", "undrain"):
-        done = run(command, *standbys, leader)
-        assert done.returncode == 0, done.stderr
+    for names in (standbys, [*standbys, leader]):
+        for command in ("drain", "undrain"):
+            done = run(command, *names)
+            assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
