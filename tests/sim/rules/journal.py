@@ -256,7 +256,7 @@ def acknowledgements_of_two_states_folded() -> list[Change]:
 
     def changed(waiting: list[held_acks.HeldAck]) -> list[held_acks.HeldAck]:
         for earlier, later in pairwise(waiting):
-            later.follow(earlier)
+            later.take_positions(earlier)
         return waiting[-1:]
 
     return [(held_acks, "_one_per_version", changed)]
