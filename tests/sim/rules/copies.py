@@ -663,7 +663,11 @@ def drill_late_acknowledgement_misread(seed: int) -> None:
         del sender
         for part in message.streams if isinstance(message, Replicate) and receiver == learner.name else ():
             slot = None if learner.core is None else learner.core.slots.get(part.slot)
-            if isinstance(part, Snapshot) and slot is not None and slot.following == (part.since, part.joined):
+            if (
+                isinstance(part, Snapshot)
+                and slot is not None
+                and slot.following == (part.since, part.joined)
+            ):
                 again.append(part.slot)
 
     cluster.simulation.add_node()

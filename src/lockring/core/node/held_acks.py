@@ -6,8 +6,8 @@ only once the journal has it. The lease that comes with each acknowledgement mus
 - Acknowledgements to one primary leave in order, since a later one makes its primary forget the earlier ones.
 - Those given by one state leave as one; those given by different states do not. From the last one that was given by an
   older state, the primary learns what it has to send again, since the copy did not know yet that it is one.
-- If the oldest has waited for longer than a tick, all but the newest leave for their leases alone, by no newer state than
-  the journal has. They do not mean that the copy lacks what they do not mention, or does not know the newer state. So the
+- If the oldest has waited for longer than a tick, all but the newest leave for their leases alone, by no newer state
+  than the journal has. They do not mean that the copy lacks what they do not mention, or knows no newer state. So the
   last one of each state goes on waiting, and leaves once more.
 - The newest says what all of them do, for a primary of an earlier release, to which the others have left for good.
 - That ends after a third of the backup lease: then the primary hears nothing, and does without this copy after the

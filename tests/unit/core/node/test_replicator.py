@@ -220,7 +220,9 @@ def test_acknowledgement_for_the_lease_alone_leaves_all_else_to_the_one_that_fol
     primary, backup = nodes.cores["A"], nodes.replicas["B"]
     link = primary._replicator.links[backup]
     nodes.lag = {"B"}
-    nodes.slots(lambda slot: slot, slot_of("y"))  # another state, which the backup's journal does not have yet
+    nodes.slots(
+        lambda slot: slot, slot_of("y")
+    )  # another state, which the backup's journal does not have yet
     nodes.cut = {("A", "B")}
     stream = link.streams[slot_of("x")]
     stream.acked = None  # as after a start that waits for the backup's journal
