@@ -107,8 +107,6 @@ class Journal:
         found: what former lives left; without its entries after `forget_found`.
         reason: why `found` cannot be vouched for, as a sentence for people without its full stop; "" if it can be.
         is_new: whether no life has ever used the directory.
-        found_bytes: how long the segments were together.
-        found_segments: how many there were.
 
     Raises:
         JournalError: the directory is in use, belongs to another node, is of another format, or cannot be read or
@@ -342,8 +340,8 @@ class Journal:
             is_in_place = position is None or self._files.is_in_place(POSITION_NAME, position)
         if not (is_in_place and all(self._files.is_in_place(*each) for each in self._in_place)):
             raise JournalError(
-                f"the journal's directory {self._files.place} was deleted or replaced while it was in use; unless it is made"
-                " again at once, put it back, or start the node again"
+                f"the journal's directory {self._files.place} was deleted or replaced while it was in use; a deleted one is"
+                " made again at once, otherwise put it back, or start the node again"
             )
 
     def renew_position(self) -> None:
@@ -404,7 +402,6 @@ class Journal:
         seen = self._evidence(numbers[-1] if numbers else 0)
         self.reason = reason_against(reading, seen, self._files.place)
         self.is_new = not numbers and seen.position_file is None
-        self.found_bytes, self.found_segments = reading.size, len(numbers)
         self.found = JournalFound(reading.entries, not self.reason)
         stored = 0 if seen.position is None else seen.position.ordinal
         if self.found.is_complete:

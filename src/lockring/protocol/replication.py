@@ -148,8 +148,8 @@ class ReplicateAck(Message, tag=61):
 
     `positions` has one entry for each slot in it that the sender follows.
 
-    With `is_lease_only` it extends the lease and says nothing else, since the copy's disk is slow. `version` is then that
-    of a state which its journal has, and another acknowledgement, of `sequence` or a later number, says the rest.
+    With `is_lease_only` it extends the lease and says nothing else, since the copy's disk is slow. `version` is that of
+    a state which its journal has, and another acknowledgement, of `sequence` or a later number, says the rest.
     """
 
     sequence: SequenceNumber
