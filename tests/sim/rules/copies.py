@@ -520,7 +520,7 @@ def drill_in_sync_nearly() -> None:
     cluster.run(8)
     learner.start()
     cluster.run(0.9)
-    cluster.step(lambda: cluster.slot().learner is not None, 5)
+    cluster.step(lambda: cluster.is_sent(primary), 5)  # snapshots that nothing acknowledges hold up others
     cluster.silence(learner, primary, 60)
     cluster.step(lambda: _has_table(cluster, learner), 1)
     cluster.silence(primary, learner, 60)
