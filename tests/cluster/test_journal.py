@@ -308,7 +308,9 @@ def test_a_node_whose_directory_was_moved_away_says_what_to_do_and_goes_on_once_
     ):
         eventually(lambda: serves_all(listen), lambda: process.text)
         data.rename(moved)
-        process.wait_for("unless it is made again at once, put it back, or start the node again")
+        process.wait_for(
+            "a deleted one is made again at once, otherwise put it back, or start the node again"
+        )
         assert not data.exists(), "the moved one may come back, and must not be older than what was granted"
         moved.rename(data)
         process.wait_for("the journal works again")

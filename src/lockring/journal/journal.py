@@ -86,8 +86,6 @@ class Journal:
         cut_off: what was dropped behind `found` as a write that was cut off, as the beginning of a sentence for people;
             "" if there was nothing, or if `found` cannot be vouched for.
         is_new: whether no life has ever used the directory.
-        found_bytes: how long the segments were together.
-        found_segments: how many there were.
 
     Raises:
         JournalError: the directory is in use, belongs to another node, is of another format, or cannot be read or
@@ -321,8 +319,8 @@ class Journal:
             is_in_place = position is None or self._files.is_in_place(POSITION_NAME, position)
         if not (is_in_place and all(self._files.is_in_place(*each) for each in self._in_place)):
             raise JournalError(
-                f"the journal's directory {self._files.place} was deleted or replaced while it was in use; unless it is made"
-                " again at once, put it back, or start the node again"
+                f"the journal's directory {self._files.place} was deleted or replaced while it was in use; a deleted one is"
+                " made again at once, otherwise put it back, or start the node again"
             )
 
     def renew_position(self) -> None:
@@ -384,7 +382,6 @@ class Journal:
         self.reason = reason_against(reading, seen, self._files.place)
         self.cut_off = "" if self.reason else words_of_cut_off(reading)
         self.is_new = not numbers and seen.position_file is None
-        self.found_bytes, self.found_segments = reading.size, len(numbers)
         self.found = JournalFound(reading.entries, not self.reason)
         stored = 0 if seen.position is None else seen.position.ordinal
         if self.found.is_complete:

@@ -239,8 +239,12 @@ class JournalWriter:
         was only moved or unmounted may come back, without what would be granted meanwhile. So its place stays empty.
         """
         journal = self._reopen()
-        self._worker.finish()
-        self._journal.close(in_order=False)
+        try:
+            self._worker.finish()
+            self._journal.close(in_order=False)
+        except BaseException:
+            journal.close(in_order=False)  # no other process could have the directory
+            raise
         self._journal = journal
         self._worker = SyncWorker(journal, on_synced=self._synced, on_failed=self._lost)
 
@@ -259,7 +263,7 @@ class JournalWriter:
     def _write_rest(self) -> None:
         """Write the last turn's changes: a release that is not in the journal would come back as a held lock."""
         try:
-            while (batch := self._core.take_journal(now_ns=monotonic_ns() + NS_PER_S)) is not None:
+            while (batch := self._core.take_rest(now_ns=monotonic_ns())) is not None:
                 self._journal.append(batch)
         except JournalError as error:
             log.error("%s, so the last changes are not in it", error)

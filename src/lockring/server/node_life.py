@@ -27,7 +27,7 @@ from lockring.core.effects import (
 )
 from lockring.core.node import NodeCore
 from lockring.core.timing import Timing
-from lockring.errors import LockringError, from_code
+from lockring.errors import LockringError, Unavailable, from_code
 from lockring.ids import ConnectionId, NodeId
 from lockring.journal.journal import Journal
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
@@ -164,6 +164,8 @@ class NodeLife:
         """The connections that the core knows, by number."""
         self.journal: JournalWriter | None = None
         """Writes the journal, where there is one."""
+        self.over = ""
+        """Why this life is over, "" while it is not."""
         if journal is not None:
             assert reopen is not None
             self.journal = JournalWriter(
@@ -187,7 +189,8 @@ class NodeLife:
         self.pump.schedule()
 
     def end(self, reason: str) -> None:
-        """Stop the core, its journal and all of its connections."""
+        """Stop the core, its journal and all of its connections. From then on, connections are refused."""
+        self.over = reason
         self.pump.stop()
         journal, self.journal = self.journal, None
         if journal is not None:
@@ -219,7 +222,10 @@ class NodeLife:
 
         Raises:
             Overloaded: the port has too many clients, which the listener alone counts.
+            Unavailable: this life is over, and the next one has not begun.
         """
+        if self.over:
+            raise Unavailable(f"node {self.core.replica.node} answers no one yet: {self.over}")
         if isinstance(hello, ClientHello):
             # Before the core hears of it: there, a client's new connection ends its older one.
             guest.require_client_room()
@@ -228,7 +234,10 @@ class NodeLife:
         self.pump.flush()
 
     def accept(self, number: ConnectionId, guest: Guest) -> None:
-        """Report an accepted connection to the core."""
+        """Report an accepted connection to the core, or end it if this life is over."""
+        if self.over:
+            guest.close(self.over)
+            return
         self.guests[number] = guest
         self.core.connected(number, now_ns=monotonic_ns())
 

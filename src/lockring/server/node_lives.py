@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.cluster_state import Replica
-from lockring.core.effects import COORDINATOR, Depart
+from lockring.core.effects import COORDINATOR, Depart, DepartureEnd
 from lockring.core.node import JoinFacts
 from lockring.errors import JournalError, LockringError, WrongCluster
 from lockring.ids import Incarnation, NodeId
@@ -108,9 +108,12 @@ class NodeLives:
             life = self._begin(max(incarnation, Incarnation(wall_ns() // NS_PER_US)))
         except JournalError as error:
             # The coordinator asks for another life again, as soon as the connection to it is dialed again.
-            told = self._trouble.fails(f"no new life can begin yet: {error}", now_ns=monotonic_ns())
+            why = f"no new life can begin yet: {error}"
+            told = self._trouble.fails(why, now_ns=monotonic_ns())
             if told:
                 log.error("%s", told)
+            self.present.over = why
+            self._go_on_leaving()
             return
         self.present = life
         self.log.begin_life(life.core, began_ns=self._began_ns)
@@ -187,7 +190,11 @@ class NodeLives:
         return life
 
     def _go_on_leaving(self) -> None:
-        if self._leave_until_ns is not None:
+        if self._leave_until_ns is None:
+            return
+        if self.present.over:
+            self._listener.departed(Depart(DepartureEnd.NEW_LIFE))
+        else:
             now_ns = monotonic_ns()
             self.present.core.leave(timeout_ns=max(0, self._leave_until_ns - now_ns), now_ns=now_ns)
             self.present.pump.schedule()

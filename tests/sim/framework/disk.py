@@ -254,6 +254,7 @@ class SimDisk:
         self._durable_names.clear()
         if self._user is not None:
             self._user.is_gone = True
+            self._user = None
 
     def picture(self) -> Picture:
         """Return what a backup of the directory would have now."""

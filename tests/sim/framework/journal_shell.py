@@ -75,11 +75,6 @@ class JournalShell:
         lives = [each.incarnation for each in self.found.entries if isinstance(each, LifeBegan)]
         return max(lives, default=0) + 1
 
-    @property
-    def is_gone(self) -> bool:
-        """Whether the directory was deleted while this life used it."""
-        return self._files.is_gone
-
     def over(self) -> None:
         """The process is dead."""
         self._disk.process_died(self._files)
@@ -176,12 +171,27 @@ class JournalShell:
         assert node.core is not None
         node.world.stats["journal_rewrites"] += 1
         try:
+            if self._files.is_gone and not self._is_syncing:
+                self._make_again()
             self._journal.begin_rewrite()
         except JournalError:
             node.later(node.rng.randrange(*AGAIN_NS), self.begin_rewrite)
         else:
             self.has_failed = False
             node.core.rewrite(now_ns=node.now_ns())
+
+    def _make_again(self) -> None:
+        """Make a deleted directory again, under a lock of its own."""
+        node, former = self._node, self._files
+        assert node.durability != "none"
+        files = self._disk.files()
+        journal = Journal(
+            files, node=node.id, durability=node.durability, host=self._disk.host, is_of_new_life=False
+        )
+        self._journal.close(in_order=False)
+        self._disk.process_died(former)
+        self._files, self._journal = files, journal
+        node.world.stats["journal_made_again"] += 1
 
     # ------------------------------------------------------------------ syncs
 

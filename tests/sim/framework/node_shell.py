@@ -241,7 +241,9 @@ class NodeShell(Shell):
         if self.alive and self._may_stop:
             if self.journal is not None:
                 assert self.core is not None
-                if not self.core.journal_is_settled and not self.journal.has_failed:
+                kept = self.core._context.journal
+                assert kept is not None
+                if not kept.is_settled and not self.journal.has_failed:
                     return False
                 self.journal.close()
             self.world.stats["drained"] += 1

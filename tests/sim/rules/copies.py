@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from lockring.core.node import peer_link
 from lockring.core.node.copies import Copies
@@ -19,7 +20,7 @@ from lockring.core.node.session_leases import SessionLeases
 from lockring.core.node.slot import NodeSlot
 from lockring.core.timing import DISTANT_PAST_NS
 from lockring.ids import MutationIndex, SlotNumber, Version
-from lockring.protocol import AcquisitionVerdict, Put, Resume, SlotList, Verdict
+from lockring.protocol import AcquisitionVerdict, Put, Replicate, Resume, SlotList, Snapshot, Verdict
 from lockring.slots import slot_of
 from lockring.units import ms_to_ns
 from tests.sim.framework.node_shell import NodeShell
@@ -520,7 +521,7 @@ def drill_in_sync_nearly() -> None:
     cluster.run(8)
     learner.start()
     cluster.run(0.9)
-    cluster.step(lambda: cluster.slot().learner is not None, 5)
+    cluster.step(lambda: cluster.is_sent(primary), 5)  # snapshots that nothing acknowledges hold up others
     cluster.silence(learner, primary, 60)
     cluster.delay(primary, learner, 0.05)  # so that the learner knows by then that it is one
     # Snapshots of all slots leave before the first is acknowledged.
@@ -642,3 +643,42 @@ def drill_former_start_acknowledged(seed: int) -> None:
 def _parts_at(cluster: Scenario, node: NodeShell) -> int:
     data = None if node.core is None else node.core.slots.get(slot_of(cluster.name))
     return 0 if data is None else len(data.parts)
+
+
+@mutant
+def late_acknowledgement_misread() -> list[Change]:
+    """A copy that acknowledges late, for the lease alone, counts as one that lacks all that it does not mention."""
+    acknowledged = Replicator.acknowledged
+
+    def changed(self: Replicator, peer: Any, message: Any, now_ns: int) -> None:
+        acknowledged(self, peer, replace(message, is_lease_only=False), now_ns)
+
+    return [(Replicator, "acknowledged", changed)]
+
+
+@drill_by_chance(range(1, 4))
+def drill_late_acknowledgement_misread(seed: int) -> None:
+    """A learner with a slow disk gets its slots, and states follow one another."""
+    cluster = Scenario(nodes=2, late_nodes=1, durability="disk", slot=1, seed=seed)
+    cluster.hold(cluster.simulation.clients[0], *cluster.names(12), ttl_ms=30_000)
+    again: list[SlotNumber] = []
+
+    def heard(sender: str, receiver: str, message: object) -> None:
+        del sender
+        for part in message.streams if isinstance(message, Replicate) and receiver == learner.name else ():
+            slot = None if learner.core is None else learner.core.slots.get(part.slot)
+            if (
+                isinstance(part, Snapshot)
+                and slot is not None
+                and slot.following == (part.since, part.joined)
+            ):
+                again.append(part.slot)
+
+    cluster.simulation.add_node()
+    learner = cluster.simulation.nodes[-1]
+    assert learner.disk is not None
+    cluster.world.heard = heard
+    cluster.wait(lambda: cluster.is_joined(learner), 5)
+    learner.disk.slow_ns = S // 2
+    cluster.run(10)
+    cluster.demand(not again, "WORK", f"a copy is sent again what it has, of slots {again}")

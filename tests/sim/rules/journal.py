@@ -7,11 +7,13 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from lockring.cluster_state import Copy, Replica
 from lockring.core.coordinator import core as coordinator_core
 from lockring.core.coordinator.heirs import Heirs
 from lockring.core.coordinator.join_checks import not_the_latest
 from lockring.core.effects import Effect
 from lockring.core.node import held_acks
+from lockring.core.node.copies import Copies
 from lockring.core.node.core import NodeCore
 from lockring.core.node.former_lives import FormerLives
 from lockring.core.node.held_acks import HeldAcks
@@ -21,6 +23,7 @@ from lockring.journal.found import FoundSegment, found_segments
 from lockring.journal.journal import Journal
 from lockring.journal.reading import JournalContent
 from lockring.journal.sync_point import SyncPoint
+from lockring.protocol import Position
 from tests.sim.framework.disk import SimDisk, SimFiles
 from tests.sim.framework.journal_shell import Durability
 from tests.sim.framework.node_shell import NodeShell
@@ -35,6 +38,11 @@ from tests.sim.scenarios.scenario import TTL_MS, Scenario
 def _disk_of(node: NodeShell) -> SimDisk:
     assert node.disk is not None
     return node.disk
+
+
+def _life(node: NodeShell) -> Replica:
+    assert node.core is not None
+    return node.core.replica
 
 
 def _one_more_node(cluster: Scenario, node_id: str = "") -> NodeShell:
@@ -230,6 +238,69 @@ def drill_position_before_journaled(seed: int) -> None:
 
 
 @mutant
+def state_before_journaled() -> list[Change]:
+    """A copy acknowledges by the newest state that it knows, whether or not its journal has that."""
+    late = Copies.acknowledge_late
+
+    def number_of_positions(self: NodeJournal, positions: list[Position]) -> int:
+        before, self.number_of_state = self.number_of_state, 0
+        try:
+            return number_of(self, positions)
+        finally:
+            self.number_of_state = before
+
+    def acknowledge_late(self: Copies, now_ns: int) -> None:
+        journal = self._context.journal
+        assert journal is not None
+        before, journal.version = journal.version, self._context.state.version
+        try:
+            late(self, now_ns)
+        finally:
+            journal.version = before
+
+    number_of = NodeJournal.number_of_positions
+    return [
+        (NodeJournal, "number_of_positions", number_of_positions),
+        (Copies, "acknowledge_late", acknowledge_late),
+    ]
+
+
+@drill_by_chance(range(1, 5))
+def drill_state_before_journaled(seed: int) -> None:
+    """A primary becomes the backup of its backup and acknowledges that at once, but its disk is slow.
+
+    Then its machine loses its power. The next life hears of the former reign from a coordinator that is late, and then
+    of a reign of its own, while the former backup is cut off.
+    """
+    cluster, _ = holding(2, "disk", seed=seed)
+    coordinator, former, successor = cluster.coordinator, cluster.primary(), cluster.backup()
+    cluster.crash(coordinator)
+    older = cluster.decide(lambda slot, version: slot)
+    for node in (former, successor):
+        cluster.tell_again(node, older)
+    cluster.run(0.1)
+    _disk_of(former).slow_ns = 20 * S
+    swapped = cluster.decide(
+        lambda slot, version: replace(
+            slot, since=version, primary=_life(successor), backup=Copy(_life(former), version)
+        )
+    )
+    for node in (former, successor):
+        cluster.tell_again(node, swapped)
+    cluster.run(0.6)  # until a second message has come, so that the first one gets its lease
+    cluster.crash(former, power=True)
+    for other in (former, coordinator):
+        cluster.cut(successor, other, 60)
+    _disk_of(former).heal()
+    former.start()
+    cluster.tell_again(former, older)
+    heir = _life(former)
+    cluster.decide(lambda slot, version: replace(slot, since=version, primary=heir, backup=None), heir)
+    coordinator.start()
+    cluster.run(3)
+
+
+@mutant
 def acknowledges_without_journal() -> list[Change]:
     """A copy whose disk fails goes on to give leases, however long it has not had a position to go with them."""
     take_late = HeldAcks.take_late
@@ -257,7 +328,7 @@ def acknowledgements_of_two_states_folded() -> list[Change]:
 
     def changed(waiting: list[held_acks.HeldAck]) -> list[held_acks.HeldAck]:
         for earlier, later in pairwise(waiting):
-            later.follow(earlier)
+            later.take_positions(earlier)
         return waiting[-1:]
 
     return [(held_acks, "_one_per_version", changed)]

@@ -5,7 +5,7 @@ All checkers watch here too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import msgspec
@@ -16,6 +16,7 @@ from lockring.core.coordinator import transitions
 from lockring.core.effects import COORDINATOR
 from lockring.core.node import acquires, generations, leases, lock_events
 from lockring.core.timing import Timing
+from lockring.ids import Version
 from lockring.protocol import PROTOCOL, Break, Join, Leave, Release, State
 from lockring.slots import slot_of
 from tests.sim.framework.coordinator_shell import CoordinatorShell
@@ -461,6 +462,25 @@ class Scenario:
 
         store.on_change = note
         return noted
+
+    def decide(self, change: Callable[[SlotState, Version], SlotState], *lives: Replica) -> ClusterState:
+        """Store a state in which the lock's slot has changed, as a coordinator would, and let no process hear of it.
+
+        Args:
+            change: makes the slot from the present one, given the new version.
+            lives: those that are members from then on, in the place of their nodes' former ones.
+        """
+        before = self.simulation.store.state
+        assert before is not None
+        version, number = Version(before.version + 1), slot_of(self.name)
+        slots, members = list(before.slots), dict(before.members)
+        slots[number] = msgspec.structs.replace(change(slots[number], version), epoch=version)
+        for life in lives:
+            members[life.node] = msgspec.structs.replace(members[life.node], replica=life)
+        after = msgspec.structs.replace(before, version=version, members=members, slots=tuple(slots))
+        self.simulation.store.state = after
+        self.simulation.checkers.state_stored(before, after)
+        return after
 
     def tell_again(self, node: NodeShell, state: ClusterState) -> None:
         """Let a node hear of a state from its coordinator, however old it is."""

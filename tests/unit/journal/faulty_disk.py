@@ -143,7 +143,6 @@ class FaultyDisk:
         # The length goes by itself: any part of what was reserved may be there, as zeros.
         content.extend(bytes(self._random.randint(0, max(0, reserved - len(content)))))
         inode.content, inode.durable, inode.writes = content, bytes(content), []
-        inode.is_poisoned = False
 
     # ----------------------------------------------------------------------- what people do to a directory
 

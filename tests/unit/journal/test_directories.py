@@ -252,8 +252,8 @@ def test_a_directory_replaced_under_a_running_node_is_noticed_and_never_written_
     with pytest.raises(JournalError) as caught:
         journal.check()
     text = (
-        f"the journal's directory {place.directory} was deleted or replaced while it was in use; unless it is made again at"
-        " once, put it back, or start the node again"
+        f"the journal's directory {place.directory} was deleted or replaced while it was in use; a deleted one is made"
+        " again at once, otherwise put it back, or start the node again"
     )
     assert str(caught.value) == text
     assert journal.fail(caught.value) == text

@@ -219,8 +219,8 @@ def test_a_directory_that_was_replaced_is_noticed_soon(monkeypatch: pytest.Monke
     bench = run(story)
     (failure,) = bench.failures
     assert failure == (
-        "the journal's directory /data/journal was deleted or replaced while it was in use; unless it is made again at"
-        " once, put it back, or start the node again"
+        "the journal's directory /data/journal was deleted or replaced while it was in use; a deleted one is made"
+        " again at once, otherwise put it back, or start the node again"
     )
 
 

@@ -143,9 +143,15 @@ class Life:
         self.core.receive(1, message, now_ns=monotonic_ns())
         self.pump.flush()
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the journal has everything."""
+        journal = self.core._context.journal
+        return journal is not None and journal.is_settled
+
     async def settled(self) -> None:
         """Wait until the journal has everything."""
-        await until(lambda: self.core.journal_is_settled)
+        await until(lambda: self.is_settled)
 
     def end(self) -> None:
         """End in order."""
@@ -328,6 +334,23 @@ def test_a_directory_that_was_deleted_is_made_again_with_everything_that_is_held
     in_loop(main)
 
 
+def test_a_directory_that_was_made_again_is_left_if_the_former_one_cannot_be() -> None:
+    async def main(disk: FaultyDisk) -> None:
+        life = Life(disk)
+        await life.settled()
+        disk.lose_directory()
+
+        def close(*, in_order: bool = True) -> None:
+            raise RuntimeError("a bug")
+
+        life.journal.close = close  # type: ignore[method-assign]
+        with pytest.raises(RuntimeError):
+            life.writer._make_again()
+        Journal(disk.files(), node=N1, durability="process", host=disk.host).close()
+
+    in_loop(main)
+
+
 def test_a_journal_that_cannot_be_written_lets_grants_wait_and_goes_on_when_it_can(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -435,7 +458,7 @@ def test_a_long_journal_is_written_again_and_its_former_segments_go(monkeypatch:
         await life.settled()
         before = set(segments(disk))
         number = 0
-        while life.core.journal_is_settled or number < 5_000:
+        while life.is_settled or number < 5_000:
             number += 1
             life.acquire("x", number)
             life.release("x", number)

@@ -355,6 +355,19 @@ class NodeCore:
             return None
         return journal.take_batch(now_ns)
 
+    def take_rest(self, *, now_ns: int) -> JournalBatch | None:
+        """Return what is left for the journal at the end of this life, as `take_journal` would in time.
+
+        Args:
+            now_ns: the time.
+
+        Returns:
+            The next batch, to be written at once; None if nothing is left.
+        """
+        journal = self._context.journal
+        assert journal is not None
+        return journal.take_rest(now_ns)
+
     def take_ahead(self, *, now_ns: int) -> list[Effect]:
         """Hand out the effects of this turn that need not wait for the batch that `take_journal` has just returned.
 
@@ -425,12 +438,6 @@ class NodeCore:
         """Why something is missing from the journal, as a sentence; "" if nothing is."""
         journal = self._context.journal
         return "" if journal is None else journal.trouble
-
-    @property
-    def journal_is_settled(self) -> bool:
-        """Whether all that was recorded for the journal is durable, also what no answer waits for."""
-        journal = self._context.journal
-        return journal is None or journal.is_settled
 
     def join_facts(self) -> JoinFacts:
         """Return what this node says of itself and its former lives in a `Join`."""

@@ -218,6 +218,11 @@ class NodeJournal:
         batch.reached = {}
         return JournalBatch(number, entries, is_urgent, ends_rewrite)
 
+    def take_rest(self, now_ns: int) -> JournalBatch | None:
+        """Make the next batch, whether or not it is due; None if nothing is left, nor of a rewrite."""
+        self._rewrite.at_ns = min(self._rewrite.at_ns, now_ns)
+        return self.take_batch(now_ns)
+
     def journaled(self, number: int) -> None:
         """Note that all batches up to one are durable."""
         while self.durable < number:

@@ -47,6 +47,10 @@ class SentTimes:
             del at_ns[next(iter(at_ns))]
         return sequence
 
+    def at_ns(self, sequence: SequenceNumber) -> int | None:
+        """Return when a message was sent; None if it is not known."""
+        return self._at_ns.get(sequence)
+
     def pop(self, sequence: SequenceNumber) -> int | None:
         """Forget a message and all before it, and return when it was sent; None if it is not known."""
         at_ns = self._at_ns.get(sequence)

@@ -227,8 +227,14 @@ class Replicator:
         sequence = message.sequence
         if link is None:
             return
-        sent_at_ns = link.sent.pop(sequence)
         version = context.state.version
+        if message.is_lease_only:
+            sent_at_ns = link.sent.at_ns(sequence)
+            if sent_at_ns is not None:
+                link.lease.acknowledged(sent_at_ns + self._lease_ns, message.version, version)
+                link.budget.acknowledged(sequence)
+            return
+        sent_at_ns = link.sent.pop(sequence)
         if sent_at_ns is not None:
             link.lease.acknowledged(sent_at_ns + self._lease_ns, message.version, version)
         elif not link.sent.has_forgotten(sequence):
