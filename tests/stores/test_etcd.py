@@ -493,6 +493,41 @@ def test_a_state_that_was_put_back_is_seen(etcd: EtcdServer, name: str) -> None:
     store.close()
 
 
+def test_a_state_is_fetched_once_for_each_change_of_it_or_of_the_lead(
+    etcd: EtcdServer, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = leading(etcd.url(name)), EtcdStore(etcd.url(name))
+    fetched: list[bytes] = []
+    real = other._calls.repeat
+
+    def count(method: Method[Any, Any], request: Any, *, until_s: float) -> Any:
+        if isinstance(request, RangeRequest) and not request.keys_only:
+            fetched.append(request.key)
+        return real(method, request, until_s=until_s)
+
+    monkeypatch.setattr(other._calls, "repeat", count)
+
+    def reads(expected: ClusterState) -> int:
+        fetched.clear()
+        assert [other.read() for _ in range(3)] == [expected] * 3
+        assert set(fetched) <= {f"{name}/state".encode()}
+        return len(fetched)
+
+    # Opening it has fetched the state.
+    assert reads(state(1)) == 0
+    assert store.write(1, state(2))
+    assert reads(state(2)) == 1
+    store.resign(ONE.term)
+    assert reads(state(2)) == 1
+    assert other.campaign(TWO, 60_000).leader == TWO
+    assert reads(state(2)) == 1
+    assert other.write(2, state(3, TWO.term))
+    assert reads(state(3, TWO.term)) == 0, "it has written that itself"
+    assert store.read() == state(3, TWO.term)
+    store.close()
+    other.close()
+
+
 def test_a_state_that_is_too_large_is_refused_before_it_is_sent(etcd: EtcdServer, name: str) -> None:
     store = leading(etcd.url(name))
     large = state_of(STATE_BYTES_MAX + 1)

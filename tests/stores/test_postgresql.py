@@ -13,13 +13,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from lockring.cluster_state import ClusterState
+from lockring.cluster_state import ClusterState, encode_state
 from lockring.core.coordinator.store_operations import OPERATION_TIMEOUT_NS
 from lockring.core.election import Candidate
 from lockring.errors import InvalidRequest, StoreError
 from lockring.ids import TermId
 from lockring.store.base import StoreUnreachable
-from lockring.store.postgresql import PostgresStore, _is_final
+from lockring.store.postgresql import _READ, PostgresStore, _is_final
 from lockring.store.postgresql_connections import PgConnector
 from lockring.units import NS_PER_S
 from tests.middlebox import Middlebox
@@ -429,6 +429,33 @@ def test_a_damaged_state_is_refused_rather_than_taken_for_none(
         again.read()
     store.close()
     again.close()
+
+
+def test_a_state_is_fetched_once(postgresql: PostgresServer, name: str) -> None:
+    store = PostgresStore(postgresql.url(name=name))
+    assert store.campaign(ONE, 60_000).leader == ONE
+    assert store.write(0, state(1))
+    known = {"known_version": 1, "known_term": ONE.term}
+    assert store._run("read", _READ, **known)[0].rows == [(1, ONE.term, None)]
+    assert store._run("read", _READ, **known | {"known_version": 2})[0].rows[0][2] is not None
+    assert store._run("read", _READ, **known | {"known_term": "another"})[0].rows[0][2] is not None
+    store.close()
+
+
+def test_a_state_of_the_same_version_by_another_leader_is_seen(postgresql: PostgresServer, name: str) -> None:
+    """As after a restore, where the next leader's clock is behind."""
+    store = PostgresStore(postgresql.url(name=name))
+    assert store.campaign(ONE, 60_000).leader == ONE
+    assert store.write(0, state(7))
+    assert store.read() == state(7)
+    theirs = ClusterState(cluster="c", version=7, term="term-2")
+    with psycopg.connect(postgresql.url()) as connection:
+        connection.execute(
+            "UPDATE lockring_clusters SET state = %s, term = 'term-2' WHERE name = %s",
+            (encode_state(theirs), name),
+        )
+    assert store.read() == theirs
+    store.close()
 
 
 def test_a_table_that_vanished_is_an_error_and_no_empty_store(own: PostgresServer) -> None:

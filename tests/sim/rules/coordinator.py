@@ -71,6 +71,7 @@ def drill_ack_deposed() -> None:
     cluster.cut(primary, coordinator, 300)
     backup.start()
     cluster.run(25)
+    simulation.store.in_line = False
     simulation.store.timeout, simulation.store.write_delay = 9 * S, 8 * S
     core = coordinator.deciding
     assert core is not None

@@ -187,6 +187,7 @@ def drill_unknown_is_not_stored() -> None:
     """A lone primary comes back while the write that gives its slots away is late, and would be acknowledged."""
     cluster = Scenario(nodes=2, clients=1)
     simulation, store = cluster.simulation, cluster.simulation.store
+    store.in_line = False
     coordinator, core = cluster.coordinator, cluster.coordinator.deciding
     assert core is not None
     primary, backup = cluster.primary(), cluster.backup()
