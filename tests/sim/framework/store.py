@@ -51,6 +51,7 @@ class SimStore:
         campaigns_unanswered: whether campaigns take effect without an answer.
         write_delay: how much longer a write takes.
         read_delay: how much longer a read takes.
+        answer_delay: how much longer the answer to a read takes, by coordinator.
         is_shared: whether it names a leader among the coordinators.
         in_line: whether the operations of a coordinator wait for one another. Its core does not rely on that.
     """
@@ -66,6 +67,7 @@ class SimStore:
         self.campaigns_unanswered = False
         self.write_delay = 0
         self.read_delay = 0
+        self.answer_delay: dict[str, int] = {}
         self.timeout = 2 * S
         self.is_shared = False
         self.in_line = True
@@ -236,7 +238,8 @@ class SimStore:
         if self.unknown and self._rng.random() < self.unknown:
             self._without_answer(act)
             return
-        self.world.after(self._delay(), self._answered, call, act())
+        extra = self.answer_delay.get(call.process.name, 0) if call.kind == "read" else 0
+        self.world.after(self._delay() + extra, self._answered, call, act())
 
     def _without_answer(self, act: Act) -> None:
         """Do an operation without an answer: now, long after its caller has given up on it, or never."""
