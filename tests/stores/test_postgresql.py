@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from lockring.cluster_state import ClusterState, encode_state
-from lockring.core.coordinator.store_operations import OPERATION_TIMEOUT_NS
+from lockring.core.coordinator import OPERATION_TIMEOUT_NS
 from lockring.core.election import Candidate
 from lockring.errors import InvalidRequest, StoreError
 from lockring.ids import TermId
@@ -413,6 +413,42 @@ def test_a_write_that_never_arrives_while_another_coordinator_writes_has_not_tak
     assert not store.write(1, state(2))
     store.close()
     other.close()
+
+
+def written_behind(server: PostgresServer, name: str, change: str) -> tuple[bool, ClusterState | None]:
+    """Let a leader's write wait in the server for a transaction that changes its row; return what becomes of it."""
+    store = PostgresStore(server.url(name=name))
+    assert store.campaign(ONE, 60_000).leader == ONE
+    assert store.write(0, state(1))
+    outcomes: list[bool] = []
+    thread = threading.Thread(target=lambda: outcomes.append(store.write(1, state(2))))
+    with psycopg.connect(server.url()) as other, psycopg.connect(server.url(), autocommit=True) as look:
+        other.execute(
+            f"UPDATE lockring_clusters SET {change} WHERE name = %(name)s",
+            {"name": name, "state": encode_state(state(5))},
+        )
+        thread.start()
+        until_s = time.monotonic() + PATIENCE_S
+        while not look.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall():
+            assert time.monotonic() < until_s
+            time.sleep(0.02)
+        other.commit()
+        thread.join()
+    stored = store.read()
+    store.close()
+    (outcome,) = outcomes
+    return outcome, stored
+
+
+def test_a_write_that_arrives_after_another_one_is_refused(postgresql: PostgresServer, name: str) -> None:
+    assert written_behind(postgresql, name, "version = 5, state = %(state)s") == (False, state(5))
+
+
+def test_a_former_leader_writes_nothing_however_late_its_request_arrives(
+    postgresql: PostgresServer, name: str
+) -> None:
+    """A change of the lead leaves the version as it was."""
+    assert written_behind(postgresql, name, "term = 'term-2'") == (False, state(1))
 
 
 @pytest.mark.parametrize("damage", ["state = '\\x00'", "version = 7"])
