@@ -72,7 +72,7 @@ def test_of_many_writers_of_one_version_one_wins(stores: MakeStore, kind: str) -
     store = stores()
     lead(store)
     assert store.write(0, state(1))
-    # Writers that share an object wait for one another in it. Where several processes can open a store, each has its own.
+    # Writers that share an object wait for one another in it, so each has its own where several can be opened.
     places = [stores() if kind in SEVERAL else store for _ in range(8)]
     version = 1
     for turn in range(1, 6):

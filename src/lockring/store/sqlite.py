@@ -182,7 +182,8 @@ class SqliteStore:
             columns = [name for (name,) in connection.execute("SELECT name FROM pragma_table_info('state')")]
             if schema not in (0, SCHEMA_VERSION):
                 raise StoreError(
-                    f"{path} has schema version {schema}, but this release supports {SCHEMA_VERSION}"
+                    f"{path} has schema version {schema}, but this release supports {SCHEMA_VERSION}: start the release that wrote"
+                    " it, or name another directory with --data-dir"
                 )
             if schema == 0 or columns != _COLUMNS:
                 raise StoreError(f"{path} is a database, but not a coordinator's store{_WHAT_TO_DO}")
@@ -263,7 +264,10 @@ class SqliteStore:
         except OSError:
             in_place = False
         if not in_place:
-            raise StoreError(f"the data directory {self._dir} was deleted or replaced while it was in use")
+            raise StoreError(
+                f"the data directory {self._dir} was deleted or replaced while it was in use; move it back, or, if it is lost,"
+                " restart the coordinator on an empty directory in its place: it then waits for the earlier leases"
+            )
 
     def _decoded(self, version: Version, data: object) -> ClusterState:
         try:
