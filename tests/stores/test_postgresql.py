@@ -13,13 +13,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from lockring.cluster_state import ClusterState
-from lockring.core.coordinator.store_operations import OPERATION_TIMEOUT_NS
+from lockring.cluster_state import ClusterState, encode_state
+from lockring.core.coordinator import OPERATION_TIMEOUT_NS
 from lockring.core.election import Candidate
 from lockring.errors import InvalidRequest, StoreError
 from lockring.ids import TermId
 from lockring.store.base import StoreUnreachable
-from lockring.store.postgresql import PostgresStore, _is_final
+from lockring.store.postgresql import _READ, PostgresStore, _is_final
 from lockring.store.postgresql_connections import PgConnector
 from lockring.units import NS_PER_S
 from tests.middlebox import Middlebox
@@ -415,6 +415,42 @@ def test_a_write_that_never_arrives_while_another_coordinator_writes_has_not_tak
     other.close()
 
 
+def written_behind(server: PostgresServer, name: str, change: str) -> tuple[bool, ClusterState | None]:
+    """Let a leader's write wait in the server for a transaction that changes its row; return what becomes of it."""
+    store = PostgresStore(server.url(name=name))
+    assert store.campaign(ONE, 60_000).leader == ONE
+    assert store.write(0, state(1))
+    outcomes: list[bool] = []
+    thread = threading.Thread(target=lambda: outcomes.append(store.write(1, state(2))))
+    with psycopg.connect(server.url()) as other, psycopg.connect(server.url(), autocommit=True) as look:
+        other.execute(
+            f"UPDATE lockring_clusters SET {change} WHERE name = %(name)s",
+            {"name": name, "state": encode_state(state(5))},
+        )
+        thread.start()
+        until_s = time.monotonic() + PATIENCE_S
+        while not look.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall():
+            assert time.monotonic() < until_s
+            time.sleep(0.02)
+        other.commit()
+        thread.join()
+    stored = store.read()
+    store.close()
+    (outcome,) = outcomes
+    return outcome, stored
+
+
+def test_a_write_that_arrives_after_another_one_is_refused(postgresql: PostgresServer, name: str) -> None:
+    assert written_behind(postgresql, name, "version = 5, state = %(state)s") == (False, state(5))
+
+
+def test_a_former_leader_writes_nothing_however_late_its_request_arrives(
+    postgresql: PostgresServer, name: str
+) -> None:
+    """A change of the lead leaves the version as it was."""
+    assert written_behind(postgresql, name, "term = 'term-2'") == (False, state(1))
+
+
 @pytest.mark.parametrize("damage", ["state = '\\x00'", "version = 7"])
 def test_a_damaged_state_is_refused_rather_than_taken_for_none(
     postgresql: PostgresServer, name: str, damage: str
@@ -429,6 +465,33 @@ def test_a_damaged_state_is_refused_rather_than_taken_for_none(
         again.read()
     store.close()
     again.close()
+
+
+def test_a_state_is_fetched_once(postgresql: PostgresServer, name: str) -> None:
+    store = PostgresStore(postgresql.url(name=name))
+    assert store.campaign(ONE, 60_000).leader == ONE
+    assert store.write(0, state(1))
+    known = {"known_version": 1, "known_term": ONE.term}
+    assert store._run("read", _READ, **known)[0].rows == [(1, ONE.term, None)]
+    assert store._run("read", _READ, **known | {"known_version": 2})[0].rows[0][2] is not None
+    assert store._run("read", _READ, **known | {"known_term": "another"})[0].rows[0][2] is not None
+    store.close()
+
+
+def test_a_state_of_the_same_version_by_another_leader_is_seen(postgresql: PostgresServer, name: str) -> None:
+    """As after a restore, where the next leader's clock is behind."""
+    store = PostgresStore(postgresql.url(name=name))
+    assert store.campaign(ONE, 60_000).leader == ONE
+    assert store.write(0, state(7))
+    assert store.read() == state(7)
+    theirs = ClusterState(cluster="c", version=7, term="term-2")
+    with psycopg.connect(postgresql.url()) as connection:
+        connection.execute(
+            "UPDATE lockring_clusters SET state = %s, term = 'term-2' WHERE name = %s",
+            (encode_state(theirs), name),
+        )
+    assert store.read() == theirs
+    store.close()
 
 
 def test_a_table_that_vanished_is_an_error_and_no_empty_store(own: PostgresServer) -> None:

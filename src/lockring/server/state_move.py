@@ -131,7 +131,9 @@ def export_state(
 def _exported(store: Store, place: str, wall_ns: int) -> Export:
     state = store.read()
     if state is None:
-        raise StoreError(f"there is no state in {place}")
+        raise StoreError(
+            f"there is no state in {place}: name the store that the cluster's coordinators had, with --data-dir or --store"
+        )
     relocation = state.relocation
     if relocation is None:
         return Export(msgspec.structs.replace(state, farewell=None), wall_ns, place)

@@ -11,6 +11,8 @@
   and reported so: a statement may still wait in a server's socket.
 - *A deadline for each operation*, with all of its hosts (`postgresql_connections`). libpq has none for answers, so a
   timer shuts the socket down.
+- *The state is fetched once.* A version under the term of one leader names one state forever, since only the leader
+  writes. So a read asks for the state only if either is another one than the last that was seen.
 - *Only a server that takes writes is believed.* One that was the primary may go on as a standby, or be made read-only,
   under connections that stand. So each operation asks for that too, and looks for another server.
 
@@ -35,7 +37,7 @@ import psycopg
 from lockring.cluster_state import ClusterState, decode_state, encode_state
 from lockring.core.election import Candidate, Election
 from lockring.errors import ProtocolError, StoreError
-from lockring.ids import NO_VERSION, TermId, Version
+from lockring.ids import NO_TERM, NO_VERSION, TermId, Version
 from lockring.store.base import StoreUnreachable
 from lockring.store.postgresql_connections import NoHostConnects, PgConnection, PgConnector
 from lockring.store.postgresql_place import parse
@@ -95,7 +97,10 @@ SELECT %(name)s, 0, 'new', '' WHERE NOT EXISTS (SELECT FROM lockring_clusters)
 """Stands for a state that was never written, beside tables that are new. A row that was lost leaves nothing, or is made
 again without that word."""
 _IS_NEW: Final = "SELECT FROM lockring_clusters WHERE name = %(name)s AND version = 0 AND state = 'new'"
-_READ: Final = "SELECT version, state FROM lockring_clusters WHERE name = %(name)s"
+_READ: Final = """
+SELECT version, term, CASE WHEN version = %(known_version)s AND term = %(known_term)s THEN NULL ELSE state END
+FROM lockring_clusters WHERE name = %(name)s
+"""
 _WRITE: Final = """
 UPDATE lockring_clusters SET version = %(version)s, state = %(state)s
 WHERE name = %(name)s AND version = %(expected)s AND term = %(term)s
@@ -125,11 +130,37 @@ WHERE name = %(name)s AND each.until > clock_timestamp() ORDER BY each.address
 _RESIGN: Final = "DELETE FROM lockring_coordinators WHERE name = %(name)s AND term = %(term)s"
 
 
+_NONE_KNOWN: Final = -1
+"""The version of no row: a new one has 0."""
+
+
 class _Result(NamedTuple):
     """The outcome of one statement of an operation."""
 
     changed: int
     rows: list[tuple[Any, ...]]
+
+
+class _Row(NamedTuple):
+    """The cluster's row.
+
+    Attributes:
+        version: of the state, 0 for none.
+        term: of the leader.
+        state: the encoded state; None if version and term are those that were named as known.
+    """
+
+    version: Version
+    term: TermId
+    state: bytes | None
+
+
+class _Known(NamedTuple):
+    """The last state that was seen, with the leader's term then."""
+
+    version: Version
+    term: TermId
+    state: ClusterState
 
 
 class _TakesNoWrites(psycopg.OperationalError):
@@ -168,7 +199,7 @@ class PostgresStore:
         self._mutex = threading.Lock()
         self._connector = PgConnector(place.conninfo)
         self._connection: PgConnection | None = None
-        self._cached: tuple[int, ClusterState] | None = None
+        self._known: _Known | None = None
         self._is_closed = False
         self.created = False
         try:
@@ -187,8 +218,14 @@ class PostgresStore:
         Raises:
             StoreError: it cannot be read, or is damaged.
         """
-        (result,) = self._run("read", _READ)
-        return self._decoded(*_row_of(result))
+        known = self._known
+        version, term = (_NONE_KNOWN, NO_TERM) if known is None else (known.version, known.term)
+        (result,) = self._run("read", _READ, known_version=version, known_term=term)
+        row = _row_of(result)
+        if row.state is None:
+            assert known is not None
+            return known.state
+        return self._decoded(row.version, row.term, row.state)
 
     def write(self, expected_version: Version, state: ClusterState) -> bool:
         """Store the state if the stored version is the expected one and its term leads; return whether it was stored.
@@ -217,7 +254,7 @@ class PostgresStore:
                     raise self._failed("written", error) from error
                 is_stored = self._what_became_of_it(expected_version, values, error, until_s)
             if is_stored:
-                self._cached = state.version, state
+                self._known = _Known(state.version, state.term, state)
             return is_stored
 
     # ----------------------------------------------------------------------- the lead
@@ -268,12 +305,9 @@ class PostgresStore:
             # Two coordinators that start at once must not trip over each other's tables.
             self._run("opened", _LOCK_TABLES, _CLUSTERS, _COORDINATORS, _NEW_ROW)
 
-    def _decoded(self, version: Version, data: bytes) -> ClusterState | None:
+    def _decoded(self, version: Version, term: TermId, data: bytes) -> ClusterState | None:
         if not version:
             return None
-        # A version names one state forever, so an unchanged one need not be decoded again.
-        if self._cached is not None and self._cached[0] == version:
-            return self._cached[1]
         try:
             state = decode_state(data)
             if state.version != version:
@@ -283,7 +317,7 @@ class PostgresStore:
                 f"the state in {self.place} is damaged: {error}; restore the row from a backup, or name"
                 " another cluster after # in --store"
             ) from error
-        self._cached = version, state
+        self._known = _Known(version, term, state)
         return state
 
     # ----------------------------------------------------------------------- the connection
@@ -359,13 +393,14 @@ class PostgresStore:
     ) -> bool:
         """Find out whether a write has taken place whose answer was lost."""
         try:
-            (result,) = self._attempt([_READ], values, max(until_s, time.monotonic() + 1))
+            whole = {**values, "known_version": _NONE_KNOWN, "known_term": NO_TERM}
+            (result,) = self._attempt([_READ], whole, max(until_s, time.monotonic() + 1))
         except psycopg.Error as error:
             raise self._unknown(cause) from error
-        version, data = _row_of(result)
-        if version == values["version"] and data == values["state"]:
+        row = _row_of(result)
+        if row.version == values["version"] and row.state == values["state"]:
             return True
-        if version == expected:
+        if row.version == expected:
             raise self._unknown(cause)
         return False
 
@@ -415,9 +450,11 @@ def _results_of(cursor: psycopg.ClientCursor[tuple[Any, ...]]) -> list[_Result]:
             return results
 
 
-def _row_of(result: _Result) -> tuple[Version, bytes]:
-    """Return the stored version and state; 0 for none."""
-    return (result.rows[0][0], bytes(result.rows[0][1])) if result.rows else (NO_VERSION, b"")
+def _row_of(result: _Result) -> _Row:
+    if not result.rows:
+        return _Row(NO_VERSION, NO_TERM, b"")
+    version, term, state = result.rows[0]
+    return _Row(version, term, None if state is None else bytes(state))
 
 
 def _election_of(result: _Result) -> Election:

@@ -188,7 +188,8 @@ class SqliteStore:
             columns = [name for (name,) in connection.execute("SELECT name FROM pragma_table_info('state')")]
             if schema not in (0, SCHEMA_VERSION):
                 raise StoreError(
-                    f"{path} has schema version {schema}, but this release supports {SCHEMA_VERSION}"
+                    f"{path} has schema version {schema}, but this release supports {SCHEMA_VERSION}: start the release that wrote"
+                    " it, or name another directory with --data-dir"
                 )
             if schema == 0 or columns != _COLUMNS:
                 raise StoreError(f"{path} is a database, but not a coordinator's store{_WHAT_TO_DO}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lockring.cluster_state import ClusterState
 from lockring.core.coordinator import CoordinatorCore
 from lockring.core.coordinator.store_health import StoreHealth
+from lockring.core.coordinator.store_past import StorePast
 from lockring.core.coordinator.term import News, Phase, Term
 from lockring.ids import NO_VERSION, OperationNumber, Version
 from lockring.store.memory import MemoryStore
@@ -187,6 +188,7 @@ def drill_unknown_is_not_stored() -> None:
     """A lone primary comes back while the write that gives its slots away is late, and would be acknowledged."""
     cluster = Scenario(nodes=2, clients=1)
     simulation, store = cluster.simulation, cluster.simulation.store
+    store.in_line = False
     coordinator, core = cluster.coordinator, cluster.coordinator.deciding
     assert core is not None
     primary, backup = cluster.primary(), cluster.backup()
@@ -280,3 +282,25 @@ def drill_newest_version_forgotten() -> None:
     taken = other.take(cluster.name, ttl_ms=TTL_MS)
     cluster.run(25)
     assert taken.outcome == "waiting"
+
+
+@mutant
+def set_back_below_its_leader() -> list[Change]:
+    """A leader goes on in a store that has an older version than it knows, as if nothing had been lost."""
+    return [(StorePast, "record_older", lambda self, version, found: None)]
+
+
+@drill
+def drill_set_back_below_its_leader() -> None:
+    """A store goes back to before a failover under its one leader, and the former primary is back."""
+    cluster = Scenario(nodes=2, clients=1)
+    simulation, coordinator, store = cluster.simulation, cluster.coordinator, cluster.simulation.store
+    former, successor, client = cluster.primary(), cluster.backup(), simulation.clients[0]
+    moments = store.length
+    for process in (successor, coordinator, client):
+        cluster.cut(former, process, 20)
+    cluster.wait(lambda: cluster.primary() is successor, 10)
+    cluster.wait(lambda: cluster.serves(successor), 5)
+    cluster.hold(client, cluster.name, ttl_ms=30_000)
+    store.set_back(store.length - moments)
+    cluster.run(60)

@@ -92,7 +92,7 @@ def test_there_is_nothing_to_export_where_there_is_no_state(tmp_path: Path) -> N
         copy_state(directory(tmp_path / "missing"), wall_ns=NOW)
     assert not (tmp_path / "missing").exists()
     SqliteStore(tmp_path / "empty").close()
-    with pytest.raises(StoreError, match=r"there is no state in .*empty"):
+    with pytest.raises(StoreError, match=r"there is no state in .*empty.* with --data-dir or --store"):
         copy_state(directory(tmp_path / "empty"), wall_ns=NOW)
 
 

@@ -42,6 +42,9 @@ from lockring.system_errors import reason_of
 
 ROUNDS: Final = 2
 """How often each member is asked at most, if all refuse at once."""
+_FIRST_S_MAX: Final = 1.0
+"""How long a member is waited for before others are asked: far less than a lead lasts, since a renewal of the lead may
+wait behind the call."""
 _ROUND_PAUSE_S: Final = 0.2
 _CALL_S_MIN: Final = 0.05
 _TEXT_MAX: Final = 300
@@ -162,6 +165,8 @@ class EtcdCalls:
                 break
             # A member that stands still leaves the others their share of the time.
             share_s = max(_CALL_S_MIN, left_s / (count - attempt % count))
+            if attempt < count - 1:
+                share_s = min(share_s, _FIRST_S_MAX)
             try:
                 return self.once(method, request, time.monotonic() + share_s)
             except Unanswered as error:
