@@ -20,7 +20,6 @@ from lockring.store.memory import MemoryStore
 from lockring.units import ms_to_ns
 from tests.sim.framework.coordinator_shell import CoordinatorShell
 from tests.sim.framework.world import S
-from tests.sim.rules.stores import newest_version_forgotten
 from tests.sim.rules.switches import Change, drill, mutant, pair
 from tests.sim.scenarios.scenario import TTL_MS, Scenario
 
@@ -102,7 +101,8 @@ def drill_standby_takes_orders() -> None:
     cluster.demand(held.outcome == "held", "LOSS", "a lock was at drained nodes alone")
 
 
-def _former_term_is_kept() -> list[Change]:
+@mutant
+def lead_under_former_term() -> list[Change]:
     """A coordinator that leads again does so under the term of its former lead."""
     renounce = Leadership.renounce
 
@@ -112,14 +112,6 @@ def _former_term_is_kept() -> list[Change]:
         self.candidate = candidate
 
     return [(Leadership, "renounce", changed)]
-
-
-@pair(_former_term_is_kept, newest_version_forgotten)
-def lead_under_former_term() -> None:
-    """A coordinator that leads again does so under the term of its former lead, and has forgotten what it wrote since.
-
-    One that remembers the newest version relies on nothing in a store without it: either rule suffices.
-    """
 
 
 @drill
@@ -341,6 +333,9 @@ def former_lead_goes_on() -> None:
 def drill_former_lead_goes_on() -> None:
     """A leader cannot reach the store for a while, and gets its nodes back afterwards, which reach no other one."""
     cluster = Scenario(nodes=2, clients=1, late_nodes=1, coordinators=2, standbys=True)
+    cluster.simulation.store.in_line = (
+        False  # else the store's account of the lead comes behind what was asked before
+    )
     held = cluster.simulation.clients[0].take(cluster.name, ttl_ms=TTL_MS)
     cluster.run(1)
     former, (other,) = cluster.leader(), cluster.standbys()
