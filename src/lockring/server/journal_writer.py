@@ -263,7 +263,7 @@ class JournalWriter:
     def _write_rest(self) -> None:
         """Write the last turn's changes: a release that is not in the journal would come back as a held lock."""
         try:
-            while (batch := self._core.take_rest(now_ns=monotonic_ns())) is not None:
+            while (batch := self._core.take_journal(now_ns=monotonic_ns(), is_end=True)) is not None:
                 self._journal.append(batch)
         except JournalError as error:
             log.error("%s, so the last changes are not in it", error)

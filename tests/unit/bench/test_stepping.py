@@ -27,11 +27,15 @@ def test_work_between_two_signals_is_counted_and_neither_signal_arrives() -> Non
     with Child(marked) as child:
         child.hear()
 
-        def count(rounds: int) -> Count:
+        def count_once(rounds: int) -> Count:
             with Stepped(child.pid) as thread:
                 found = thread.between_signals(signal.SIGUSR1, lambda: child.tell(rounds))
                 assert child.hear() == "done"
             return found
+
+        def count(rounds: int) -> Count:
+            # The interpreter now and then does more, such as a collection.
+            return min((count_once(rounds) for _ in range(3)), key=lambda each: each.instructions)
 
         nothing, once, again, twice = count(0), count(20), count(20), count(40)
         assert once.instructions == pytest.approx(again.instructions, rel=0.05)

@@ -341,7 +341,7 @@ class NodeCore:
 
     # ------------------------------------------------------------------ the journal
 
-    def take_journal(self, *, now_ns: int) -> JournalBatch | None:
+    def take_journal(self, *, now_ns: int, is_end: bool = False) -> JournalBatch | None:
         """Return what must be written now, None if nothing is due. Each batch is handed out once.
 
         Called before `take_effects`, in every turn. The first batch of a life says that it has begun, and must be
@@ -349,24 +349,12 @@ class NodeCore:
 
         Args:
             now_ns: the time.
+            is_end: whether this life ends, so that all that is left is due.
         """
         journal = self._context.journal
-        if journal is None or now_ns < journal.next.due_ns:
+        if journal is None or (now_ns < journal.next.due_ns and not is_end):
             return None
-        return journal.take_batch(now_ns)
-
-    def take_rest(self, *, now_ns: int) -> JournalBatch | None:
-        """Return what is left for the journal at the end of this life, as `take_journal` would in time.
-
-        Args:
-            now_ns: the time.
-
-        Returns:
-            The next batch, to be written at once; None if nothing is left.
-        """
-        journal = self._context.journal
-        assert journal is not None
-        return journal.take_rest(now_ns)
+        return journal.take_rest(now_ns) if is_end else journal.take_batch(now_ns)
 
     def take_ahead(self, *, now_ns: int) -> list[Effect]:
         """Hand out the effects of this turn that need not wait for the batch that `take_journal` has just returned.

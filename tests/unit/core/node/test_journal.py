@@ -222,7 +222,7 @@ def test_the_end_of_a_life_takes_what_is_not_due_yet_with_the_ages_of_that_momen
     core = nodes.cores["A"]
     core.rewrite(now_ns=nodes.now)
     batches = []
-    while (batch := core.take_rest(now_ns=nodes.now)) is not None:
+    while (batch := core.take_journal(now_ns=nodes.now, is_end=True)) is not None:
         batches.append(batch)
     assert [each.ends_rewrite for each in batches] == [False] * (len(batches) - 1) + [True]
     snapshots = [entry for each in batches for entry in each.entries if isinstance(entry, Snapshot)]
