@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -36,3 +36,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     finally:
         threading.settrace(tracer_of_threads)  # type: ignore[arg-type]
         sys.settrace(tracer)
+
+
+@pytest.fixture(autouse=True)
+def ends_the_threads_of_its_journals() -> Iterator[None]:
+    """Check that a test leaves no thread of a journal to those that come after it, which look at all threads."""
+    yield
+    left = [thread.name for thread in threading.enumerate() if thread.name == "lockring-journal"]
+    assert left == [], "end the journal's writer or worker within the test"

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 from random import Random
+from typing import ClassVar
 
 import pytest
 from msgspec.structs import replace
@@ -53,6 +54,9 @@ class Life:
         on_disk_when_sent: how long the journal was when mutations left for the copy of the lock "x".
     """
 
+    begun: ClassVar[list[Life]] = []
+    """The lives of this test."""
+
     def __init__(
         self,
         disk: FaultyDisk,
@@ -61,6 +65,7 @@ class Life:
         *,
         begins: bool = True,
     ) -> None:
+        self.begun.append(self)
         self.disk = disk
         self.granted: list[str] = []
         self.on_disk_when_sent: list[int] = []
@@ -158,10 +163,14 @@ class Life:
         self.pump.stop()
         self.writer.end()
 
-    def lose_power(self) -> None:
-        """End with the machine: the thread that syncs must not outlive it."""
+    def end_thread(self) -> None:
+        """End the thread that syncs, if it has not ended."""
         self.pump.stop()
         self.writer._worker.finish()
+
+    def lose_power(self) -> None:
+        """End with the machine: the thread that syncs must not outlive it."""
+        self.end_thread()
         self.disk.lose_power()
 
 
@@ -180,8 +189,15 @@ def written(disk: FaultyDisk) -> list[str]:
 
 
 def in_loop(test: Callable[[FaultyDisk], Awaitable[None]]) -> None:
+    """Run a test, and end the threads of all lives that it has begun."""
+
     async def main() -> None:
-        await test(FaultyDisk(Random(1)))
+        Life.begun.clear()
+        try:
+            await test(FaultyDisk(Random(1)))
+        finally:
+            for life in Life.begun:
+                life.end_thread()
 
     run(main())
 
@@ -324,8 +340,7 @@ def test_a_directory_that_was_deleted_is_made_again_with_everything_that_is_held
         assert life.granted == ["x"]
         await until(lambda: life.granted == ["x", "y"])
         await life.settled()
-        life.pump.stop()
-        life.writer._worker.finish()
+        life.end_thread()
         disk.kill()
         journal = Journal(disk.files(), node=N1, durability=durability, host=disk.host)
         assert journal.reason == ""
