@@ -283,13 +283,17 @@ def test_a_directory_is_looked_at_between_syncs_that_follow_one_another(
     checked_after: list[int] = []
     renew = Journal.renew_position
 
-    async def story(bench: Bench) -> None:
-        def renewed(self: Journal) -> None:
-            checked_after.append(len(bench.covered))
-            renew(self)
+    covered: list[list[int]] = []
 
-        monkeypatch.setattr(Journal, "renew_position", renewed)
-        monkeypatch.setattr(worker_module, "CHECK_EVERY_S", 1e-6)
+    def renewed(self: Journal) -> None:
+        checked_after.append(len(covered[0]))
+        renew(self)
+
+    monkeypatch.setattr(Journal, "renew_position", renewed)
+    monkeypatch.setattr(worker_module, "CHECK_EVERY_S", 1e-6)
+
+    async def story(bench: Bench) -> None:
+        covered.append(bench.covered)
         bench.worker._watch.cancel()  # whose turn would come only by chance
         bench.is_slow = True
         bench.journal.append(batch(1))

@@ -138,6 +138,12 @@ def test_a_dialer_uses_the_first_address_that_welcomes_it() -> None:
 def test_a_server_that_stands_still_does_not_hide_the_others_of_its_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    async def addresses_of(name: str, port: int) -> list[str]:
+        return ["127.0.0.2", "127.0.0.3"]
+
+    monkeypatch.setattr(dialer, "_addresses_of", addresses_of)
+    monkeypatch.setattr(dialer, "ANSWER_S_MAX", 0.2)
+
     async def main() -> None:
         host = EchoHost()
         port = ports_in_a_row(1)[0]
@@ -145,12 +151,6 @@ def test_a_server_that_stands_still_does_not_hide_the_others_of_its_name(
         with socket.socket() as still:  # its kernel accepts connections, and nothing answers on them
             still.bind(("127.0.0.2", port))
             still.listen()
-
-            async def addresses_of(name: str, port: int) -> list[str]:
-                return ["127.0.0.2", "127.0.0.3"]
-
-            monkeypatch.setattr(dialer, "_addresses_of", addresses_of)
-            monkeypatch.setattr(dialer, "ANSWER_S_MAX", 0.2)
             caller = Caller([f"all.test:{port}"])
             await until(lambda: len(caller.opened_at) == 1)
             assert len(caller.failures) == 1
@@ -161,15 +161,15 @@ def test_a_server_that_stands_still_does_not_hide_the_others_of_its_name(
 
 
 def test_a_name_is_reached_at_whichever_of_its_addresses_accepts(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def addresses_of(name: str, port: int) -> list[str]:
+        return ["127.0.0.2", "127.0.0.1", "127.0.0.3"]
+
+    monkeypatch.setattr(dialer, "_addresses_of", addresses_of)
+
     async def main() -> None:
         host = EchoHost()
         await host.start()
         port = host.address.rpartition(":")[2]
-
-        async def addresses_of(name: str, port: int) -> list[str]:
-            return ["127.0.0.2", "127.0.0.1", "127.0.0.3"]
-
-        monkeypatch.setattr(dialer, "_addresses_of", addresses_of)
         caller = Caller([f"all.test:{port}"])
         for times in (1, 2, 3):
             await until(functools.partial(caller.has_opened, times))

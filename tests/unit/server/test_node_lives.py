@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -12,10 +13,12 @@ from lockring.core.effects import Depart, DepartureEnd
 from lockring.core.node import JoinFacts
 from lockring.errors import DuplicateNode, JournalError, LockringError, Unavailable
 from lockring.ids import ClusterId, NodeId, Version
+from lockring.journal.journal import Journal
 from lockring.net.connection import Outbox
 from lockring.protocol import PROTOCOL, ClientHello, Message, State, Welcome
 from lockring.server import node_lives
 from lockring.server.coordinator_link import NodePlace
+from lockring.server.journal_start import open_journal
 from lockring.server.local_client import LocalClients
 from lockring.server.node_lives import NodeLives
 from lockring.server.settings import NodeSettings
@@ -184,12 +187,18 @@ def test_an_error_that_waiting_cannot_mend_ends_the_process() -> None:
 def test_a_node_whose_next_life_cannot_begin_refuses_clients_and_may_stop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def no_journal(settings: NodeSettings) -> None:
-        raise JournalError("the journal in /data cannot be written; free some space there")
+    is_full, open_as_always = threading.Event(), open_journal
+
+    def open_if_there_is_room(settings: NodeSettings) -> Journal | None:
+        if is_full.is_set():
+            raise JournalError("the journal in /data cannot be written; free some space there")
+        return open_as_always(settings)
+
+    monkeypatch.setattr(node_lives, "open_journal", open_if_there_is_room)
 
     def main(process: Process) -> None:
         process.join()
-        monkeypatch.setattr(node_lives, "open_journal", no_journal)
+        is_full.set()
         process.lives.begin_life(1)
         why = "no new life can begin yet: the journal in /data cannot be written; free some space there"
         ended: list[str] = []
@@ -199,7 +208,7 @@ def test_a_node_whose_next_life_cannot_begin_refuses_clients_and_may_stop(
             process.lives.present.greet(None, ClientHello(PROTOCOL, "", "client", 1))  # type: ignore[arg-type]
         process.lives.leave(60)
         assert [depart.end for depart in process.departures] == [DepartureEnd.NEW_LIFE]
-        monkeypatch.undo()
+        is_full.clear()
         process.lives.begin_life(1)
         process.locals.connect_local(lambda message: None, ended.append)
         assert ended == [why]
