@@ -72,6 +72,7 @@ INTERPRETED: Final = {
     "client/lock_info": PUBLIC,
     "client/process_bound": PUBLIC,
     "client/watch_updates": PUBLIC,
+    "core/client/effects": STRUCTS,
     "core/client/group_view": STRUCTS,
     "core/client/queries": STRUCTS,
     "core/journal": STRUCTS,

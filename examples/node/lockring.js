@@ -191,11 +191,14 @@ class Client {
     }
   }
 
-  // Renew all that is held, and plan the next time: every third of the shortest TTL.
+  // Renew all that is held, and plan the next time: after a third of the shortest TTL, or of what is left where that is
+  // less. A node that is nearly out of its own lease answers with a short one, and with a whole one soon after.
   _beat() {
     clearTimeout(this._beatTimer);
     if (this._closed || this._held.size === 0) return;
-    const pause = Math.min(...[...this._held.values()].map((lock) => lock.ttlMs)) / 3;
+    const locks = [...this._held.values()];
+    const pause = Math.min(...locks.map((lock) => lock.ttlMs)) / 3;
+    const next = Math.max(PAUSE_MS, Math.min(pause, ...locks.map((lock) => lock.remaining() / 2)));
     const oldest = Math.min(...this._sent.values());
     if (this._stream && now() - oldest > 2 * pause) this._stream.cancel(); // it has not answered: 'error' follows
     if (!this._stream) this._open();
@@ -203,11 +206,11 @@ class Client {
     this._sent.set(sequence, now());
     this._stream.write({
       sequence,
-      locks: [...this._held.values()].map(({ name, key, ttlMs, generation }) => ({
+      locks: locks.map(({ name, key, ttlMs, generation }) => ({
         name, session: this.session, idempotency_key: key, ttl_ms: ttlMs, generation,
       })),
     });
-    this._beatTimer = setTimeout(() => this._beat(), pause);
+    this._beatTimer = setTimeout(() => this._beat(), next);
   }
 
   _open() {

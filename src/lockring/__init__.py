@@ -45,6 +45,7 @@ from lockring.errors import NotHeld as NotHeld
 from lockring.errors import Overloaded as Overloaded
 from lockring.errors import ProtocolError as ProtocolError
 from lockring.errors import ReentrantCall as ReentrantCall
+from lockring.errors import Unauthenticated as Unauthenticated
 from lockring.errors import Unavailable as Unavailable
 from lockring.errors import UnknownNode as UnknownNode
 from lockring.errors import WrongCluster as WrongCluster

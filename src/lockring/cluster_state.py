@@ -299,17 +299,3 @@ def routes_of(state: ClusterState) -> Routes:
         primaries=bytes(primaries),
         coordinator=state.coordinator,
     )
-
-
-def routes_differ(old: ClusterState, new: ClusterState) -> bool:
-    """Return whether clients need the newer state: its routes differ from the older one's."""
-
-    def addresses(state: ClusterState) -> list[tuple[Replica, str]]:
-        return [(member.replica, member.address) for member in state.members.values()]
-
-    if old.coordinator != new.coordinator or addresses(old) != addresses(new):
-        return True
-    return any(
-        before is not after and before.primary != after.primary
-        for before, after in zip(old.slots, new.slots, strict=True)
-    )

@@ -13,6 +13,7 @@ the flag, the variable, or the file, line and key.
 from __future__ import annotations
 
 import math
+import re
 import types
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
@@ -362,15 +363,32 @@ def load(
         ConfigError: a value is invalid, a required one is missing, or two contradict each other.
     """
     values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
     for each in settings_of(struct):
         found = _find(each, section, flags, environ, file)
         if found is not None:
             values[each.field] = each.read(*found)
+            sources[each.flag] = found[1]
         elif each.is_required:
             where = f" (or the variable {each.variable})" if each.variable else ""
             what = each.declared.help[:1].lower() + each.declared.help[1:].rstrip(".")
             raise ConfigError(f"{each.flag} is required{where}: {what}")
-    return struct(**values)
+    try:
+        return struct(**values)
+    except ConfigError as error:
+        notes = _sources_of(str(error), sources)
+        raise (type(error)(f"{error} ({notes})") if notes else error) from None
+
+
+def _sources_of(text: str, sources: Mapping[str, str]) -> str:
+    """Return where the settings that a text names by their flags were set, "" if all of them are flags.
+
+    Args:
+        text: about several settings.
+        sources: by flag, for the settings that are set.
+    """
+    named = [flag for flag in re.findall(r"--[a-z][a-z-]*", text) if sources.get(flag, flag) != flag]
+    return "; ".join(f"{flag} is set by {sources[flag]}" for flag in dict.fromkeys(named))
 
 
 def _find(

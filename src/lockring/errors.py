@@ -120,16 +120,38 @@ class Moved(LockringError):
 
 
 class Overloaded(LockringError):
-    """A limit (waiters, connections, memory) is reached; the request was not carried out."""
+    """A limit (waiters, connections, memory, the caller's own) is reached; the request was not carried out.
+
+    Attributes:
+        retry_after_s: when to come again, in seconds; None if the server does not say.
+    """
 
     code = "overloaded"
     retryable = True
 
+    def __init__(self, text: str, *, name: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(text, name=name)
+        self.retry_after_s = retry_after_s
+
 
 class Denied(LockringError, PermissionError):
-    """The caller lacks the permission for the operation."""
+    """The caller lacks the permission for the operation.
+
+    Attributes:
+        right: the right that is missing, such as "acquire" or "drain"; "" if none would help or none is known.
+    """
 
     code = "denied"
+
+    def __init__(self, text: str, *, name: str = "", right: str = "") -> None:
+        super().__init__(text, name=name)
+        self.right = right
+
+
+class Unauthenticated(Denied):
+    """The caller has not proven who it is: no certificate or token, or one that is unknown, expired or malformed."""
+
+    code = "unauthenticated"
 
 
 class ProtocolError(LockringError):
@@ -275,8 +297,30 @@ def _tree(root: type[LockringError]) -> list[type[LockringError]]:
 _BY_CODE: dict[str, type[LockringError]] = {each.code: each for each in _tree(LockringError)}
 
 
-def from_code(code: str, text: str, *, name: str = "", leader: str = "") -> LockringError:
-    """Build the exception for a code from the wire; an unknown code gives the root class."""
-    if code == NotCoordinator.code:
-        return NotCoordinator(text, name=name, leader=leader)
-    return _BY_CODE.get(code, LockringError)(text, name=name)
+def from_code(
+    code: str,
+    text: str,
+    *,
+    name: str = "",
+    leader: str = "",
+    right: str = "",
+    retry_after_s: float | None = None,
+) -> LockringError:
+    """Build the exception for a code from the wire; an unknown code gives the root class.
+
+    Args:
+        code: see `LockringError.code`.
+        text: the sentence.
+        name: the lock, node or session that it is about.
+        leader: for `NotCoordinator`.
+        right: for `Denied`.
+        retry_after_s: for `Overloaded`, in seconds.
+    """
+    kind = _BY_CODE.get(code, LockringError)
+    if issubclass(kind, NotCoordinator):
+        return kind(text, name=name, leader=leader)
+    if issubclass(kind, Denied):
+        return kind(text, name=name, right=right)
+    if issubclass(kind, Overloaded):
+        return kind(text, name=name, retry_after_s=retry_after_s)
+    return kind(text, name=name)

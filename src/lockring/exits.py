@@ -61,6 +61,7 @@ _OF_COMMANDS: Final[tuple[tuple[type[LockringError], int], ...]] = (
     (WrongCluster, UNAVAILABLE),
     (WrongRole, UNAVAILABLE),
     (Unavailable, UNAVAILABLE),
+    (StoreError, CANNOT_CREATE),
     (OutputFailed, OUTPUT),
     (SystemRefused, SYSTEM),
     (InternalError, INTERNAL),
@@ -75,6 +76,7 @@ _OF_SERVERS: Final[tuple[tuple[type[LockringError], int], ...]] = (
     (WrongRole, CONFIG),
     (StoreError, CANNOT_CREATE),
     (JournalError, CANNOT_CREATE),
+    (Denied, DENIED),
     (InvalidRequest, USAGE),
 )
 """For a server, those errors mean a wrong configuration: a supervisor need not restart it."""

@@ -34,10 +34,11 @@ def utf8_fault(text: str) -> str:
 
 
 def _utf8(text: str, what: str) -> bytes:
-    fault = utf8_fault(text)
-    if fault:
-        raise InvalidRequest(f"{what} {text[:80]!r} is not valid UTF-8 text: {fault}")
-    return text.encode()
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        fault = utf8_fault(text)
+        raise InvalidRequest(f"{what} {text[:80]!r} is not valid UTF-8 text: {fault}") from None
 
 
 def check_lock_name(name: object) -> LockName:

@@ -19,6 +19,15 @@ _OF_PORTS: Final = {
 """Where the system's words leave open what to do."""
 
 
+_OF_DIRECTORIES: Final = {
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some space there",
+    errno.EROFS: "mount it for writing",
+    errno.EACCES: "give it to the user of this server (chown -R)",
+    errno.EPERM: "give it to the user of this server (chown -R)",
+}
+
+
 def reason_of(error: BaseException) -> str:
     """Return an error as a clause for people: the system's words if the system raised it, else its own."""
     if isinstance(error, OSError):
@@ -46,6 +55,11 @@ def listen_failure(error: OSError) -> str:
     if not isinstance(error, socket.gaierror) and error.errno in _OF_PORTS:
         return _OF_PORTS[error.errno]
     return reason_of(error)
+
+
+def way_out_of(error: OSError) -> str:
+    """Return what an operator can do about an error of a directory, as a clause; "" if only another one will do."""
+    return _OF_DIRECTORIES.get(error.errno or 0, "")
 
 
 def _uncapitalized(text: str) -> str:

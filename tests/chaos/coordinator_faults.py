@@ -50,7 +50,7 @@ def stop_coordinator(faults: Faults, kind: str, _spared: frozenset[str]) -> Faul
 
     return Fault(
         kind, f"terminate the coordinator ({leader}), restart it after {down_s:.1f} s", down_s,
-        lambda: cluster.terminate(leader), come_back,
+        lambda: cluster.terminate(leader), come_back, stops_decisions=len(cluster.coordinators) == 1,
     )  # fmt: skip
 
 
@@ -76,6 +76,7 @@ def cut_coordinators(faults: Faults, kind: str, _spared: frozenset[str]) -> Faul
     return Fault(
         kind, f"cut {leader} <-> the store for {lasts_s:.1f} s", lasts_s,
         lambda: faults.each_pair(faults.links.cut, pairs), lambda: faults.each_pair(faults.links.mend, pairs),
+        stops_decisions=len(faults.cluster.coordinators) == 1,
     )  # fmt: skip
 
 
@@ -130,7 +131,10 @@ def _kill(faults: Faults, kind: str, names: list[str], what: str) -> Fault:
             cluster.restart(name)
 
     whom = f"{what} ({', '.join(names)})"
-    return Fault(kind, f"kill {whom}, restart after {down_s:.1f} s", down_s, kill, restart)
+    return Fault(
+        kind, f"kill {whom}, restart after {down_s:.1f} s", down_s, kill, restart,
+        stops_decisions=set(names) == set(cluster.coordinators),
+    )  # fmt: skip
 
 
 def _standbys(faults: Faults) -> list[str]:
@@ -165,4 +169,5 @@ def _store_away(
             back(server)
         store.wait()
 
-    return Fault(kind, f"{text} for {lasts_s:.1f} s", lasts_s, inject, heal)
+    most = len(servers) > len(store.servers) // 2
+    return Fault(kind, f"{text} for {lasts_s:.1f} s", lasts_s, inject, heal, stops_decisions=most)

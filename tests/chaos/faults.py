@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from lockring.exits import NOT_DRAINED
 from lockring.server.local.children import child_environment
 from lockring.testing import LocalCluster
 from lockring.testing.process import TestedProcess
@@ -54,6 +55,8 @@ class Fault(NamedTuple):
         clients: the client processes that are stopped, or cut off from every node, until it is healed.
         waits: whether `heal` waits for what it began: all other faults must be undone before.
         is_alone: whether no second fault may come on top.
+        stops_decisions: whether nothing can be decided while it lasts. A node that has to end meanwhile may stay
+            with all that it has, and say so.
     """
 
     kind: str
@@ -65,6 +68,13 @@ class Fault(NamedTuple):
     clients: frozenset[str] = frozenset()
     waits: bool = False
     is_alone: bool = False
+    stops_decisions: bool = False
+
+
+def was_without_decisions(log: str) -> bool:
+    """Return whether a node that had to end has kept what it has, since nothing was decided meanwhile."""
+    _, was_told, end = log.rpartition("draining: ")
+    return bool(was_told) and "stopping without a move, since the coordinator has been away" in end
 
 
 class Faults:
@@ -81,6 +91,7 @@ class Faults:
 
     Attributes:
         left: nodes that have left for good.
+        nothing_is_decided: whether a fault under way stops all decisions.
     """
 
     def __init__(
@@ -101,6 +112,7 @@ class Faults:
         self.everyone = everyone
         self.store = store
         self.left: set[str] = set()
+        self.nothing_is_decided = False
         self._ttl_s = ttl_s
 
     # ----------------------------------------------------------------------- processes
@@ -259,7 +271,8 @@ class Faults:
 
     def _wait_for_exit(self, node: str) -> None:
         code = self.cluster.wait_for_exit(node, timeout_s=EXIT_S_MAX)
-        if code:
+        may_stay = self.nothing_is_decided and was_without_decisions(self.cluster.log_of(node))
+        if code and not (code == NOT_DRAINED and may_stay):
             raise FaultFailed(f"{node} was told to end and exited with {code}")
 
     def _command(self, *words: str) -> None:
@@ -278,6 +291,7 @@ class Faults:
         return Fault(
             kind, f"freeze {name} for {lasts_s:.1f} s", lasts_s,
             lambda: self.cluster.freeze(name), lambda: self.cluster.thaw(name), nodes,
+            stops_decisions=self.cluster.coordinators == [name],
         )  # fmt: skip
 
     def _freeze_client(self, kind: str, bounds_s: tuple[float, float]) -> Fault:

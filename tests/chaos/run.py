@@ -265,6 +265,9 @@ class Run:
         kind = first.kind if second is None else f"{first.kind} + {second.kind}"
         text = first.text if second is None else f"{first.text} + {second.text}"
         self._say(text)
+        self._faults.nothing_is_decided = first.stops_decisions or (
+            second is not None and second.stops_decisions
+        )
         from_ns = monotonic_ns()
         first.inject()
         undo = [(from_ns + int(first.lasts_s * NS_PER_S), from_ns, first)]

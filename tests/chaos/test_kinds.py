@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import journal_faults
-from tests.chaos.faults import FaultFailed
+from tests.chaos.faults import FaultFailed, was_without_decisions
 from tests.chaos.kinds import ALWAYS, KINDS, SECOND, WITH_JOURNALS, WITH_STORE, possible, rounds
 from tests.chaos.test_chaos import SEED
 
@@ -38,6 +38,18 @@ def test_a_round_has_every_kind_once_in_an_order_of_its_own() -> None:
     first, second = (list(itertools.islice(rounds(some, 1), at, at + 4)) for at in (0, 4))
     assert sorted(first) == sorted(second) == sorted(some)
     assert first != second
+
+
+def test_only_a_node_without_decisions_may_stay_with_what_it_has() -> None:
+    away = "stopping without a move, since the coordinator has been away for 10 s; this node serves 3 slots"
+    assert was_without_decisions(f"joined\ndraining: for up to 60 s\n{away}\nnode N1 has stopped\n")
+    assert not was_without_decisions(
+        "draining: for up to 60 s\nnot drained in time; this node serves 3 slots\n"
+    )
+    assert not was_without_decisions(
+        f"draining: for up to 60 s\n{away}\njoined\ndraining: for up to 60 s\ndrained\n"
+    )
+    assert not was_without_decisions("node N1 has stopped\n")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,7 +18,7 @@ from lockring.errors import LastNode, NodeLeaving, UnknownNode
 from lockring.net.oneshot import ask_undrain
 from lockring.testing import COORDINATOR, LocalCluster
 from tests.cluster.grpc_calls import Caller, refusal
-from tests.processes import PATIENCE_S, eventually
+from tests.processes import PATIENCE_S, address, eventually
 
 pytestmark = [pytest.mark.cluster]
 
@@ -48,6 +49,40 @@ def slow_pair() -> Iterator[LocalCluster]:
 
 def conditions(cluster: LocalCluster) -> dict[str, str]:
     return {node: member.condition for node, member in cluster.state().members.items()}
+
+
+# --------------------------------------------------------------------------- a store that fails
+
+
+@pytest.mark.parametrize("order", ["drain", "undrain"])
+def test_an_order_that_the_store_does_not_take_names_the_store_and_may_still_take_effect(
+    order: str, tmp_path: Path
+) -> None:
+    aside = tmp_path / "aside"
+    with LocalCluster(nodes=2, stabilization_s=0.3, directory=tmp_path) as cluster:
+        before, after = ("active", "draining") if order == "drain" else ("draining", "active")
+        if order == "undrain":
+            assert command(cluster.address_of(COORDINATOR), "drain", "--wait", "N1").returncode == 0
+        directory = cluster.directory / "data"
+        directory.rename(aside)
+        done = command(cluster.address_of("N2"), order, "--connect-timeout", "2", "N1")
+        assert done.returncode == 69
+        assert f"the coordinator's store SQLite ({directory}) has not worked for" in done.stderr
+        assert "was moved or replaced while it was in use; put it back" in done.stderr
+        assert "the order may still take effect: see the node's condition in lockring status" in done.stderr
+        assert "check the address" not in done.stderr
+        assert conditions(cluster)["N1"] == before
+        aside.rename(directory)
+        eventually(lambda: conditions(cluster)["N1"] == after, cluster.logs)
+
+
+def test_an_order_that_no_server_got_takes_no_effect(tmp_path: Path) -> None:
+    nowhere = address()
+    done = command(nowhere, "drain", "N1")
+    assert done.returncode == 69
+    assert f"{nowhere} cannot be reached: connection refused" in done.stderr
+    assert "check the address" in done.stderr
+    assert "may still take effect" not in done.stderr
 
 
 # --------------------------------------------------------------------------- the last one

@@ -120,5 +120,5 @@ def test_a_directory_that_has_vanished_is_reported_once(tmp_path: Path) -> None:
             where,
             lambda: data.rename(aside),
             lambda: aside.rename(data),
-            "was deleted or replaced while it was in use",
+            "was moved or replaced while it was in use; put it back within the coordinator lease",
         )

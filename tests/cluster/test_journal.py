@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import re
 import shutil
 import signal
 import threading
@@ -278,6 +279,25 @@ def test_a_node_whose_directory_was_deleted_makes_it_again_and_keeps_its_locks(t
             assert later.held
 
 
+def test_serve_makes_its_deleted_directory_again_with_state_and_locks(tmp_path: Path) -> None:
+    data, listen = tmp_path / "data", address()
+    with lockring.Client(listen, ttl=20) as client:
+        with running(*serve(listen, data)) as process:
+            eventually(lambda: serves_all(listen), lambda: process.text)
+            held = client.lock("before").acquire(timeout=PATIENCE_S)
+            shutil.rmtree(data)
+            process.wait_for("was deleted while it was in use: it was made again, with the newest state")
+            mended = re.compile("the store (can be read|works) again")
+            eventually(lambda: mended.search(process.text) is not None, lambda: process.text)
+            process.wait_for("the journal works again")
+            later = client.lock("after").acquire(timeout=PATIENCE_S)
+            kill(process)
+        with running(*serve(listen, data)) as process:
+            process.wait_for("2 locks came back from the journal")
+            assert held.held
+            assert later.held
+
+
 def test_a_node_whose_directory_was_moved_away_says_what_to_do_and_goes_on_once_it_is_back(
     tmp_path: Path,
 ) -> None:
@@ -288,7 +308,9 @@ def test_a_node_whose_directory_was_moved_away_says_what_to_do_and_goes_on_once_
     ):
         eventually(lambda: serves_all(listen), lambda: process.text)
         data.rename(moved)
-        process.wait_for("unless it is made again at once, put it back, or start the node again")
+        process.wait_for(
+            "a deleted one is made again at once, otherwise put it back, or start the node again"
+        )
         assert not data.exists(), "the moved one may come back, and must not be older than what was granted"
         moved.rename(data)
         process.wait_for("the journal works again")

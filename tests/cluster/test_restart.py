@@ -187,6 +187,28 @@ def test_two_servers_on_one_directory_are_refused(tmp_path: Path) -> None:
             assert_one_line(second, 73, "in use by another coordinator", "--data-dir")
 
 
+def test_the_directory_of_another_command_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    data, port = tmp_path / "data", ports_in_a_row(4)[0]
+    with running("up", "--nodes", "1", "--no-grpc", "--port", str(port), "--data-dir", str(data)) as process:
+        process.wait_for("Ctrl-C ends everything")
+    before = sorted(data.rglob("*"))
+    assert data / "N1" / "journal" in before
+    for arguments in (serve(address()), ("coordinator",), ("node", "--id", "N1")):
+        with running(*arguments, "--data-dir", str(data)) as process:
+            assert_one_line(process, 73, f"{data} is that of lockring up", "--data-dir")
+    with running(*serve(address()), "--data-dir", str(data / "N1")) as process:
+        assert_one_line(process, 73, "lockring node: start that command on it with --id N1", "--data-dir")
+    assert sorted(data.rglob("*")) == before
+
+
+def test_a_directory_that_has_something_else_is_not_called_empty(tmp_path: Path) -> None:
+    (tmp_path / "journal").mkdir()
+    with running(*serve(address(), "--data-dir", str(tmp_path))) as process:
+        process.wait_for(
+            f"{tmp_path} existed before and has no cluster state beside journal, so its state may have been lost"
+        )
+
+
 def test_an_empty_directory_that_was_there_waits_and_says_why_and_how_to_go_on(tmp_path: Path) -> None:
     listen = address()
     with running(*serve(listen, "--data-dir", str(tmp_path))) as process:

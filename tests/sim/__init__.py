@@ -49,8 +49,12 @@ def _load_with_few_slots() -> None:
         slots = importlib.import_module("lockring.slots")
         slots.SLOTS = SLOTS_SIMULATED  # type: ignore[attr-defined]
         # Logs are short here: they are compacted all the same, in several steps.
-        importlib.import_module("lockring.journal.journal").REWRITE_BYTES_MIN = 16 * 1024  # type: ignore[attr-defined]
+        importlib.import_module("lockring.journal.growth").REWRITE_BYTES_MIN = 16 * 1024  # type: ignore[attr-defined]
         importlib.import_module("lockring.core.node.journal").REWRITE_COST_MAX = 4  # type: ignore[attr-defined]
+        # So are queues between nodes, and snapshots have parts.
+        importlib.import_module("lockring.core.node.leases")._SENT_KEPT_MAX = 16  # type: ignore[attr-defined]
+        importlib.import_module("lockring.core.node.peer_link").LINK_COST_MAX = 3  # type: ignore[attr-defined]
+        importlib.import_module("lockring.core.node.reign").SNAPSHOT_PART_HOLDERS = 1  # type: ignore[attr-defined]
         for name in _MODULES:
             importlib.import_module(f"{__name__}.{name}")
     finally:

@@ -1,4 +1,4 @@
-"""Installs the servers that the tests of stores start: `python -m tests.stores.install`.
+"""Installs the servers that the tests of stores start: `.venv/bin/python -m tests.stores.install`.
 
 With them comes openssl, which makes certificates.
 Only the programs are wanted: the packages' services are neither started nor enabled.
@@ -10,7 +10,12 @@ import shutil
 import sys
 from typing import Final
 
-from bench.install import NEEDS, Need, install_missing
+try:
+    from bench.install import NEEDS, Need, install_missing
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"{error.name} is not installed for this Python: run .venv/bin/python -m tests.stores.install, or make stores"
+    )
 
 OPENSSL: Final = Need(
     server="openssl",

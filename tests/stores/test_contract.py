@@ -68,24 +68,35 @@ def test_a_write_needs_the_version_that_is_stored(stores: MakeStore) -> None:
 
 
 @every_kind
-def test_of_many_writers_of_one_version_one_wins(stores: MakeStore) -> None:
+def test_of_many_writers_of_one_version_one_wins(stores: MakeStore, kind: str) -> None:
     store = stores()
     lead(store)
     assert store.write(0, state(1))
-    begin, won = threading.Barrier(8), []
+    # Writers that share an object wait for one another in it, so each has its own where several can be opened.
+    places = [stores() if kind in SEVERAL else store for _ in range(8)]
+    version = 1
+    for turn in range(1, 6):
+        begin = threading.Barrier(len(places))
+        won: list[int] = []
 
-    def write(number: int) -> None:
-        begin.wait()
-        if store.write(1, state(10 + number)):
-            won.append(number)
+        def write(
+            place: Store, version: int, successor: int, begin: threading.Barrier, won: list[int]
+        ) -> None:
+            begin.wait()
+            if place.write(version, state(successor)):
+                won.append(successor)
 
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(won) == 1
-    assert store.read() == state(10 + won[0])
+        threads = [
+            threading.Thread(target=write, args=(place, version, 100 * turn + number, begin, won))
+            for number, place in enumerate(places)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(won) == 1
+        (version,) = won
+        assert all(place.read() == state(version) for place in places)
 
 
 @every_kind

@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from lockring.errors import ProtocolError
+from lockring.errors import ProtocolError, Unavailable
 from lockring.net.oneshot import ask_status
 from lockring.slots import SLOTS
 from lockring.testing import LocalCluster
@@ -94,7 +94,7 @@ def waiting_under(cluster: LocalCluster, name: str) -> list[int]:
     """How many slots wait for earlier leases to end once this coordinator leads; empty before."""
     try:
         status = ask_status(cluster.address_of(name))
-    except ProtocolError:  # it closes all connections when it begins to lead
+    except (ProtocolError, Unavailable):  # it closes all connections when it begins to lead
         return []
     return [status.waiting] if status.leader == cluster.address_of(name) and status.version else []
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from lockring.net.oneshot import ask_state
 from lockring.testing import LocalCluster
 from tests.processes import PATIENCE_S, eventually
 from tests.stores.servers import PostgresServer
@@ -72,6 +73,9 @@ def test_status_shows_the_leader_the_standbys_and_the_store_that_works_or_since_
             cluster.kill(leader)
             facts = found(f"{cluster.servers},{addresses[1]}")
             assert (facts["coordinator_answers"], facts["store"]["works"]) == (False, False)
+            # Its state may be old by then, which it says.
+            eventually(lambda: ask_state(addresses[1]).age_s > 5, cluster.logs)
+            assert "s old" in ask_state(addresses[1]).note
         finally:
             postgresql.start()
         eventually(lambda: found(f"{cluster.servers},{addresses[1]}")["leader"] == addresses[1], cluster.logs)

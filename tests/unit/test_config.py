@@ -184,3 +184,34 @@ def test_a_choice_may_have_no_default():
     assert loaded(environ={"LOCKRING_CARE": "much"}).care == "much"
     with pytest.raises(ConfigError, match="--care: expected one of some, much, got 'none'"):
         loaded({"care": "none"})
+
+
+class Pair(msgspec.Struct, frozen=True, kw_only=True):
+    """Two settings that contradict each other."""
+
+    store: Annotated[str, setting("One place.")] = ""
+    data_dir: Annotated[str | None, setting("Another place.", metavar="DIR")] = None
+
+    def __post_init__(self) -> None:
+        if self.store and self.data_dir is not None:
+            raise ConfigError("--store contradicts --data-dir: leave one of --store and --data-dir out")
+
+
+def contradiction(flags: dict[str, object], environ: dict[str, str], file: ConfigFile | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(Pair, "sample", flags=flags, environ=environ, file=file)
+    return str(caught.value)
+
+
+def test_settings_that_contradict_each_other_are_named_with_their_sources(tmp_path: Path) -> None:
+    text = "--store contradicts --data-dir: leave one of --store and --data-dir out"
+    assert contradiction({"store": "s", "data_dir": "d"}, {}) == text
+    assert contradiction({"data_dir": "d"}, {"LOCKRING_STORE": "s"}) == (
+        f"{text} (--store is set by the variable LOCKRING_STORE)"
+    )
+    path = tmp_path / "lockring.toml"
+    path.write_text('[sample]\ndata_dir = "d"\n')
+    file = ConfigFile(path, {"sample": settings_of(Pair)})
+    assert contradiction({}, {"LOCKRING_STORE": "s"}, file) == (
+        f"{text} (--store is set by the variable LOCKRING_STORE; --data-dir is set by {path}, line 2: [sample] data_dir)"
+    )

@@ -64,3 +64,22 @@ def test_an_error_about_a_lost_lock_has_its_name_and_the_reason() -> None:
     error = LockLost("gone", name="nightly", reason="broken")
     assert (error.name, error.reason, str(error)) == ("nightly", "broken", "gone")
     assert LockLost("gone").reason == "expired"
+
+
+def test_an_error_about_a_right_says_which_one_is_missing() -> None:
+    error = from_code("denied", "no", name="jobs/7", right="acquire")
+    assert isinstance(error, errors.Denied)
+    assert (error.name, error.right) == ("jobs/7", "acquire")
+    assert errors.Denied("no").right == ""
+
+
+def test_a_caller_that_has_not_proven_its_identity_is_denied_too() -> None:
+    assert issubclass(errors.Unauthenticated, errors.Denied)
+    assert type(from_code("unauthenticated", "who are you?")) is errors.Unauthenticated
+
+
+def test_an_error_about_a_rate_says_when_to_come_again() -> None:
+    error = from_code("overloaded", "too fast", retry_after_s=0.25)
+    assert isinstance(error, errors.Overloaded)
+    assert error.retry_after_s == 0.25
+    assert errors.Overloaded("full").retry_after_s is None

@@ -42,6 +42,9 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "node": ("servers", "node"),
     "serve": ("servers", "serve"),
     "up": ("servers", "up"),
+    "certs": ("certs", "certs"),
+    "token": ("token", "token"),
+    "acl": ("acl", "acl"),
     "version": ("version", "version"),
 }
 """Modules of the commands. Each is imported when it is called, which keeps the others quick to start."""

@@ -12,11 +12,12 @@ import msgspec
 
 from lockring.cli.client_settings import ClientSettings
 from lockring.cli.connect import ask, client_options, client_settings
-from lockring.cli.output import count, print_json, say
+from lockring.cli.orders import give_order
+from lockring.cli.output import count, duration, print_json, say
 from lockring.cli.sections import read_settings
 from lockring.cli.status import living, replica_of
 from lockring.config import setting
-from lockring.errors import InvalidRequest, LockringError
+from lockring.errors import InvalidRequest, LockringError, Unavailable
 from lockring.exits import NOT_ACQUIRED, OK
 from lockring.ids import NodeId
 from lockring.names import check_node_id
@@ -24,6 +25,8 @@ from lockring.net.oneshot import ServerView, ask_drain, ask_state, ask_undrain
 from lockring.terminals import takes_colour
 
 _LOOK_S: Final = 0.2
+_CURRENT_S_MAX: Final = 5.0
+"""Age up to which a state tells whether a node can be stopped. A server that is in touch has one of a second or two."""
 
 
 class DrainSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +52,20 @@ def ask_view(server: str, timeout_s: float) -> ServerView:
     return ask_state(server, timeout_s=timeout_s)
 
 
+def ask_current_view(server: str, timeout_s: float) -> ServerView:
+    """Return one server's view of the cluster as it is now.
+
+    Raises:
+        Unavailable: newer states may have escaped the server for seconds, or it does not answer.
+        LockringError: it refuses.
+    """
+    view = ask_view(server, timeout_s)
+    if view.age_s > _CURRENT_S_MAX:
+        why = f": {view.note}" if view.note else ""
+        raise Unavailable(f"{server} has heard nothing new for {duration(view.age_s)}{why}")
+    return view
+
+
 @click.command()
 @client_options()
 def ring(as_json: bool, **given: Any) -> None:
@@ -56,7 +73,11 @@ def ring(as_json: bool, **given: Any) -> None:
 
     It shows the assignment of slots to nodes, not whether the slots are served now: see `lockring status` for that.
     """
-    state = ask(client_settings(given), ask_view).state
+    view = ask(client_settings(given), ask_view)
+    state = view.state
+    if view.age_s > _CURRENT_S_MAX:
+        old = f"this is the ring of {duration(view.age_s)} ago: {view.note or 'the server has heard nothing new since'}"
+        print(f"lockring: warning: {old}", file=sys.stderr, flush=True)
     if as_json:
         print_json(
             {
@@ -94,7 +115,7 @@ def drain(node: str, as_json: bool, **given: Any) -> int:
         raise InvalidRequest("--timeout limits the wait of --wait: give both")
     end_s = None if settings.timeout_s is None else time.monotonic() + settings.timeout_s
     cluster = client_settings(given)
-    ask(cluster, lambda server, timeout_s: ask_drain(server, node_id, timeout_s=timeout_s))
+    give_order(cluster, lambda server, timeout_s: ask_drain(server, node_id, timeout_s=timeout_s))
     left = _left_on_draining(node_id, cluster)
     told = None
     while wait and left.any and (end_s is None or time.monotonic() < end_s):
@@ -124,7 +145,8 @@ def drain(node: str, as_json: bool, **given: Any) -> int:
 def undrain(node: str, as_json: bool, **given: Any) -> None:
     """Let a drained node have slots again. Changes nothing if it was not drained."""
     node_id = check_node_id(node)
-    ask(client_settings(given), lambda server, timeout_s: ask_undrain(server, node_id, timeout_s=timeout_s))
+    cluster = client_settings(given)
+    give_order(cluster, lambda server, timeout_s: ask_undrain(server, node_id, timeout_s=timeout_s))
     if as_json:
         print_json({"node": node, "drained": False})
     else:
@@ -165,7 +187,7 @@ def _left_on_draining(node: NodeId, cluster: ClientSettings) -> _Remainder:
 
 
 def _left_on(node: NodeId, cluster: ClientSettings) -> _Remainder:
-    state = ask(cluster, ask_view).state
+    state = ask(cluster, ask_current_view).state
     member = state.members.get(node)
     condition = "gone" if member is None else "draining" if member.condition == "draining" else "active"
     primary = copy = 0

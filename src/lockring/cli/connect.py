@@ -105,7 +105,10 @@ def _summary_of(failures: list[LockringError], settings: ClientSettings) -> Lock
     for error in reversed(failures):
         if isinstance(error, NotCoordinator):
             return error
-    if len(failures) == 1 and not isinstance(failures[0], Unavailable):
+    answered = [each for each in failures if _may_pass(each)]
+    if answered:
+        return Unavailable("; ".join(map(str, failures))) if len(failures) > 1 else answered[0]
+    if len(failures) == 1 and not (isinstance(failures[0], Unavailable) and failures[0].reason != "silent"):
         return failures[0]
     if len(failures) == 1:
         return Unavailable(f"{failures[0]}; {origin_of(settings)}")

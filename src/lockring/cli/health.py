@@ -99,7 +99,7 @@ def diagnose(
     """
     health = _Diagnosis(state, nodes, coordinator, wall_ns).health()
     remarks = [_about_stranger(state, each, other) for each, other in strangers.items()]
-    remarks += filter(None, [_about_store(coordinator.status or standby)])
+    remarks += filter(None, [about_store(coordinator.status or standby)])
     if not remarks:
         return health
     worse: Condition = "degraded" if health.condition == "serving" else health.condition
@@ -113,7 +113,7 @@ def _about_stranger(state: ClusterState, server: str, cluster: ClusterId) -> str
     )
 
 
-def _about_store(status: ServerStatus | None) -> str:
+def about_store(status: ServerStatus | None) -> str:
     """Return why the coordinator's store does not work, "" if it does or nothing is known of it."""
     if status is None or status.store_failing_ms < 0:
         return ""

@@ -63,6 +63,11 @@ def settle() -> Inheritance:
     return _settled
 
 
+def output_was_closed() -> bool:
+    """Return whether this process was started without a standard output, so that what it prints goes nowhere."""
+    return _settled is not None and 1 in _settled.closed
+
+
 def caught(numbers: Iterable[int]) -> list[int]:
     """Return the signals that may be caught, which are those that are not ignored."""
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from lockring.cli.layout import Column, lay_out, wrapped
-from lockring.errors import LockLost, LockringError, Unavailable
+from lockring.errors import Denied, LockLost, LockringError, Overloaded, Unavailable
 from lockring.terminals import shown, takes_colour
 
 
@@ -37,6 +37,10 @@ def report(error: LockringError, as_json: bool, code: str = "") -> None:
             found["reason"] = error.reason
         elif isinstance(error, Unavailable):
             found |= {"reason": error.reason or None, "since_s": error.since_s}
+        elif isinstance(error, Denied):
+            found["right"] = error.right or None
+        elif isinstance(error, Overloaded):
+            found["retry_after_s"] = error.retry_after_s
         line = json.dumps(found)
     else:
         line = "lockring: " + " ".join(str(error).split())

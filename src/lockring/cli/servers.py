@@ -53,8 +53,8 @@ def coordinator(context: click.Context, /, **given: Any) -> int:
         if any(value is not None for value in given.values()):
             raise click.UsageError(f"flags come after the word {context.invoked_subcommand!r}", context)
         return OK
+    _warn_of_misspelt_variables(CoordinatorSettings)  # first, since it may be why the settings are refused
     settings = read_settings(CoordinatorSettings, "coordinator", given)
-    _warn_of_misspelt_variables(CoordinatorSettings)
     from lockring.server import run_coordinator
 
     return run_coordinator(settings)
@@ -68,8 +68,8 @@ def node(**given: Any) -> int:
     SIGTERM, SIGHUP or Ctrl-C drains it: its slots move to the other nodes before it leaves. A second one ends it at
     once.
     """
+    _warn_of_misspelt_variables(NodeSettings)  # first, since it may be why the settings are refused
     settings = read_settings(NodeSettings, "node", given)
-    _warn_of_misspelt_variables(NodeSettings)
     from lockring.server import run_node
 
     return run_node(settings)
@@ -79,8 +79,8 @@ def node(**given: Any) -> int:
 @setting_options(ServeSettings)
 def serve(**given: Any) -> int:
     """Run a coordinator and a node in one process: all that one machine needs."""
+    _warn_of_misspelt_variables(ServeSettings)  # first, since it may be why the settings are refused
     settings = read_settings(ServeSettings, "serve", given)
-    _warn_of_misspelt_variables(ServeSettings)
     from lockring.server import run_serve
 
     return run_serve(settings)
@@ -93,8 +93,8 @@ def up(**given: Any) -> int:
 
     Restarts processes that die. Ctrl-C ends all of them.
     """
+    _warn_of_misspelt_variables(UpSettings)  # first, since it may be why the settings are refused
     settings = read_settings(UpSettings, "up", given)
-    _warn_of_misspelt_variables(UpSettings)
     from lockring.server import run_up
 
     return run_up(settings)

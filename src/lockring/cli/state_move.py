@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -11,12 +12,13 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from lockring.cli.inherited import output_was_closed
 from lockring.cli.options import setting_options
 from lockring.cli.output import duration, print_json, say
 from lockring.cli.sections import read_settings
 from lockring.clock import wall_ns
 from lockring.config import load
-from lockring.errors import StoreError
+from lockring.errors import OutputFailed, StoreError
 from lockring.exits import OK
 from lockring.native import to_native
 from lockring.server.settings import StorePlaceSettings
@@ -146,6 +148,11 @@ def _warn(outcome: ImportOutcome, export_: Export) -> None:
         lines.append(
             f"the file is a copy: do not start a coordinator on {export_.source} again, as there would be two clusters"
         )
+    if outcome.overruled:
+        lines.append(
+            f"{outcome.place} was left: {outcome.overruled}. If a coordinator has run on another store since, or runs there"
+            " after an import of this file, there are two clusters: start none there any more"
+        )
     if outcome.replaced is not None:
         lines.append(f"the state that {outcome.place} had is lost: {described(outcome.replaced)}")
     if outcome.why_forgotten:
@@ -177,6 +184,7 @@ def _outcome(outcome: ImportOutcome, export_: Export) -> dict[str, Any]:
         "replaced_cluster": None if replaced is None else replaced.cluster,
         "replaced_version": None if replaced is None else str(replaced.version),
         "waits": outcome.why_forgotten or None,
+        "was_left": outcome.overruled or None,
     }
 
 
@@ -201,15 +209,19 @@ def _read(file: str) -> bytes:
 
 
 def _write(file: str, data: bytes) -> None:
-    """Write a new file durably, whole or not at all."""
+    """Write a new file durably, whole or not at all; or standard output, as durably as that is."""
     if file == _STDIO:
-        sys.stdout.write(data.decode())
+        _write_output(data)
         return
     path = Path(to_native(file))
     try:
         stream = path.open("xb")
     except FileExistsError as error:
-        raise StoreError(f"{file} is there already; name another file, or remove it") from error
+        way = "name another file, or remove it"
+        if not path.is_file():
+            way = "name a file that does not exist, in a directory, or - for standard output"
+        what = "a directory" if path.is_dir() else "there already" if path.is_file() else "no file"
+        raise StoreError(f"{file} is {what}; {way}") from error
     except OSError as error:
         raise StoreError(f"{file} cannot be written: {reason_of(error)}") from error
     try:
@@ -221,3 +233,22 @@ def _write(file: str, data: bytes) -> None:
         with suppress(OSError):
             path.unlink()
         raise StoreError(f"{file} cannot be written: {reason_of(error)}") from error
+
+
+def _write_output(data: bytes) -> None:
+    """Write to standard output, all of it: what follows is done in the belief that it is there.
+
+    Raises:
+        OutputFailed: it cannot be written.
+    """
+    if output_was_closed():
+        raise OutputFailed("the output cannot be written: it is closed")
+    sys.stdout.write(data.decode())
+    sys.stdout.flush()
+    try:
+        os.fsync(sys.stdout.fileno())
+    except OSError as error:
+        # Pipes and terminals cannot be synced, nor can an output that the system does not know.
+        if error.errno not in (None, errno.EINVAL, errno.ENOTSUP, errno.EROFS):
+            text = f"the output cannot be written: {reason_of(error)}"
+            raise OutputFailed(text, errno=error.errno) from error

@@ -80,9 +80,11 @@ def _look(settings: ClientSettings) -> _Look:
     versions = {node: answer.status.version for node, answer in nodes.items() if answer.status is not None}
     newest = max(versions, key=versions.__getitem__, default=None)
     if newest is not None and versions[newest] > state.version:
-        # The queried server is behind, perhaps cut off from the coordinator.
-        server, (state, note) = _ask_state(state.members[newest].address, timeout_s)
-        coordinator, nodes = _ask_all(state, server, timeout_s)
+        # The queried server is behind, perhaps cut off from the coordinator. The other one may have ended since it
+        # answered: then the older state is all there is.
+        with suppress(LockringError):
+            server, (state, note) = _ask_state(state.members[newest].address, timeout_s)
+            coordinator, nodes = _ask_all(state, server, timeout_s)
     others = _ask_others(state, settings, timeout_s)
     standby = None if coordinator.status is not None else _standby(state, others)
     own = (NO_CLUSTER, state.cluster)

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, Self, TypeVar
 
 from lockring.client.process_bound import ProcessBound
 from lockring.clock import monotonic_ns, wall_ns
-from lockring.core.client import ClientCore, HolderReference, Ticket, TicketState, deadline_ns_of, not_held
+from lockring.core.client import ENDED, HELD, ClientCore, HolderReference, Ticket, deadline_ns_of, not_held
 from lockring.errors import InvalidRequest, LockLost, LockringError
 from lockring.ids import RequestNumber
 from lockring.net.frames import encode_frame
@@ -216,12 +216,12 @@ class GrantState(ProcessBound):
         acquire the lock.
         """
         ticket = self._ticket
-        if ticket.state != TicketState.HELD:
+        if ticket.state != HELD:
             return False
         if monotonic_ns() < deadline_ns_of(ticket):
             return True
         self._driver.notice_expiry()
-        return ticket.state == TicketState.HELD and monotonic_ns() < deadline_ns_of(ticket)
+        return ticket.state == HELD and monotonic_ns() < deadline_ns_of(ticket)
 
     def remaining(self) -> float:
         """Return how long the lock is certain to stay held if no further renewal succeeds, in seconds.
@@ -245,7 +245,7 @@ class GrantState(ProcessBound):
 
     def _why_not_held(self) -> LockringError:
         ticket = self._ticket
-        if ticket.state == TicketState.HELD:  # the lease has ended, and the client has not processed that yet
+        if ticket.state == HELD:  # the lease has ended, and the client has not processed that yet
             return LockLost(
                 f"the lock {ticket.name!r} was lost: {LockLost.explained('local-deadline')}",
                 name=ticket.name,
@@ -313,7 +313,7 @@ def dropped_tickets(core: ClientCore) -> list[Ticket]:
         for session in core.sessions()
         for share in session.shares.values()
         for ticket in share.tickets.values()
-        if ticket.state == TicketState.HELD and ticket.holder is not None and ticket.holder() is None
+        if ticket.state == HELD and ticket.holder is not None and ticket.holder() is None
     ]
 
 
@@ -367,7 +367,7 @@ def abandon_held(core: ClientCore, reason: str) -> list[HolderReference | None]:
     for session in core.sessions():
         for share in list(session.shares.values()):
             for ticket in list(share.tickets.values()):
-                if ticket.state == TicketState.HELD:
-                    ticket.state, ticket.reason = TicketState.ENDED, reason
+                if ticket.state == HELD:
+                    ticket.state, ticket.reason = ENDED, reason
                     losers.append(ticket.holder)
     return losers

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from lockring.client.aio.driver import ticket_of
 from lockring.core.client import OnBehalf, Ticket
 from lockring.grpc_api.driver import NodeDriver
 from lockring.ids import LockName, SessionId
@@ -39,12 +40,13 @@ async def acquire(driver: NodeDriver, wanted: AcquireParams) -> Ticket:
         AcquireTimeout: others have it, and the wait is over.
         LockringError: the refusal of a node, or `Unavailable` if none could be asked in time.
     """
-    return await driver.acquire_ticket(
+    return await driver.acquire(
+        ticket_of,
         wanted.name,
         wanted.ttl_ms,
         WAIT_FOREVER if wanted.wait_ms is None else wanted.wait_ms,
-        wanted.mode,
-        wanted.payload,
+        mode=wanted.mode,
+        payload=wanted.payload,
         permits=wanted.permits,
         on_behalf=OnBehalf(wanted.session, wanted.owner, wanted.waited_ms),
     )

@@ -9,15 +9,16 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from lockring.errors import LockringError
+from lockring.errors import Denied, LockringError, Overloaded
 from lockring.grpc_api.host import SlotPlace
 from lockring.grpc_api.v1 import lockring_pb2 as pb
+from lockring.units import NS_PER_MS, seconds_to_ns
 
 DOMAIN: Final = "lockring"
 """`domain` of each `ErrorInfo`; its `reason` is the error's code."""
 
 RETRY_MS: Final = 200
-"""The pause for which `RetryInfo` asks a client."""
+"""The pause for which `RetryInfo` asks a client, if the error does not say when to come again."""
 
 STATUS_OF: Final[dict[str, int]] = {
     "invalid": code_pb2.INVALID_ARGUMENT,
@@ -32,6 +33,7 @@ STATUS_OF: Final[dict[str, int]] = {
     "not-coordinator": code_pb2.UNAVAILABLE,
     "overloaded": code_pb2.RESOURCE_EXHAUSTED,
     "denied": code_pb2.PERMISSION_DENIED,
+    "unauthenticated": code_pb2.UNAUTHENTICATED,
     "wrong-cluster": code_pb2.FAILED_PRECONDITION,
     "wrong-role": code_pb2.FAILED_PRECONDITION,
     "duplicate-node": code_pb2.ALREADY_EXISTS,
@@ -66,9 +68,12 @@ def status_of(error: LockringError, place: SlotPlace | None) -> status_pb2.Statu
     info = error_details_pb2.ErrorInfo(reason=error.code, domain=DOMAIN)
     if error.name:
         info.metadata["name"] = error.name
+    if isinstance(error, Denied) and error.right:
+        info.metadata["right"] = error.right
     details: list[Any] = [info]
     if error.retryable:
-        delay = duration_pb2.Duration(nanos=RETRY_MS * 1_000_000)
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(_retry_ns(error))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     if place is not None and error.code in _HAS_MOVED:
         moved = pb.MovedTo(
@@ -81,6 +86,12 @@ def status_of(error: LockringError, place: SlotPlace | None) -> status_pb2.Statu
         packed.Pack(each)
         status.details.append(packed)
     return status
+
+
+def _retry_ns(error: LockringError) -> int:
+    if isinstance(error, Overloaded) and error.retry_after_s is not None:
+        return seconds_to_ns(error.retry_after_s)
+    return RETRY_MS * NS_PER_MS
 
 
 async def abort(context: Context, error: LockringError, place: SlotPlace | None = None) -> NoReturn:

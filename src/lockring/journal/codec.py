@@ -200,7 +200,7 @@ class Seal:
         self._mark = number
         self._seed = crc32(salt.to_bytes(8, "big"))
 
-    def record(self, payload: bytes, ordinal: int, durable: int, *, ends_rewrite: bool) -> bytes:
+    def record(self, payload: bytes, ordinal: int, durable: int, ends_rewrite: bool) -> bytes:
         """Return a record. `payload` is the encoded list of entries, at most `BATCH_BYTES_MAX` long."""
         kind = _ENDS_REWRITE if ends_rewrite else _PLAIN
         sealed = _pack_sealed(len(payload), kind, ordinal, durable) + payload

@@ -23,7 +23,7 @@ from typing import Final, Protocol
 from lockring.errors import JournalError
 from lockring.file_editions import edition_of
 from lockring.journal.codec import FileIdentity
-from lockring.system_errors import reason_of
+from lockring.system_errors import reason_of, way_out_of
 
 LOCK_NAME: Final = "lock"
 
@@ -32,13 +32,7 @@ _PID_BYTES: Final = 32
 _RESERVE_BYTES: Final = 1024 * 1024 if hasattr(os, "posix_fallocate") else 0
 """Thousands of records, so that one of thousands of syncs has to write down where the file's bytes are."""
 
-_WAYS_OUT: Final = {
-    errno.ENOSPC: "free some space there",
-    errno.EDQUOT: "free some space there",
-    errno.EROFS: "mount it for writing",
-    errno.EACCES: "give it to this node's user (chown -R)",
-    errno.EPERM: "give it to this node's user (chown -R)",
-}
+_UNKNOWN_ROOM: Final = 1 << 61
 
 _EXISTING: Final = os.O_RDWR | os.O_CLOEXEC
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -46,7 +40,7 @@ _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 def what_to_do(error: OSError) -> str:
     """Return an operator's ways out of an error of the journal's directory, as the end of a sentence."""
-    way = _WAYS_OUT.get(error.errno or 0)
+    way = way_out_of(error)
     return f"{f'{way}, or ' if way else ''}name another directory with --data-dir"
 
 
@@ -80,13 +74,17 @@ class OpenFile(Protocol):
         """Return the length of the file in bytes."""
 
     def identity(self) -> FileIdentity:
-        """Return the numbers by which the file differs from a copy of it."""
+        """Return the numbers by which the file differs from a copy of it.
+
+        Raises:
+            OSError: the system does not say.
+        """
 
     def altered_ns(self) -> int:
         """Return how long after its last write the file was changed in another way, in nanoseconds; near 0 if never."""
 
     def close(self) -> None:
-        """Close the file, without a sync."""
+        """Close the file, without a sync. Never fails, and a second call is harmless."""
 
 
 class Files(Protocol):
@@ -104,6 +102,9 @@ class Files(Protocol):
     @property
     def reserve_bytes(self) -> int:
         """The step in which a file should grow that is synced again and again; 0 if by each write."""
+
+    def room(self) -> int:
+        """Return how many bytes more the volume takes; a large number where that is unknown."""
 
     def lock(self) -> FileIdentity:
         """Take the directory for this process, and return the identity of the lock file.
@@ -137,7 +138,11 @@ class Files(Protocol):
         """Return whether a name still leads to the file of this identity."""
 
     def is_deleted(self) -> bool:
-        """Return whether the locked directory was deleted for good, rather than moved or unmounted."""
+        """Return whether the locked directory was deleted for good, rather than moved or unmounted.
+
+        Raises:
+            OSError: the system does not say.
+        """
 
     def salt(self) -> int:
         """Return a random number of 64 bits."""
@@ -169,6 +174,14 @@ class DirectoryFiles:
     def reserve_bytes(self) -> int:
         """The step in which files should grow: syncs of bytes that have a place already are shorter."""
         return _RESERVE_BYTES
+
+    def room(self) -> int:
+        """Return how many bytes more the volume takes."""
+        try:
+            volume = os.fstatvfs(self._fd)
+        except OSError:
+            return _UNKNOWN_ROOM
+        return volume.f_bavail * volume.f_frsize
 
     def lock(self) -> FileIdentity:
         """Take the directory for this process, as `Files.lock`."""
@@ -204,10 +217,10 @@ class DirectoryFiles:
 
     def unlock(self) -> None:
         """Leave the directory to others. Nothing else may be called afterwards; a second call is harmless."""
-        for descriptor in (self._lock_fd, self._fd):
-            if descriptor >= 0:
-                os.close(descriptor)
+        descriptors = (self._lock_fd, self._fd)
         self._lock_fd = self._fd = -1
+        for descriptor in descriptors:
+            _close(descriptor)
 
     def names(self) -> list[str]:
         """Return the names of all files."""
@@ -253,8 +266,8 @@ class DirectoryFiles:
         return int.from_bytes(os.urandom(8), "big")
 
     def _opened(self) -> int:
-        missing = [each for each in (self._path, *self._path.parents) if not each.exists()]
         try:
+            missing = [each for each in (self._path, *self._path.parents) if not each.exists()]
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._path.mkdir(mode=0o700, exist_ok=True)
             # If a loss of power undid the creation, everything in it would be lost too.
@@ -315,9 +328,15 @@ class _DirectoryFile:
         return abs(found.st_ctime_ns - found.st_mtime_ns)
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        descriptor, self._fd = self._fd, -1
+        _close(descriptor)
+
+
+def _close(descriptor: int) -> None:
+    """Close a descriptor, if it is one. It is free afterwards, whatever the system says of bytes that it kept back."""
+    if descriptor >= 0:
+        with contextlib.suppress(OSError):  # a sync has said so before, or nothing depends on these bytes
+            os.close(descriptor)
 
 
 def _fdatasync(descriptor: int) -> None:

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from lockring.core.journal import JournalBatch, JournalFound
 from lockring.errors import JournalError
@@ -49,47 +49,24 @@ from lockring.journal.codec import (
     encode_nameplate,
     encode_position,
 )
+from lockring.journal.cut_off import words_of_cut_off
 from lockring.journal.files import LOCK_NAME, Files, OpenFile, what_to_do
 from lockring.journal.found import FoundSegment, found_segments, make_durable
+from lockring.journal.growth import is_outgrown
 from lockring.journal.host import Host, this_host
 from lockring.journal.reading import read_segments, segment_name, segment_numbers
+from lockring.journal.sync_point import SyncPoint
 from lockring.journal.verdict import Evidence, reason_against
 from lockring.system_errors import reason_of
 
 POSITION_NAME: Final = "position"
 _UNFINISHED_NAME: Final = "position.new"
 
-REWRITE_BYTES_MIN: Final = 16 * 1024 * 1024
-"""A shorter log is not compacted: reading it takes a fraction of a second."""
-
-_GROWTH: Final = 2
-"""A log is compacted once it is this many times as long as what the last rewrite wrote."""
-
 _WITHOUT_END: Final = 1 << 61
 """The room of a segment that grows with each record."""
 
 Durability = Literal["process", "disk"]
 """An answer waits for the write, or for the sync too."""
-
-
-class SyncPoint(NamedTuple):
-    """Everything that was appended up to a moment.
-
-    Attributes:
-        number: of the last batch, 0 if this life has appended none.
-        ordinal: of its record.
-        era: how many failures came before.
-        parts: the files to sync, each with the length up to which that is needed.
-        has_new_names: whether the directory must be synced too.
-        obsolete: the files to delete afterwards.
-    """
-
-    number: int
-    ordinal: int
-    era: int
-    parts: list[tuple[OpenFile, int]]
-    has_new_names: bool
-    obsolete: tuple[str, ...]
 
 
 class Journal:
@@ -106,9 +83,9 @@ class Journal:
     Attributes:
         found: what former lives left; without its entries after `forget_found`.
         reason: why `found` cannot be vouched for, as a sentence for people without its full stop; "" if it can be.
+        cut_off: what was dropped behind `found` as a write that was cut off, as the beginning of a sentence for people;
+            "" if there was nothing, or if `found` cannot be vouched for.
         is_new: whether no life has ever used the directory.
-        found_bytes: how long the segments were together.
-        found_segments: how many there were.
 
     Raises:
         JournalError: the directory is in use, belongs to another node, is of another format, or cannot be read or
@@ -170,17 +147,23 @@ class Journal:
         """Whether nothing can be appended until `begin_rewrite`."""
         return bool(self._problem)
 
-    @property
     def is_deleted(self) -> bool:
-        """Whether the directory was deleted for good, so that another one may take its place."""
-        return self._files.is_deleted()
+        """Return whether the directory was deleted for good, so that another one may take its place.
+
+        Raises:
+            JournalError: the system does not say.
+        """
+        try:
+            return self._files.is_deleted()
+        except OSError as error:
+            raise JournalError(self._unwritable(error)) from error
 
     @property
     def is_due_for_rewrite(self) -> bool:
         """Whether the log has grown so long that it should be compacted. Never while a rewrite is under way."""
         if not self._rewrite_bytes or self._problem:
             return False
-        return self._segments[-1].size > max(REWRITE_BYTES_MIN, _GROWTH * self._rewrite_bytes)
+        return is_outgrown(self._segments[-1].size, self._rewrite_bytes, self._files)
 
     def forget_found(self) -> None:
         """Let go of the entries that former lives left, once they are read: they take more memory than the locks."""
@@ -198,18 +181,21 @@ class Journal:
         segment, payload = self._segments[-1], encode_entries(batch.entries)
         if len(payload) > BATCH_BYTES_MAX:
             raise self._failed(
-                self._unwritable(f"a batch of {len(payload)} bytes is longer than {BATCH_BYTES_MAX}")
+                f"the journal in {self._files.place} cannot take a batch of {len(payload)} bytes, which is longer than"
+                f" {BATCH_BYTES_MAX}"
             )
         ordinal, size = self._ordinal + 1, segment.size
-        record = segment.seal.record(payload, ordinal, self._durable, ends_rewrite=batch.ends_rewrite)
-        if size + len(record) > segment.reserved:
-            self._reserve(segment, size + len(record))
+        record = segment.seal.record(payload, ordinal, self._durable, batch.ends_rewrite)
+        end = size + len(record)
+        if end > segment.reserved:
+            self._reserve(segment, end)
         try:
             segment.file.write(record, size)
         except OSError as error:
-            raise self._failed(self._unwritable(reason_of(error))) from error
-        segment.size = size + len(record)
-        self._ordinal, self._number = ordinal, batch.number
+            raise self._failed(self._unwritable(error)) from error
+        segment.size = end
+        self._ordinal = ordinal
+        self._number = batch.number
         if not self._waits_for_sync:
             self._durable = ordinal
         if batch.ends_rewrite:
@@ -230,7 +216,7 @@ class Journal:
         try:
             self._write_position(self._durable)
         except OSError as error:
-            raise self._failed(self._unwritable(reason_of(error))) from error
+            raise self._failed(self._unwritable(error)) from error
 
     def sync_point(self) -> SyncPoint | None:
         """Return what a sync must cover now; None if everything is durable, or the journal has failed."""
@@ -288,7 +274,7 @@ class Journal:
 
         Bytes that were not durable before are not relied on any more, whatever a later sync may say.
         """
-        text = self._unwritable(reason_of(error)) if isinstance(error, OSError) else str(error)
+        text = self._unwritable(error) if isinstance(error, OSError) else str(error)
         self._follows = self._durable
         self._obsolete = ()  # the end of the rewrite that made them so is not relied on either
         for segment in self._segments:
@@ -311,7 +297,7 @@ class Journal:
             try:
                 self._begin_segment(follows, continues=True)
             except OSError as error:
-                raise JournalError(self._unwritable(reason_of(error))) from error
+                raise JournalError(self._unwritable(error)) from error
         self._problem = ""
         for name in self._void:
             with contextlib.suppress(OSError):  # it takes space until the next rewrite
@@ -323,15 +309,18 @@ class Journal:
         """Check that the directory still has this journal's files. Cheap; may run in any thread.
 
         Raises:
-            JournalError: it was deleted or replaced.
+            JournalError: it was deleted or replaced, or the system does not say.
         """
         with self._position_guard:
-            position = None if self._position is None else self._position.identity()
+            try:
+                position = None if self._position is None else self._position.identity()
+            except OSError as error:
+                raise JournalError(self._unwritable(error)) from error
             is_in_place = position is None or self._files.is_in_place(POSITION_NAME, position)
         if not (is_in_place and all(self._files.is_in_place(*each) for each in self._in_place)):
             raise JournalError(
-                f"the journal's directory {self._files.place} was deleted or replaced while it was in use; unless it is made"
-                " again at once, put it back, or start the node again"
+                f"the journal's directory {self._files.place} was deleted or replaced while it was in use; a deleted one is"
+                " made again at once, otherwise put it back, or start the node again"
             )
 
     def renew_position(self) -> None:
@@ -391,8 +380,8 @@ class Journal:
         reading = read_segments(self._files, self._node)
         seen = self._evidence(numbers[-1] if numbers else 0)
         self.reason = reason_against(reading, seen, self._files.place)
+        self.cut_off = "" if self.reason else words_of_cut_off(reading)
         self.is_new = not numbers and seen.position_file is None
-        self.found_bytes, self.found_segments = reading.size, len(numbers)
         self.found = JournalFound(reading.entries, not self.reason)
         stored = 0 if seen.position is None else seen.position.ordinal
         if self.found.is_complete:
@@ -459,22 +448,22 @@ class Journal:
         self._next_number += 1
         name, salt = segment_name(number), self._files.salt()
         file = self._files.create(name)
-        itself = file.identity()
-        header = SegmentHeader(
-            number=number,
-            first=self._ordinal + 1,
-            follows=follows,
-            durable=min(self._durable, follows),
-            continues=continues,
-            salt=salt,
-            node=self._node,
-            boot=self._host.boot,
-            machine=self._host.machine,
-            is_synced=self._waits_for_sync,
-            lock=self._lock,
-            itself=itself,
-        )
         try:
+            itself = file.identity()
+            header = SegmentHeader(
+                number=number,
+                first=self._ordinal + 1,
+                follows=follows,
+                durable=min(self._durable, follows),
+                continues=continues,
+                salt=salt,
+                node=self._node,
+                boot=self._host.boot,
+                machine=self._host.machine,
+                is_synced=self._waits_for_sync,
+                lock=self._lock,
+                itself=itself,
+            )
             file.write(encode_header(header), 0)
         except OSError:
             file.close()
@@ -551,8 +540,10 @@ class Journal:
         self._problem = text
         return JournalError(text)
 
-    def _unwritable(self, reason: str) -> str:
-        return f"the journal in {self._files.place} cannot be written: {reason}"
+    def _unwritable(self, error: OSError) -> str:
+        return (
+            f"the journal in {self._files.place} cannot be written: {reason_of(error)}; {what_to_do(error)}"
+        )
 
     def _release(self) -> None:
         for segment in self._segments:

@@ -105,7 +105,6 @@ class JournalContent(NamedTuple):
         answered: ordinal of the last record that was answered for, as far as can be seen.
         gap: where the records that count end; None if that is the end of the files.
         used: the segments that the entries come from.
-        size: of all segments together, in bytes, without the zeros at their ends.
     """
 
     entries: list[JournalEntry]
@@ -114,7 +113,6 @@ class JournalContent(NamedTuple):
     answered: int
     gap: Gap | None
     used: list[SegmentContent]
-    size: int
 
     @property
     def is_damaged(self) -> bool:
@@ -167,14 +165,13 @@ class _Chain:
         self._answered = 0
         self._gap: Gap | None = None
         self._is_broken = True
-        self._size = 0
 
     def add(self, content: SegmentContent) -> None:
         """Take the next segment."""
-        self._size += content.size
         if isinstance(content.header, Flaw):
             # Its making was interrupted; or it is damaged, and the position file calls a missing record durable.
-            self._gap = self._gap or content.gap
+            if self._gap is None or self._gap.kind == "zeros":
+                self._gap = content.gap
             return
         self._newest = content.header
         self._answered = max(self._answered, content.answered)
@@ -200,9 +197,7 @@ class _Chain:
         answered = self._answered
         if self._newest is not None and not self._used:
             answered = max(answered, 1)  # the segment that the others follow is missing
-        return JournalContent(
-            entries, self._newest, self._reached, answered, gap=self._gap, used=self._used, size=self._size
-        )
+        return JournalContent(entries, self._newest, self._reached, answered, gap=self._gap, used=self._used)
 
 
 def _header_of(file: OpenFile, place: str, node: NodeId) -> SegmentHeader | Flaw:

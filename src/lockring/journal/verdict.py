@@ -51,7 +51,7 @@ def reason_against(found: JournalContent, seen: Evidence, place: str) -> str:
         return f"the journal in {place} has no valid file named position, so a part of it may be missing"
     if found.is_damaged or seen.position.ordinal > found.reached:
         return (
-            f"the journal in {place} is damaged: batches up to {max(found.answered, seen.position.ordinal)} were answered"
+            f"the journal in {place} is damaged: records up to {max(found.answered, seen.position.ordinal)} were answered"
             f" for, but it can be read up to {found.reached} only{_words_of(found.gap)}"
         )
     return (
@@ -73,7 +73,7 @@ def _words_of(gap: Gap | None) -> str:
         return ""
     if gap.kind == "newer":
         return f" (from byte {gap.offset} on, {gap.segment} has entries of a later release)"
-    words = {"zeros": "zeros", "missing": "batches are missing", "cut": "a cut batch"}
+    words = {"zeros": "zeros", "missing": "records are missing", "cut": "a cut record"}
     return (
         f" ({gap.segment}, from byte {gap.offset} of {gap.size} on: {words.get(gap.kind, 'damaged bytes')})"
     )

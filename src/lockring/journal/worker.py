@@ -5,7 +5,7 @@
 - *The next sync begins before the outcome of the last one is reported*, so the disk works while answers leave.
 - *A batch for which nothing waits* is synced with the next urgent one, or after a short while.
 - *The directory is watched.* Once a second, the thread looks whether the journal's files are still in their place, and
-  renews the position file.
+  renews the position file. If syncs follow one another, it does so between two of them.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import Final
 
 from lockring.errors import JournalError
 from lockring.journal.helper_thread import HelperThread
-from lockring.journal.journal import Journal, SyncPoint
+from lockring.journal.journal import Journal
+from lockring.journal.sync_point import SyncPoint
 
 PATIENCE_S: Final = 0.05
 """How long a batch for which nothing waits may stay unsynced."""
 
 CHECK_EVERY_S: Final = 1.0
-"""How often the directory is looked at while no sync does so."""
+"""How often the directory is looked at. A sync that is under way then ends first."""
 
 
 class SyncWorker:
@@ -48,8 +49,8 @@ class SyncWorker:
         self._is_wanted = False
         self._is_finished = False
         self._later: asyncio.TimerHandle | None = None
-        self._watch = self._loop.call_later(CHECK_EVERY_S, self._check)
-        self._cared_s = self._loop.time()
+        self._watch = self._loop.call_later(CHECK_EVERY_S, self._watch_directory)
+        self._checked_s = self._loop.time()
 
     def request(self, *, is_urgent: bool = True) -> None:
         """Have everything synced that was appended so far.
@@ -77,9 +78,8 @@ class SyncWorker:
 
         So a copy that was made of an idle journal can be recognized as soon as the journal is written again.
         """
-        may_run = self.is_idle and not self._is_finished and not self._journal.has_failed
-        if may_run and self._loop.time() - self._cared_s >= CHECK_EVERY_S / 2:
-            self._run(self._care, None)
+        if not self._is_finished and self._is_check_due(CHECK_EVERY_S / 2):
+            self._begin_check()
 
     def finish(self) -> None:
         """Wait for the sync that is under way, take in its outcome, and end the thread. Blocks.
@@ -101,13 +101,22 @@ class SyncWorker:
         if point is not None:
             self._run(lambda: self._journal.perform(point), point)
 
-    def _check(self) -> None:
-        self._watch = self._loop.call_later(CHECK_EVERY_S, self._check)
-        if self.is_idle and not self._journal.has_failed:
-            self._run(self._care, None)
+    def _watch_directory(self) -> None:
+        self._watch = self._loop.call_later(CHECK_EVERY_S, self._watch_directory)
+        if self._is_check_due(0):
+            self._begin_check()
 
-    def _care(self) -> None:
-        self._cared_s = self._loop.time()
+    def _is_check_due(self, after_s: float) -> bool:
+        """Whether the directory can be looked at now, if the last look is so long ago."""
+        return (
+            self.is_idle and not self._journal.has_failed and self._loop.time() - self._checked_s >= after_s
+        )
+
+    def _begin_check(self) -> None:
+        self._checked_s = self._loop.time()
+        self._run(self._check, None)
+
+    def _check(self) -> None:
         self._journal.check()
         self._journal.renew_position()
 
@@ -119,12 +128,15 @@ class SyncWorker:
         point = self._point
         if error is not None:
             self._failed(error)
-            self._go_on()
+            self._sync_if_wanted()
         elif point is None:
-            self._go_on()
+            self._sync_if_wanted()
         else:
             counts = self._journal.complete(point)
-            self._go_on()
+            # Here, since syncs may never pause. Not after a look, which may take longer than the time between two.
+            if not self._is_finished and self._is_check_due(CHECK_EVERY_S):
+                self._begin_check()
+            self._sync_if_wanted()
             if counts and not self._is_finished:
                 self._on_synced(point.number)
         if point is not None:
@@ -137,7 +149,7 @@ class SyncWorker:
         if not self._is_finished:
             self._on_failed(reason)
 
-    def _go_on(self) -> None:
-        """Begin the next sync, unless a callback has begun it."""
+    def _sync_if_wanted(self) -> None:
+        """Begin the next sync, unless the thread is busy; then it follows."""
         if self._is_wanted and self.is_idle and not self._is_finished:
             self._begin()

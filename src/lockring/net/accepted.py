@@ -69,8 +69,17 @@ class ConnectionHandler(Protocol):
         Call `require_client_room` before anything changes for a client, and `admit` before this returns.
         """
 
-    def deliver(self, connection: AcceptedConnection, messages: list[Message]) -> None:
-        """Handle messages of an admitted connection. May raise a `LockringError` to end it."""
+    def deliver(self, connection: AcceptedConnection, messages: list[Message], now_ns: int) -> int:
+        """Handle messages of an admitted connection. May raise a `LockringError` to end it.
+
+        Args:
+            connection: where they came.
+            messages: in their order.
+            now_ns: the monotonic clock, read after they had arrived.
+
+        Returns:
+            The monotonic clock at the end, so that nothing reads it twice.
+        """
 
     def connection_closed(self, connection: AcceptedConnection, reason: str) -> None:
         """Handle the end of an admitted connection."""
@@ -99,6 +108,26 @@ class PortContext:
     emptied: asyncio.Event
 
 
+class _HelloReader(FrameReader[Message]):
+    """Reads the first frame of a connection, and nothing behind it: that waits in `rest` for a reader of its role."""
+
+    def feed(self, data: bytes | bytearray | memoryview) -> list[Message]:
+        """See `FrameReader`."""
+        rest = self.rest
+        rest += data
+        if len(rest) < HEADER_BYTES:
+            return []
+        end = HEADER_BYTES + int.from_bytes(rest[:HEADER_BYTES], "big")
+        if end > HEADER_BYTES + HELLO_BYTES_MAX:
+            raise ProtocolError(_not_a_hello(bytes(rest), end - HEADER_BYTES))
+        if len(rest) < end:
+            return []
+        self.rest = bytearray()
+        hello = super().feed(rest[:end])
+        self.rest = rest[end:]
+        return hello
+
+
 class AcceptedConnection(FramedConnection):
     """One accepted connection.
 
@@ -124,8 +153,8 @@ class AcceptedConnection(FramedConnection):
         self.number = number
         self.role: Role | None = None
         self.tag: object = None
+        self._reader = _HelloReader(decoder, HELLO_BYTES_MAX)
         self._port = port
-        self._early = bytearray()
         self._deadline: asyncio.TimerHandle | None = None
 
     def require_client_room(self) -> None:
@@ -190,60 +219,45 @@ class AcceptedConnection(FramedConnection):
             return
         self._deadline = asyncio.get_running_loop().call_later(HELLO_S_MAX, self._too_slow)
 
-    def data_received(self, data: bytes) -> None:
-        """Read bytes from the event loop. Until the role is known, only the first frame is read."""
-        if self.role is not None:
-            super().data_received(data)
-            if self._reader.rest and self._deadline is None and self.is_open:
-                self._deadline = asyncio.get_running_loop().call_later(FRAME_S_MAX, self._too_slow)
-            return
-        if not self.is_open:
-            return
-        self._early += data
-        if len(self._early) < HEADER_BYTES:
-            return
-        size = HEADER_BYTES + int.from_bytes(self._early[:HEADER_BYTES], "big")
-        if size > HEADER_BYTES + HELLO_BYTES_MAX:
-            self.on_garbage(ProtocolError(_not_a_hello(bytes(self._early), size - HEADER_BYTES)))
-            return
-        if len(self._early) < size:
-            return
-        first, rest = bytes(self._early[:size]), bytes(self._early[size:])
-        self._early.clear()
-        try:
-            messages = FrameReader(self._decoder, HELLO_BYTES_MAX).feed(first)
-        except ProtocolError as error:
-            self.on_garbage(error)
-            return
-        self._cancel_deadline()
-        try:
-            self._port.handler.greet(self, messages[0])
-        except LockringError as error:
-            self.turn_away(error)
-            return
-        if rest:
-            self.data_received(rest)
-
     def on_messages(self, messages: list[Message]) -> None:
-        """Hand messages to the handler, or hold a client's until its turn."""
+        """Hand messages to the handler, or hold a client's until its turn. The first one decides the role."""
         if self._deadline is not None:  # the frame that it was for is complete
             self._cancel_deadline()
-        turns = self._port.turns
-        is_client = self.role is CLIENT
-        if is_client and turns.are_over:
-            self.hold(messages)
+        role, turns = self.role, self._port.turns
+        if role is None:
+            self._greet(messages[0])
             return
-        began_ns = monotonic_ns()
+        if role is CLIENT and turns.are_over:
+            self.hold(messages)
+        else:
+            began_ns = monotonic_ns()
+            try:
+                ended_ns = self._port.handler.deliver(self, messages, began_ns)
+            except LockringError as error:
+                self.turn_away(error)
+                return
+            if role is CLIENT:
+                took_ns = ended_ns - began_ns
+                turns.count(took_ns)
+                if took_ns > TURN_NS_MAX:
+                    self.yield_turn()
+        if self._reader.rest:
+            self.on_partial_frame()
+
+    def _greet(self, hello: Message) -> None:
+        early, self._reader.rest = self._reader.rest, bytearray()
         try:
-            self._port.handler.deliver(self, messages)
+            self._port.handler.greet(self, hello)
         except LockringError as error:
             self.turn_away(error)
             return
-        if is_client:
-            took_ns = monotonic_ns() - began_ns
-            turns.count(took_ns)
-            if took_ns > TURN_NS_MAX:
-                self.yield_turn()
+        if early:
+            self.data_received(bytes(early))
+
+    def on_partial_frame(self) -> None:
+        """Start the deadline of a frame that has begun, once there is a role; before that, the hello's own one runs."""
+        if self._deadline is None and self.role is not None and self.is_open:
+            self._deadline = asyncio.get_running_loop().call_later(FRAME_S_MAX, self._too_slow)
 
     def enqueue_turn(self) -> None:
         """Wait for the turn behind the other clients."""

@@ -87,20 +87,22 @@ class FramedConnection:
 
     def send(self, message: Message) -> None:
         """Send a message with the next flush. Dropped if the connection is closed."""
-        if self._transport is not None and not self._closing:
-            self.send_frame(encode_frame(message))
+        self.send_frame(encode_frame(message))
 
     def send_frame(self, frame: bytes) -> None:
         """Send an encoded frame with the next flush; for one frame to many connections."""
         if self._transport is None or self._closing:
             return
-        if self._out_bytes > self._write_bytes_max:
+        out = self._out
+        if not out:
+            self._outbox.waiting.append(self)
+        elif self._out_bytes > self._write_bytes_max:
             self.write_out()  # ends the connection unless the other side reads as fast
             if not self.is_open:
                 return
-        if not self._out:
+            out = self._out
             self._outbox.waiting.append(self)
-        self._out.append(frame)
+        out.append(frame)
         self._out_bytes += len(frame)
 
     def write_out(self) -> None:
@@ -179,6 +181,9 @@ class FramedConnection:
         """Handle messages, in the order of their arrival."""
         raise NotImplementedError
 
+    def on_partial_frame(self) -> None:
+        """Handle a read that has completed no message."""
+
     def on_garbage(self, error: ProtocolError) -> None:
         """Handle bytes that are not a message, by closing or aborting the connection."""
         raise NotImplementedError
@@ -209,6 +214,8 @@ class FramedConnection:
             return
         if messages:
             self.on_messages(messages)
+        else:
+            self.on_partial_frame()
 
     def eof_received(self) -> bool:
         """Close too: the other side will send no more. Called by the event loop."""

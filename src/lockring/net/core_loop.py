@@ -71,23 +71,28 @@ class CoreLoop(Generic[EffectT]):
             self._scheduled = True
             self._loop.call_soon(self._turn)
 
-    def flush_if_idle(self, now_ns: int) -> None:
+    def flush_if_idle(self, now_ns: int) -> int:
         """Flush at once, unless more input is likely in this turn of the loop; then schedule a flush.
 
         Args:
             now_ns: when the input arrived.
-        """
-        if now_ns - self._flushed_ns < _MOMENT_NS:
-            self.schedule()
-        elif not self._scheduled:
-            self.flush()
 
-    def flush(self) -> None:
-        """Flush now, even if more input is likely."""
-        if not self._stopped:
-            self._carry_out(self._take_effects(now_ns=monotonic_ns()))
-            self._flushed_ns = monotonic_ns()
-            self._arm()
+        Returns:
+            The clock at the end.
+        """
+        if self._scheduled or now_ns - self._flushed_ns < _MOMENT_NS:
+            self.schedule()
+            return monotonic_ns()
+        return self.flush()
+
+    def flush(self) -> int:
+        """Flush now, even if more input is likely, and return the clock at the end."""
+        if self._stopped:
+            return monotonic_ns()
+        self._carry_out(self._take_effects(now_ns=monotonic_ns()))
+        self._flushed_ns = now_ns = monotonic_ns()
+        self._arm()
+        return now_ns
 
     def stop(self) -> None:
         """Never call the core again."""

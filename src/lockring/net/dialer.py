@@ -2,12 +2,18 @@
 
 A coordinator that does not lead names the one that does. That one is tried behind the addresses that the caller knows,
 round after round, until another one is named: it may be none of them.
+
+A name may stand for several servers. Each attempt begins with another of its addresses than the one before: a server
+that stands still accepts connections, and would be tried forever.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
 import random
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol, cast
 
@@ -82,6 +88,7 @@ class Dialer:
         self._task: asyncio.Task[None] | None = None
         self._attempt: _DialedConnection | None = None
         self._named = ""
+        self._attempts = 0
         self._closed = False
 
     def start(self) -> None:
@@ -128,9 +135,7 @@ class Dialer:
         try:
             host, port = split_address(address)
             async with asyncio.timeout(CONNECT_S_MAX):
-                await asyncio.get_running_loop().create_connection(
-                    lambda: cast(asyncio.Protocol, outgoing), host, port
-                )
+                await self._connect(outgoing, host, port)
         except Exception as error:  # noqa: BLE001 - an impossible name, no thread to look it up, no memory: try again
             reason = connect_failure(error, CONNECT_S_MAX)
             self.caller.connect_failed(address, Unavailable(f"{address} cannot be reached: {reason}"), 0)
@@ -152,6 +157,20 @@ class Dialer:
             if not self._closed:
                 outgoing.abort("it was hung up")
 
+    async def _connect(self, outgoing: _DialedConnection, host: str, port: int) -> None:
+        """Open a connection to the first of a name's addresses that accepts one; raise the last one's error."""
+        addresses = await _addresses_of(host, port)
+        first = self._attempts % len(addresses)
+        self._attempts += 1
+        loop = asyncio.get_running_loop()
+        for number, where in enumerate((*addresses[first:], *addresses[:first]), 1):
+            try:
+                await loop.create_connection(lambda: cast(asyncio.Protocol, outgoing), where, port)
+                return
+            except OSError:
+                if number == len(addresses):
+                    raise
+
     # ----------------------------------------------------------------------- for _DialedConnection
 
     def up(self, outgoing: _DialedConnection, welcome: Welcome) -> None:
@@ -164,6 +183,15 @@ class Dialer:
         if self.connection is outgoing:
             self.connection = None
             self.caller.lost(reason)
+
+
+async def _addresses_of(host: str, port: int) -> list[str]:
+    """Return the addresses that a name stands for, in their order; an address stands for itself."""
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(host)
+        return [host]
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(where[0]) for *_, where in found))
 
 
 class _DialedConnection(FramedConnection):
@@ -192,30 +220,27 @@ class _DialedConnection(FramedConnection):
 
     def on_messages(self, messages: list[Message]) -> None:
         """Take the first message as the answer to the hello, and pass on those after it."""
-        if not self.answered.done():
-            self._cancel_deadline()
-            first, *messages = messages
-            if isinstance(first, Refusal):
-                error = from_code(first.code, first.text, name=first.name, leader=first.leader)
-                self._fail(error, first.hint)
-                return
-            if not isinstance(first, Welcome):
-                self.on_garbage(ProtocolError(f"it answered a hello with {type(first).__name__}"))
-                return
-            if first.protocol != PROTOCOL:
-                self.on_garbage(ProtocolError(f"it speaks protocol version {first.protocol}"))
-                return
+        try:
+            if not self.answered.done():
+                self._take_answer(messages.pop(0))
+                if not messages or not self.is_open:
+                    return
+            self._dialer.caller.arrived(messages)
+        except LockringError as error:
+            self.abort(str(error))
+
+    def _take_answer(self, answer: Message) -> None:
+        self._cancel_deadline()
+        if isinstance(answer, Refusal):
+            error = from_code(answer.code, answer.text, name=answer.name, leader=answer.leader)
+            self._fail(error, answer.hint)
+        elif not isinstance(answer, Welcome):
+            self.on_garbage(ProtocolError(f"it answered a hello with {type(answer).__name__}"))
+        elif answer.protocol != PROTOCOL:
+            self.on_garbage(ProtocolError(f"it speaks protocol version {answer.protocol}"))
+        else:
             self.answered.set_result(None)
-            try:
-                self._dialer.up(self, first)
-            except LockringError as error:
-                self.abort(str(error))
-                return
-        if messages and self.is_open:
-            try:
-                self._dialer.caller.arrived(messages)
-            except LockringError as error:
-                self.abort(str(error))
+            self._dialer.up(self, answer)
 
     def on_garbage(self, error: ProtocolError) -> None:
         """Fail: the other side is not a lockring server, or a broken one."""

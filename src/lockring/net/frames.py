@@ -8,7 +8,7 @@ scanned twice.
 from __future__ import annotations
 
 from struct import Struct
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
@@ -64,12 +64,18 @@ class FrameReader(Generic[M]):
                 return []
             # Take over the gathered bytes instead of copying them.
             data, self.rest = rest, bytearray()
-        size = len(data)
-        if size >= HEADER_BYTES and _length_at(data)[0] == size - HEADER_BYTES <= self._limit:
             self._needed = HEADER_BYTES
-            # Most reads bring exactly one frame while little is going on.
-            return [self._decode_body(data[HEADER_BYTES:])]
-        view = memoryview(data)
+        size = len(data)
+        try:
+            if size >= HEADER_BYTES and _length_at(data)[0] == size - HEADER_BYTES <= self._limit:
+                # Most reads bring exactly one frame while little is going on.
+                return [self._decode(data[HEADER_BYTES:])]
+            return self._cut(memoryview(data), size)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise ProtocolError(f"not an accepted message: {error}") from error
+
+    def _cut(self, view: memoryview, size: int) -> list[M]:
+        """Return the messages of all whole frames, and keep the rest."""
         start = 0
         needed = HEADER_BYTES
         messages: list[M] = []
@@ -81,15 +87,9 @@ class FrameReader(Generic[M]):
             if end > size:
                 needed = HEADER_BYTES + length
                 break
-            messages.append(self._decode_body(view[start + HEADER_BYTES : end]))
+            messages.append(self._decode(view[start + HEADER_BYTES : end]))
             start = end
         self._needed = needed
         if start < size:
             self.rest += view[start:]
         return messages
-
-    def _decode_body(self, body: Any) -> M:
-        try:
-            return self._decode(body)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise ProtocolError(f"not an accepted message: {error}") from error

@@ -12,7 +12,7 @@ import msgspec
 from lockring.addresses import split_address
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState, Replica, decode_state
-from lockring.errors import ProtocolError, Unavailable, from_code
+from lockring.errors import LockringError, ProtocolError, Unavailable, from_code
 from lockring.ids import NO_CLUSTER, ClientId, ClusterId, GreetingNumber, NodeId, RequestNumber, SessionId
 from lockring.net.frames import FrameReader, encode_frame
 from lockring.protocol import (
@@ -63,12 +63,14 @@ class ServerView(NamedTuple):
         replica: the node and its life; empty for a coordinator.
         state: the newest cluster state that the server has.
         note: a sentence on what the server is waiting for, "" if nothing.
+        age_s: for how long newer states may have escaped the server, in seconds.
     """
 
     role: str
     replica: Replica
     state: ClusterState
     note: str
+    age_s: float = 0.0
 
 
 def ask_state(address: str, *, timeout_s: float = 5.0) -> ServerView:
@@ -84,7 +86,7 @@ def ask_state(address: str, *, timeout_s: float = 5.0) -> ServerView:
     assert isinstance(welcome, Welcome)
     assert isinstance(answer, StateReply)
     replica = Replica(welcome.node, welcome.incarnation)
-    return ServerView(welcome.role, replica, decode_state(answer.state), answer.note)
+    return ServerView(welcome.role, replica, decode_state(answer.state), answer.note, answer.age_ms / 1000)
 
 
 def ask_drain(address: str, node: NodeId, *, timeout_s: float = 5.0) -> None:
@@ -93,7 +95,8 @@ def ask_drain(address: str, node: NodeId, *, timeout_s: float = 5.0) -> None:
     Raises:
         UnknownNode: the cluster has no such member.
         LastNode: no other node can take its slots.
-        Unavailable: no server answers there in time.
+        Unavailable: no server answers there in time, for the reason "unreachable" if it was not sent the order; or that
+            server cannot reach the coordinator.
         LockringError: the server refuses.
     """
     with _connection(address, timeout_s) as ask:
@@ -107,7 +110,7 @@ def ask_undrain(address: str, node: NodeId, *, timeout_s: float = 5.0) -> None:
     Raises:
         UnknownNode: the cluster has no such member.
         NodeLeaving: the node is stopping and leaves by itself.
-        Unavailable: no server answers there in time.
+        Unavailable: as for `ask_drain`.
         LockringError: the server refuses.
     """
     with _connection(address, timeout_s) as ask:
@@ -164,18 +167,29 @@ def _hello(cluster: ClusterId = NO_CLUSTER) -> ClientHello:
 
 @contextlib.contextmanager
 def _connection(address: str, timeout_s: float) -> Iterator[_Conversation]:
+    talk: _Conversation | None = None
+
+    def reason() -> str:
+        return "silent" if talk is not None and talk.is_greeted else "unreachable"
+
     try:
         with socket.create_connection(split_address(address), timeout=timeout_s) as sock:
-            yield _Conversation(sock, timeout_s)
+            talk = _Conversation(sock, address, timeout_s)
+            yield talk
+    except LockringError:  # a refusal is an answer, though some are errors of the system too
+        raise
     except TimeoutError as error:
-        raise Unavailable(f"{address} did not answer within {timeout_s:g} s") from error
+        raise Unavailable(f"{address} did not answer within {timeout_s:g} s", reason=reason()) from error
     except OSError as error:
-        raise Unavailable(f"{address} cannot be reached: {reason_of(error)}") from error
+        raise Unavailable(f"{address} cannot be reached: {reason_of(error)}", reason=reason()) from error
 
 
 class _Conversation:
-    def __init__(self, sock: socket.socket, timeout_s: float) -> None:
+    def __init__(self, sock: socket.socket, address: str, timeout_s: float) -> None:
         self._sock = sock
+        self._address = address
+        self.is_greeted = False
+        """Whether the server has answered once, so that it is one of lockring's and may have taken what came next."""
         self._reader = FrameReader(_decoder, FRAME_BYTES_MAX)
         self._end_ns = monotonic_ns() + seconds_to_ns(timeout_s)
         self._read: list[Message] = []
@@ -189,12 +203,16 @@ class _Conversation:
                 if isinstance(message, Refusal):
                     raise from_code(message.code, message.text, name=message.name, leader=message.leader)
                 if isinstance(message, answer):
+                    self.is_greeted = True
                     return message
             left_s = (self._end_ns - monotonic_ns()) / NS_PER_S
             if left_s <= 0:
                 raise TimeoutError
             self._sock.settimeout(left_s)
             data = self._sock.recv(_READ_BYTES)
+            if not data and self.is_greeted:
+                text = f"{self._address} ended the connection before it answered"
+                raise Unavailable(text, reason="silent")
             if not data:
                 raise ProtocolError("the server ended the connection without an answer")
             self._read += self._reader.feed(data)

@@ -42,11 +42,13 @@ class StateReply(Message, tag=29):
     """The answer to `GetState`: the state as `cluster_state.encode_state` writes it.
 
     `note` is a sentence on what the server is waiting for, "" if nothing.
+    `age_ms` is for how long newer states may have escaped the server, since it has lost the store or the coordinator.
     """
 
     request: RequestNumber
     state: bytes
     note: str = ""
+    age_ms: int = 0
 
 
 class Routes(Message, tag=30):

@@ -33,7 +33,10 @@ class PeerHello(Message, tag=2):
 
 
 class Welcome(Message, tag=3):
-    """The hello or join is accepted. `role` is "node" or "coordinator"; `coordinator` is its HOST:PORT."""
+    """The hello or join is accepted. `role` is "node" or "coordinator"; `coordinator` is its HOST:PORT.
+
+    `has_others`: other coordinators may take over from this one, since it shares its store.
+    """
 
     protocol: int
     cluster: ClusterId
@@ -42,6 +45,7 @@ class Welcome(Message, tag=3):
     incarnation: Incarnation
     version: Version
     coordinator: str = ""
+    has_others: bool = False
 
 
 class Refusal(Message, tag=4):

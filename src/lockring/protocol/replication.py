@@ -147,11 +147,15 @@ class ReplicateAck(Message, tag=61):
     """Acknowledges `Replicate` number `sequence`, and so extends the sender's lease; `version` is the copy's state.
 
     `positions` has one entry for each slot in it that the sender follows.
+
+    With `is_lease_only` it extends the lease and says nothing else, since the copy's disk is slow. `version` is that of
+    a state which its journal has, and another acknowledgement, of `sequence` or a later number, says the rest.
     """
 
     sequence: SequenceNumber
     version: Version
     positions: list[Position]
+    is_lease_only: bool = False
 
 
 class HandOver(Message, tag=62):

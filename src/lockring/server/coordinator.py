@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from lockring.clock import boot_id, monotonic_ns, wall_ns
-from lockring.cluster_state import ClusterState
+from lockring.cluster_state import ClusterState, Replica
 from lockring.core.coordinator import CandidateCore, CoordinatorCore
 from lockring.core.effects import (
     Admit,
@@ -36,6 +36,7 @@ from lockring.net.frames import encode_frame
 from lockring.net.listener import Listener
 from lockring.protocol import ClientHello, Message, Refusal, Welcome
 from lockring.random_ids import new_id
+from lockring.server.presence import Presence
 from lockring.server.reporter import StateReporter
 from lockring.server.settings import CoordinatorSettings
 from lockring.server.state_diff import whole
@@ -76,6 +77,11 @@ class CoordinatorServer:
         self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._summarized: tuple[Version, tuple[str, ...], str] | None = None
         self._reporter = StateReporter(log, None, self._summary, absent=self._absent)
+        self._presence = Presence(
+            look_ns=int(_LOOK_S * NS_PER_S),
+            member_lease_ns=settings.timing().member_lease_ns,
+            now_ns=monotonic_ns(),
+        )
         self._cluster = ""
         self._look_timer: asyncio.TimerHandle | None = None
 
@@ -109,9 +115,11 @@ class CoordinatorServer:
                 timing=settings.timing(),
                 # A process may lead several times, and the store may lose the cluster's state between two of them.
                 new_cluster=is_new() and not self._store.has_shown_a_state,
-                boot=boot_id(),
+                # Whether a shared store is as it was left cannot be seen, so no word in it is trusted, or written.
+                boot="" if awaited is not None else boot_id(),
                 is_as_left=opened.is_as_left,
                 store=opened.store.place,
+                is_shared=awaited is not None,
                 replication=settings.replication,
                 now_ns=now_ns,
                 wall_ns=wall_ns,
@@ -189,17 +197,19 @@ class CoordinatorServer:
         self._core.receive(guest.number, hello, now_ns=now_ns)
         self._pump.flush()
 
-    def deliver(self, guest: AcceptedConnection, messages: list[Message]) -> None:
+    def deliver(self, guest: AcceptedConnection, messages: list[Message], now_ns: int) -> int:
         """See `ConnectionHandler`."""
-        now_ns = self._now_ns()
+        del now_ns  # the core has a clock of its own
+        core_now_ns = self._now_ns()
         for message in messages:
-            self._core.receive(guest.number, message, now_ns=now_ns)
+            self._core.receive(guest.number, message, now_ns=core_now_ns)
         self._pump.schedule()
+        return monotonic_ns()
 
     def connection_closed(self, guest: AcceptedConnection, reason: str) -> None:
         """See `ConnectionHandler`."""
-        if guest.tag is not None:
-            log.info("node %s is disconnected: %s", guest.tag, reason)
+        if isinstance(guest.tag, Replica):
+            _tell(self._presence.disconnected(guest.tag, reason, now_ns=monotonic_ns()))
         self._core.disconnected(guest.number, now_ns=self._now_ns())
         self._pump.schedule()
 
@@ -220,8 +230,8 @@ class CoordinatorServer:
                 guest = self._listener.connection(number)
                 if guest is not None:
                     if isinstance(message, Welcome):
-                        guest.tag = message.node
-                        log.info("node %s#%d is connected", message.node, message.incarnation)
+                        guest.tag = life = Replica(message.node, message.incarnation)
+                        _tell(self._presence.connected(life, now_ns=monotonic_ns()))
                     guest.send(message)
             case Broadcast(numbers, message):
                 frame = encode_frame(message)
@@ -324,13 +334,20 @@ class CoordinatorServer:
         return self._summarized[2]
 
     def _absent(self) -> tuple[str, ...]:
-        return self._core.status(now_ns=monotonic_ns()).absent
+        now_ns = monotonic_ns()
+        return self._presence.absent(self._core.status(now_ns=now_ns), now_ns=now_ns)
 
     def _look(self) -> None:
         """Log, once a second, changes that the passing of time alone causes."""
         self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
         self._tell_of_store()
+        self._absent()  # also while there is nothing to report, so that a time without looks is one without turns
         self._reporter.summarize()
+
+
+def _tell(line: str) -> None:
+    if line:
+        log.info("%s", line)
 
 
 def _in_loop(

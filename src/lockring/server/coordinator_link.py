@@ -71,8 +71,8 @@ class Joiner(Protocol):
     def begin_life(self, incarnation: Incarnation) -> None:
         """Begin another life with a new incarnation, since the cluster has seen a later one than the present."""
 
-    def check_coordinator(self, welcome: Welcome, address: str) -> None:
-        """Raise a `LockringError` if the node may not join the server at an address, which has welcomed it."""
+    def greet_coordinator(self, welcome: Welcome, address: str) -> None:
+        """Take the welcome of the server at an address; raise a `LockringError` if the node may not join that one."""
 
     def joined(self) -> None:
         """Handle the coordinator's welcome."""
@@ -184,7 +184,7 @@ class CoordinatorLink:
 
     def opened(self, address: str, welcome: Welcome) -> None:
         """See `Caller`."""
-        self._node.check_coordinator(welcome, address)
+        self._node.greet_coordinator(welcome, address)
         so_far = self._trouble.ends(now_ns=monotonic_ns())
         if so_far or not self._was_joined:
             log.info(

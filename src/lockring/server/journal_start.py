@@ -10,11 +10,16 @@ from typing import Final
 from lockring.core.journal import LifeBegan
 from lockring.ids import Incarnation, NodeId
 from lockring.journal.files import DirectoryFiles
+from lockring.journal.growth import REWRITE_BYTES_MIN
 from lockring.journal.journal import Journal
+from lockring.server.directory_use import JOURNAL_PART
 from lockring.server.settings import NodeSettings
 
-JOURNAL_PART: Final = "journal"
-"""The journal's directory below the node's data directory."""
+_MIB: Final = 1024 * 1024
+
+ROOM_BYTES_MIN: Final = 3 * REWRITE_BYTES_MIN
+"""The room that a journal may take beside what it holds: a log that is not compacted yet, another one while it is, and
+as much again for the locks that come meanwhile."""
 
 _KEPT: Final = {
     "process": "written before they are answered (durability process)",
@@ -43,7 +48,8 @@ def open_journal(settings: NodeSettings) -> Journal | None:
             )
         return None
     began_s = time.monotonic()
-    journal = Journal(DirectoryFiles(directory), node=NodeId(settings.id), durability=durability)
+    files = DirectoryFiles(directory)
+    journal = Journal(files, node=NodeId(settings.id), durability=durability)
     took_s = time.monotonic() - began_s
     if journal.is_new:
         log.info("locks are kept in %s, which is new: %s", directory, _KEPT[durability])
@@ -60,6 +66,22 @@ def open_journal(settings: NodeSettings) -> Journal | None:
             _KEPT[durability],
             took_s,
             len(journal.found.entries),
+        )
+    if journal.cut_off:
+        log.warning(
+            "%s in %s were dropped, as a write that was cut off before it was answered for; if the files were damaged or"
+            " shortened afterwards, locks that were granted in the last moments of the former life may be missing",
+            journal.cut_off,
+            directory,
+        )
+    room = files.room()
+    if room < ROOM_BYTES_MIN:
+        log.warning(
+            "the volume of %s has %d MiB left, and a journal may need %d MiB beside what it holds: it is compacted more often"
+            " there. New locks wait while the volume is full",
+            directory,
+            room // _MIB,
+            ROOM_BYTES_MIN // _MIB,
         )
     return journal
 

@@ -7,6 +7,7 @@
   Batches that are written meanwhile share the next sync.
 - A failure loses everything since the last durable batch. From then on a new segment is tried, and once there is one,
   the core writes everything again.
+- A log that has grown long is written again too. Where no new segment can be made for that, the present one goes on.
 - The clock is read again after a write, which may have taken long: rights are checked at the moment of the effects.
 """
 
@@ -23,7 +24,6 @@ from lockring.core.node import NodeCore
 from lockring.errors import JournalError
 from lockring.journal.journal import Journal
 from lockring.journal.worker import SyncWorker
-from lockring.system_errors import reason_of
 from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_S
 
@@ -35,6 +35,9 @@ _CARE_S: Final = 0.005
 _CARE_AGAIN_S: Final = 0.1
 """The same while batches follow one another: each vouches for those before it. Damage to unmarked ones at the end is
 taken for a torn write. A timer every 5 ms cost a lone client some 3 to 6 µs for each lock."""
+
+_COMPACT_AGAIN_S: Final = 10.0
+"""How long after a compaction that could not begin the next one is tried."""
 
 _CALM_NS: Final = 10 * NS_PER_S
 
@@ -62,7 +65,7 @@ class JournalWriter:
         *,
         waits_for_sync: bool,
         wake: Callable[[], None],
-        flush: Callable[[], None],
+        flush: Callable[[], object],
         carry_out: Callable[[list[Effect]], None],
         reopen: Callable[[], Journal],
     ) -> None:
@@ -76,6 +79,8 @@ class JournalWriter:
         self._reopen = reopen
         self._worker = SyncWorker(journal, on_synced=self._synced, on_failed=self._lost)
         self._trouble = RepeatedTrouble(calm_ns=_CALM_NS)
+        self._growth = RepeatedTrouble(calm_ns=_CALM_NS)
+        self._compact_at_s = self._loop.time()
         self._pause_s = _PAUSE_S_MIN
         self._retry: asyncio.TimerHandle | None = None
         self._is_care_due = False
@@ -86,7 +91,8 @@ class JournalWriter:
         """Make the beginning of this life durable, which must come before it joins. Blocks.
 
         Raises:
-            JournalError: it cannot be written or synced.
+            JournalError: it cannot be written or synced. The text names the directory, and says what to do. `end` then
+                leaves the directory as after a crash.
         """
         batch = self._core.take_journal(now_ns=monotonic_ns())
         assert batch is not None, "a life begins its journal with its own beginning"
@@ -95,8 +101,8 @@ class JournalWriter:
         assert point is not None, "a batch that was just written is not synced yet"
         try:
             self._journal.perform(point)
-        except OSError as error:
-            raise JournalError(f"the journal cannot be synced: {reason_of(error)}") from error
+        except (OSError, JournalError) as error:
+            raise JournalError(self._journal.fail(error)) from error
         self._journal.complete(point)
         self._core.journaled(batch.number, now_ns=monotonic_ns())
 
@@ -124,7 +130,8 @@ class JournalWriter:
                 self._look_at_trouble(now_ns)
             if batch.ends_rewrite:
                 self._worker.request()  # only then are the old segments deleted
-        self._care_soon()
+        if not self._is_care_due:
+            self._care_soon()
         return core.take_effects(now_ns=now_ns)
 
     def end(self) -> None:
@@ -134,16 +141,15 @@ class JournalWriter:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-        else:
+        elif not self._journal.has_failed:  # it has where this life could not begin
             self._write_rest()
         self._journal.close()
 
     # ----------------------------------------------------------------------- inner
 
     def _care_soon(self) -> None:
-        if not self._is_care_due:
-            self._is_care_due = True
-            self._loop.call_later(_CARE_S, self._care)
+        self._is_care_due = True
+        self._loop.call_later(_CARE_S, self._care)
 
     def _care(self) -> None:
         """Do now and then what would be felt if it were done with each batch."""
@@ -157,12 +163,32 @@ class JournalWriter:
             self._lost(str(error))
             return
         self._worker.renew_soon()
-        if journal.is_due_for_rewrite:
-            self._begin_rewrite()
+        if journal.is_due_for_rewrite and self._loop.time() >= self._compact_at_s:
+            self._compact()
         if journal.durable_ordinal != self._cared_for:
             self._cared_for = journal.durable_ordinal
             self._is_care_due = True
             self._loop.call_later(_CARE_AGAIN_S, self._care)
+
+    def _compact(self) -> None:
+        """Have everything written again, into a new segment. As long as none can be made, the present one works."""
+        try:
+            self._journal.check()
+        except JournalError as error:
+            self._lost(str(error))
+            return
+        try:
+            self._journal.begin_rewrite()
+        except JournalError as error:
+            self._compact_at_s = self._loop.time() + _COMPACT_AGAIN_S
+            told = self._growth.fails(
+                f"a new file of {error}; the present one goes on, and grows until then", now_ns=monotonic_ns()
+            )
+            if told:
+                log.warning("%s", told)
+            return
+        self._growth.ends(now_ns=monotonic_ns())
+        self._rewrite()
 
     def _look_at_trouble(self, now_ns: int) -> None:
         if not self._core.journal_trouble:
@@ -177,7 +203,8 @@ class JournalWriter:
             self._core.journaled(number, now_ns=now_ns)
             if self._trouble.is_on:
                 self._look_at_trouble(now_ns)
-            self._care_soon()
+            if not self._is_care_due:
+                self._care_soon()
             self._flush()
 
     def _lost(self, reason: str) -> None:
@@ -197,12 +224,12 @@ class JournalWriter:
 
     def _try_again(self) -> None:
         self._retry = None
-        if self._journal.is_deleted and self._worker.is_idle:
-            try:
+        try:
+            if self._journal.is_deleted() and self._worker.is_idle:
                 self._make_again()
-            except JournalError as error:
-                self._lost(str(error))
-                return
+        except JournalError as error:
+            self._lost(str(error))
+            return
         self._begin_rewrite()
 
     def _make_again(self) -> None:
@@ -212,8 +239,12 @@ class JournalWriter:
         was only moved or unmounted may come back, without what would be granted meanwhile. So its place stays empty.
         """
         journal = self._reopen()
-        self._worker.finish()
-        self._journal.close(in_order=False)
+        try:
+            self._worker.finish()
+            self._journal.close(in_order=False)
+        except BaseException:
+            journal.close(in_order=False)  # no other process could have the directory
+            raise
         self._journal = journal
         self._worker = SyncWorker(journal, on_synced=self._synced, on_failed=self._lost)
 
@@ -223,13 +254,16 @@ class JournalWriter:
         except JournalError as error:
             self._lost(str(error))
             return
+        self._rewrite()
+
+    def _rewrite(self) -> None:
         self._core.rewrite(now_ns=monotonic_ns())
         self._wake()
 
     def _write_rest(self) -> None:
         """Write the last turn's changes: a release that is not in the journal would come back as a held lock."""
         try:
-            while (batch := self._core.take_journal(now_ns=monotonic_ns() + NS_PER_S)) is not None:
+            while (batch := self._core.take_rest(now_ns=monotonic_ns())) is not None:
                 self._journal.append(batch)
         except JournalError as error:
             log.error("%s, so the last changes are not in it", error)

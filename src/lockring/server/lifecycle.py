@@ -118,10 +118,12 @@ async def _run(make: Callable[[], ServerProcess]) -> int:
 def _broken(context: dict[str, Any], end: asyncio.Future[int]) -> None:
     """End the process after an unhandled exception, so that the copies of its slots take over.
 
-    A core that was interrupted in the middle of a change cannot be trusted any more.
+    A core that was interrupted in the middle of a change cannot be trusted any more. An error of the system is harmless
+    where a connection has met it. In a callback of ours it has interrupted something, such as a timer's next round.
     """
     error = context.get("exception")
-    if isinstance(error, (OSError, asyncio.CancelledError)):
+    is_of_connection = isinstance(error, OSError) and "handle" not in context
+    if is_of_connection or isinstance(error, asyncio.CancelledError):
         log.debug("%s", context.get("message"), exc_info=error)
         return
     log.critical("this is a bug in lockring: %s", context.get("message"), exc_info=error)

@@ -49,6 +49,7 @@ class LocalClient:
         self._life = life
         self._receive = receive
         self._end = end
+        self._is_over = False
 
     def ask(self, message: Message) -> None:
         """Hand a message of the client to the node, its hello first."""
@@ -58,27 +59,33 @@ class LocalClient:
     def hang_up(self) -> None:
         """End the connection from the client's side. Harmless after the node has ended it."""
         self._leave()
-        self._end("the client has hung up")
+        self._ended("the client has hung up")
 
     def send(self, message: Message) -> None:
         """See `Answerable`: pass the node's message to the client."""
-        self._receive(message)
+        if not self._is_over:
+            self._receive(message)
 
     def turn_away(self, error: LockringError) -> None:
         """See `Answerable`: give the reason why the node does not serve this client, then end."""
-        self._receive(Refusal(NO_REQUEST, error.code, str(error), error.name))
-        self._end("it was refused")
+        self.send(Refusal(NO_REQUEST, error.code, str(error), error.name))
+        self._ended("it was refused")
 
     def close(self, reason: str) -> None:
         """See `Answerable`: end the connection from the node's side."""
         # Soon, and not at once: the core is asking for this, and must not be called meanwhile.
         asyncio.get_running_loop().call_soon(self._leave)
-        self._end(reason)
+        self._ended(reason)
 
     def _leave(self) -> None:
         """Report the end of the connection to the node, unless its life has ended."""
-        if self._number in self._life.accepted:
+        if self._number in self._life.guests:
             self._life.left(self._number)
+
+    def _ended(self, reason: str) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._end(reason)
 
 
 class LocalClients:
@@ -92,7 +99,6 @@ class LocalClients:
     def __init__(self, present: Callable[[], NodeLife], place: NodePlace) -> None:
         self._present = present
         self._place = place
-        self._clients: dict[ConnectionId, LocalClient] = {}
         self._count = 0
 
     @property
@@ -110,10 +116,6 @@ class LocalClients:
         """The newest state that the node has."""
         return self._present().core.state
 
-    def get(self, number: ConnectionId) -> LocalClient | None:
-        """Return a client by the number of its connection; None once that has ended."""
-        return self._clients.get(number)
-
     def connect_local(self, receive: Callable[[Message], None], ended: Callable[[str], None]) -> LocalClient:
         """Connect a client of this process to the node's present life, without a socket.
 
@@ -123,14 +125,9 @@ class LocalClients:
         """
         self._count += 1
         number = ConnectionId(-self._count)  # those of accepted connections are positive
-
-        def end(reason: str) -> None:
-            if self._clients.pop(number, None) is not None:
-                ended(reason)
-
         life = self._present()
-        local = self._clients[number] = LocalClient(number, life, receive, end)
-        life.accept(number)
+        local = LocalClient(number, life, receive, ended)
+        life.accept(number, local)
         return local
 
     def pass_on(self, order: Drain | Undrain, answer: Answer) -> OrderingClient:

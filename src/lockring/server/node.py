@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Final
 from lockring.clock import monotonic_ns
 from lockring.core.effects import Depart
 from lockring.errors import LockringError
-from lockring.ids import ConnectionId, NodeId
+from lockring.ids import NodeId
 from lockring.net.connection import Outbox
 from lockring.server.coordinator_link import NodePlace
 from lockring.server.departure import report_departure
+from lockring.server.directory_use import refuse_another_use
 from lockring.server.grpc_start import start_grpc
 from lockring.server.local_client import LocalClients
-from lockring.server.node_life import Guest
 from lockring.server.node_lives import NodeLives
 from lockring.server.node_port import NodePort
 from lockring.server.settings import NodeSettings
@@ -46,14 +46,17 @@ class NodeServer:
 
     Raises:
         JournalError: the data directory cannot be used.
+        StoreError: it belongs to another command.
     """
 
     def __init__(self, settings: NodeSettings, *, ports: int = 1) -> None:
+        if settings.data_dir is not None:
+            refuse_another_use(settings.data_dir, "node")
         self._settings = settings
         self._place = NodePlace(weight=settings.weight)
         outbox = Outbox()
-        self._lives = lives = NodeLives(settings, self._place, outbox, guest_of=self._guest_of, listener=self)
-        self._port = NodePort(outbox, lambda: lives.present, ports=ports)
+        self._lives = lives = NodeLives(settings, self._place, outbox, listener=self)
+        self._port = NodePort(outbox, lives, ports=ports)
         self._locals = LocalClients(lambda: lives.present, self._place)
         self._grpc: GrpcServer | None = None
         self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -136,9 +139,6 @@ class NodeServer:
             self._end.set_exception(error)
 
     # ----------------------------------------------------------------------- inner
-
-    def _guest_of(self, number: ConnectionId) -> Guest | None:
-        return self._port.listener.connection(number) if number > 0 else self._locals.get(number)
 
     def _look(self) -> None:
         """Look, twice a second, at what only the passing of time brings about."""

@@ -27,7 +27,7 @@ from lockring.core.effects import (
 )
 from lockring.core.node import NodeCore
 from lockring.core.timing import Timing
-from lockring.errors import LockringError, from_code
+from lockring.errors import LockringError, Unavailable, from_code
 from lockring.ids import ConnectionId, NodeId
 from lockring.journal.journal import Journal
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
@@ -110,7 +110,7 @@ class DialedPeer:
 
     def arrived(self, messages: list[Message]) -> None:
         """See `Caller`."""
-        self._life.receive(self._peer, messages)
+        self._life.receive(self._peer, messages, monotonic_ns())
 
     def lost(self, reason: str) -> None:
         """See `Caller`."""
@@ -129,9 +129,7 @@ class NodeLife:
 
     Args:
         replica: id and incarnation.
-        has_standbys: whether there are several coordinators to dial.
         outbox: where writes wait for the flush.
-        guest_of: finds a guest by its number.
         coordinator: returns the connection to the coordinator if the coordinator has welcomed this node.
         on_state: called for each new cluster state.
         on_depart: called when the node may stop, with the reason.
@@ -144,9 +142,7 @@ class NodeLife:
         self,
         replica: Replica,
         *,
-        has_standbys: bool,
         outbox: Outbox,
-        guest_of: Callable[[ConnectionId], Guest | None],
         coordinator: Callable[[], FramedConnection | None],
         on_state: Callable[[ClusterState], None],
         on_depart: Callable[[Depart], None],
@@ -157,7 +153,6 @@ class NodeLife:
         self.core = core = NodeCore(
             replica,
             timing=Timing(),
-            has_standbys=has_standbys,
             journal=None if journal is None else journal.found,
             durability=durability,
             now_ns=monotonic_ns(),
@@ -165,10 +160,12 @@ class NodeLife:
         if journal is not None:
             journal.forget_found()
         self.outbox = outbox
-        self.accepted: set[ConnectionId] = set()
-        """The accepted connections that the core knows."""
+        self.guests: dict[ConnectionId, Guest] = {}
+        """The connections that the core knows, by number."""
         self.journal: JournalWriter | None = None
         """Writes the journal, where there is one."""
+        self.over = ""
+        """Why this life is over, "" while it is not."""
         if journal is not None:
             assert reopen is not None
             self.journal = JournalWriter(
@@ -182,7 +179,6 @@ class NodeLife:
             )
         takes = None if self.journal is None else self.journal.take_effects
         self.pump = CoreLoop(core, self._carry_out, take_effects=takes)
-        self._guest_of = guest_of
         self._coordinator = coordinator
         self._on_state = on_state
         self._on_depart = on_depart
@@ -193,29 +189,31 @@ class NodeLife:
         self.pump.schedule()
 
     def end(self, reason: str) -> None:
-        """Stop the core, its journal and all of its connections."""
+        """Stop the core, its journal and all of its connections. From then on, connections are refused."""
+        self.over = reason
         self.pump.stop()
         journal, self.journal = self.journal, None
         if journal is not None:
             journal.end()
         for link in self._links.values():
             link.dialer.close(reason)
-        for number in sorted(self.accepted):
-            guest = self._guest_of(number)
-            if guest is not None:
-                guest.close(reason)
-        self.accepted.clear()
+        guests, self.guests = self.guests, {}
+        for number in sorted(guests):
+            guests[number].close(reason)
         self._links.clear()
         self._incoming.clear()
 
     # ----------------------------------------------------------------------- what comes in
 
-    def receive(self, sender: Replica, messages: list[Message]) -> None:
-        """Hand the core a peer's messages, from either of the two connections."""
-        now_ns = monotonic_ns()
+    def receive(self, sender: Replica | ConnectionId, messages: list[Message], now_ns: int) -> int:
+        """Hand the core messages: a peer's on our own connection to it, or those on an accepted connection.
+
+        Returns:
+            The monotonic clock at the end.
+        """
         for message in messages:
             self.core.receive(sender, message, now_ns=now_ns)
-        self.pump.flush_if_idle(now_ns)
+        return self.pump.flush_if_idle(now_ns)
 
     def greet(self, guest: AcceptedConnection, hello: Message) -> None:
         """Let the core admit or refuse a connection by its first message, and carry that out at once.
@@ -224,36 +222,35 @@ class NodeLife:
 
         Raises:
             Overloaded: the port has too many clients, which the listener alone counts.
+            Unavailable: this life is over, and the next one has not begun.
         """
+        if self.over:
+            raise Unavailable(f"node {self.core.replica.node} answers no one yet: {self.over}")
         if isinstance(hello, ClientHello):
             # Before the core hears of it: there, a client's new connection ends its older one.
             guest.require_client_room()
-        self.accept(guest.number)
+        self.accept(guest.number, guest)
         self.core.receive(guest.number, hello, now_ns=monotonic_ns())
         self.pump.flush()
 
-    def accept(self, number: ConnectionId) -> None:
-        """Report an accepted connection to the core."""
-        self.accepted.add(number)
+    def accept(self, number: ConnectionId, guest: Guest) -> None:
+        """Report an accepted connection to the core, or end it if this life is over."""
+        if self.over:
+            guest.close(self.over)
+            return
+        self.guests[number] = guest
         self.core.connected(number, now_ns=monotonic_ns())
-
-    def receive_on(self, number: ConnectionId, messages: list[Message]) -> None:
-        """Hand the core the messages that have come on an accepted connection."""
-        now_ns = monotonic_ns()
-        for message in messages:
-            self.core.receive(number, message, now_ns=now_ns)
-        self.pump.flush_if_idle(now_ns)
 
     def guest_left(self, guest: AcceptedConnection) -> None:
         """Report that an accepted connection has ended. Does nothing for a connection of another life."""
-        if guest.number in self.accepted:
+        if guest.number in self.guests:
             if isinstance(guest.tag, Replica) and self._incoming.get(guest.tag) is guest:
                 del self._incoming[guest.tag]
             self.left(guest.number)
 
     def left(self, number: ConnectionId) -> None:
         """Report the end of a connection that the core knows."""
-        self.accepted.discard(number)
+        self.guests.pop(number, None)
         self.core.disconnected(number, now_ns=monotonic_ns())
         self.pump.schedule()
 
@@ -262,24 +259,24 @@ class NodeLife:
     def _carry_out(self, effects: list[Effect]) -> None:
         for effect in effects:
             # Plain tests of the type: this runs once for every message that the node sends.
+            connection: Answerable | None
             if type(effect) is Send:
                 to = effect.to
                 if type(to) is int:  # a ConnectionId, which the checker does not see
-                    connection = self._guest_of(to)  # type: ignore[unreachable]
+                    connection = self.guests.get(to)  # type: ignore[unreachable]
                 else:
                     connection = self._connection_to(to)
-                if connection is not None:
-                    connection.send(effect.message)
+            elif type(effect) is Reply:
+                connection = self._incoming.get(effect.to)
             else:
                 self._carry_out_rare(effect)
+                continue
+            if connection is not None:
+                connection.send(effect.message)
         self.outbox.flush()
 
     def _carry_out_rare(self, effect: Effect) -> None:
         match effect:
-            case Reply(to, message):
-                incoming = self._incoming.get(to)
-                if incoming is not None:
-                    incoming.send(message)
             case Broadcast(numbers, message):
                 self._broadcast(numbers, message)
             case Publish(state):
@@ -294,7 +291,7 @@ class NodeLife:
             case Refuse(to, refusal):
                 self._refuse(to, from_code(refusal.code, refusal.text, name=refusal.name))
             case Note(text, asked_by, is_warning):
-                by = None if asked_by is None else self._guest_of(asked_by)
+                by = None if asked_by is None else self.guests.get(asked_by)
                 level = logging.WARNING if is_warning else logging.INFO
                 log.log(level, "%s%s", text, f", asked for by {by.remote}" if by is not None else "")
             case Depart():
@@ -308,21 +305,21 @@ class NodeLife:
             self._framed = message, encode_frame(message)
         frame = self._framed[1]
         for number in numbers:
-            guest = self._guest_of(number)
+            guest = self.guests.get(number)
             if isinstance(guest, AcceptedConnection):
                 guest.send_frame(frame)
             elif guest is not None:
                 guest.send(message)
 
     def _refuse(self, number: ConnectionId, error: LockringError) -> None:
-        guest = self._guest_of(number)
+        guest = self.guests.get(number)
         if guest is not None:
             guest.turn_away(error)
         if not isinstance(guest, AcceptedConnection) or guest.role is None:
-            self.accepted.discard(number)  # the end of a connection that was not admitted is not reported
+            self.guests.pop(number, None)  # the end of a connection that was not admitted is not reported
 
     def _admit(self, effect: Admit) -> None:
-        guest = self._guest_of(effect.to)
+        guest = self.guests.get(effect.to)
         if not isinstance(guest, AcceptedConnection):
             if guest is not None and effect.welcome is not None:
                 guest.send(effect.welcome)  # a client in this process, which nothing bounds
@@ -334,7 +331,7 @@ class NodeLife:
 
     def _connection_to(self, to: Endpoint) -> Answerable | None:
         if isinstance(to, int):
-            return self._guest_of(to)
+            return self.guests.get(to)
         if type(to) is Replica:
             link = self._links.get(to)
             return None if link is None else link.dialer.connection

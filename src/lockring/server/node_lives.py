@@ -7,20 +7,19 @@ drops everything of the former one. What outlasts a life is the connection to th
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Final, Protocol
 
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.cluster_state import Replica
-from lockring.core.effects import COORDINATOR, Depart
+from lockring.core.effects import COORDINATOR, Depart, DepartureEnd
 from lockring.core.node import JoinFacts
 from lockring.errors import JournalError, LockringError, WrongCluster
-from lockring.ids import ConnectionId, Incarnation, NodeId
+from lockring.ids import Incarnation, NodeId
 from lockring.net.connection import Outbox
 from lockring.protocol import Message, Welcome
 from lockring.server.coordinator_link import CoordinatorLink, NodePlace
 from lockring.server.journal_start import later_than_found, open_journal, reopen_journal
-from lockring.server.node_life import Guest, NodeLife
+from lockring.server.node_life import NodeLife
 from lockring.server.node_log import NodeLog
 from lockring.server.settings import NodeSettings
 from lockring.troubles import RepeatedTrouble
@@ -46,7 +45,6 @@ class NodeLives:
         settings: of the node.
         place: where others reach it.
         outbox: where writes wait for the flush.
-        guest_of: finds a client's or a peer's connection by its number.
         listener: hears of what concerns the process.
 
     Attributes:
@@ -64,14 +62,11 @@ class NodeLives:
         place: NodePlace,
         outbox: Outbox,
         *,
-        guest_of: Callable[[ConnectionId], Guest | None],
         listener: LifeListener,
     ) -> None:
         self._settings = settings
         self._node = NodeId(settings.id)
-        self._has_standbys = len(settings.coordinators) > 1
         self._outbox = outbox
-        self._guest_of = guest_of
         self._listener = listener
         self._link = CoordinatorLink(self, place, settings.coordinators, outbox)
         self._leave_until_ns: int | None = None
@@ -113,17 +108,21 @@ class NodeLives:
             life = self._begin(max(incarnation, Incarnation(wall_ns() // NS_PER_US)))
         except JournalError as error:
             # The coordinator asks for another life again, as soon as the connection to it is dialed again.
-            told = self._trouble.fails(f"no new life can begin yet: {error}", now_ns=monotonic_ns())
+            why = f"no new life can begin yet: {error}"
+            told = self._trouble.fails(why, now_ns=monotonic_ns())
             if told:
                 log.error("%s", told)
+            self.present.over = why
+            self._go_on_leaving()
             return
         self.present = life
         self.log.begin_life(life.core, began_ns=self._began_ns)
         self._go_on_leaving()
 
-    def check_coordinator(self, welcome: Welcome, address: str) -> None:
+    def greet_coordinator(self, welcome: Welcome, address: str) -> None:
         """See `Joiner`."""
-        self.present.core.check_coordinator(welcome, address=address)
+        known = {*self._settings.coordinators, address}  # one that was named need not be in the settings
+        self.present.core.greet_coordinator(welcome, address=address, has_others=len(known) > 1)
 
     def joined(self) -> None:
         """See `Joiner`."""
@@ -173,9 +172,7 @@ class NodeLives:
         incarnation = least if journal is None else later_than_found(journal, least)
         life = NodeLife(
             Replica(self._node, incarnation),
-            has_standbys=self._has_standbys,
             outbox=self._outbox,
-            guest_of=self._guest_of,
             coordinator=lambda: self._link.connection,
             on_state=lambda state: self.log.state_changed(state),
             on_depart=self._listener.departed,
@@ -193,7 +190,11 @@ class NodeLives:
         return life
 
     def _go_on_leaving(self) -> None:
-        if self._leave_until_ns is not None:
+        if self._leave_until_ns is None:
+            return
+        if self.present.over:
+            self._listener.departed(Depart(DepartureEnd.NEW_LIFE))
+        else:
             now_ns = monotonic_ns()
             self.present.core.leave(timeout_ns=max(0, self._leave_until_ns - now_ns), now_ns=now_ns)
             self.present.pump.schedule()

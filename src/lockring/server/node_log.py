@@ -70,9 +70,9 @@ class NodeLog:
         status = self._core.status(now_ns=now_ns)
         if status.serving_slots:
             log.info(
-                "serving again %.2f s after the journal was opened: %s came back from the journal, and their holders keep them",
+                "serving again %.2f s after the journal was opened: %s",
                 (now_ns - self._began_ns) / NS_PER_S,
-                "1 lock" if status.locks == 1 else f"{status.locks} locks",
+                _back(status.locks),
             )
             self._began_ns = None
 
@@ -102,3 +102,14 @@ class NodeLog:
             waited_s = (now_ns - self._beginning_since_ns) / NS_PER_S
             self._beginning_since_ns = None
             log.info("serving all slots that it was given, the last ones after some %.1f s", waited_s)
+
+
+def _back(locks: int) -> str:
+    """Return how many locks a journal has brought back, as a clause."""
+    match locks:
+        case 0:
+            return "no lock was held in it"
+        case 1:
+            return "1 lock came back from the journal, and its holder keeps it"
+        case _:
+            return f"{locks} locks came back from the journal, and their holders keep them"

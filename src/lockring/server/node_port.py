@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Final
 
-from lockring.clock import monotonic_ns
 from lockring.net.accepted import CLIENT, AcceptedConnection
 from lockring.net.connection import Outbox
 from lockring.net.listener import Listener
 from lockring.protocol import Message
-from lockring.server.node_life import NodeLife
+from lockring.server.node_lives import NodeLives
 from lockring.units import NS_PER_MS
 
 _SLICE_NS_MAX: Final = 50 * NS_PER_MS
@@ -28,38 +26,36 @@ class NodePort:
 
     Args:
         outbox: where writes wait for the flush.
-        present: returns the node's present life.
+        lives: the node's, whose present one has the connections.
         ports: how many servers are in this process.
     """
 
-    def __init__(self, outbox: Outbox, present: Callable[[], NodeLife], *, ports: int) -> None:
+    def __init__(self, outbox: Outbox, lives: NodeLives, *, ports: int) -> None:
         self.listener = Listener(self, outbox, ports=ports)
-        self._present = present
+        self._lives = lives
 
     def greet(self, connection: AcceptedConnection, hello: Message) -> None:
         """See `ConnectionHandler`. The core decides, at once."""
-        self._present().greet(connection, hello)
+        self._lives.present.greet(connection, hello)
 
-    def deliver(self, connection: AcceptedConnection, messages: list[Message]) -> None:
+    def deliver(self, connection: AcceptedConnection, messages: list[Message], now_ns: int) -> int:
         """See `ConnectionHandler`."""
-        life = self._present()
+        life, number = self._lives.present, connection.number
         if connection.role is not CLIENT:
-            life.receive_on(connection.number, messages)
-            return
-        now_ns = monotonic_ns()
-        core, number = life.core, connection.number
+            return life.receive(number, messages, now_ns)
+        core = life.core
         done = core.requests(number, messages[:_PART], now_ns=now_ns)
         while done < len(messages):
-            life.pump.flush()
+            flushed_ns = life.pump.flush()
             if not connection.is_open:
-                return  # a message that no client may send has ended it
-            if monotonic_ns() - now_ns > _SLICE_NS_MAX:
+                return flushed_ns  # a message that no client may send has ended it
+            if flushed_ns - now_ns > _SLICE_NS_MAX:
                 connection.hold(messages[done:])
-                break
+                return flushed_ns
             done += core.requests(number, messages[done : done + _PART], now_ns=now_ns)
-        life.pump.flush_if_idle(now_ns)
+        return life.pump.flush_if_idle(now_ns)
 
     def connection_closed(self, connection: AcceptedConnection, reason: str) -> None:
         """See `ConnectionHandler`."""
         log.debug("%s at %s has left: %s", connection.title, connection.remote, reason)
-        self._present().guest_left(connection)
+        self._lives.present.guest_left(connection)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 
+from lockring.ids import NodeId
 from lockring.server.coordinator import CoordinatorServer
+from lockring.server.directory_use import refuse_another_use
 from lockring.server.node import NodeServer
 from lockring.server.settings import ServeSettings
 from lockring.server.state_dir import kept_by_serve
@@ -31,7 +33,13 @@ class StandaloneServer:
         self._node: NodeServer | None = None
 
     async def start(self) -> None:
-        """Start the coordinator, then the node. Raises what either of them does."""
+        """Start the coordinator, then the node. Raises what either of them does.
+
+        Raises:
+            StoreError: the data directory belongs to another command or node.
+        """
+        if self._kept.data_dir is not None:
+            refuse_another_use(self._kept.data_dir, "serve", node=NodeId(self._settings.id))
         await self._coordinator.start()
         # After the coordinator, for which a directory is new if it has to make it.
         node = self._settings.node(self._coordinator.address, self._kept.data_dir)

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 from lockring.addresses import split_address
 from lockring.core.timing import up
 from lockring.errors import LockringError, StoreError
+from lockring.server.directory_use import COORDINATOR_PART, others_in, refuse_another_use
 from lockring.server.settings import CoordinatorSettings, ServeSettings, UpSettings
 from lockring.store.awaited import AwaitedStore
 from lockring.store.base import Store
@@ -29,9 +30,6 @@ from lockring.units import NS_PER_S
 
 SYSTEMD_VARIABLE: Final = "STATE_DIRECTORY"
 """Set by systemd for a service with `StateDirectory=`: directories, separated by colons."""
-
-COORDINATOR_PART: Final = "coordinator"
-"""The coordinator's directory below that of `lockring up`."""
 
 _CHOICES: Final = "name another one with --data-dir DIR, or keep no state with --in-memory"
 
@@ -104,7 +102,7 @@ class OpenStore(NamedTuple):
         store: keeps the state.
         is_new: whether an empty store means a new cluster, for a reason other than that it was created just now.
         is_as_left: whether it is as its last coordinator left it, as far as can be seen: not changed, and not restored
-            from a copy.
+            from a copy. Of a shared store, that cannot be seen.
         awaited: the same store, if it names a leader among several coordinators; it may not be open yet.
     """
 
@@ -131,7 +129,7 @@ def open_store(
     if settings.store:
         shared = await_store(settings.store, on_hopeless)
         log.info("the cluster's state is in %s, which several coordinators may share", shared.place)
-        return OpenStore(shared, settings.new_cluster, True, shared)
+        return OpenStore(shared, settings.new_cluster, False, shared)
     if settings.data_dir is None:
         if settings.new_cluster:
             log.info("this is a new cluster: it does not wait for locks of an earlier one")
@@ -143,6 +141,7 @@ def open_store(
         if not settings.new_cluster:
             _say_that_it_waits(log, "nothing is known of an earlier cluster", wait_s)
         return OpenStore(MemoryStore(), settings.new_cluster, True)
+    refuse_another_use(settings.data_dir, "coordinator")
     store = SqliteStore(settings.data_dir)
     try:
         return OpenStore(store, _is_new(store, settings, log, wait_s), store.is_as_left)
@@ -175,7 +174,9 @@ def _is_new(store: SqliteStore, settings: CoordinatorSettings, log: logging.Logg
         log.info("the cluster's state is in %s, which was empty: a new cluster, as --new-cluster says", where)
         return True
     log.info("the cluster's state is in %s", where)
-    _say_that_it_waits(log, f"{where} existed before and is empty, so its state may have been lost", wait_s)
+    others = others_in(str(where))
+    content = f"has no cluster state beside {', '.join(others)}" if others else "is empty"
+    _say_that_it_waits(log, f"{where} existed before and {content}, so its state may have been lost", wait_s)
     return False
 
 

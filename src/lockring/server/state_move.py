@@ -61,6 +61,7 @@ class ImportOutcome(NamedTuple):
         replaced: the state that it had, None if there was none.
         is_unchanged: whether it had the state of the file already.
         why_forgotten: a sentence on why the placement of the slots counts for nothing; "" if it counts.
+        overruled: what the mark said that `force` has taken away, as a sentence for people; "" if there was none.
     """
 
     state: ClusterState
@@ -68,6 +69,7 @@ class ImportOutcome(NamedTuple):
     replaced: ClusterState | None
     is_unchanged: bool
     why_forgotten: str
+    overruled: str = ""
 
 
 def copy_state(settings: StorePlaceSettings, *, wall_ns: int) -> Export:
@@ -129,7 +131,9 @@ def export_state(
 def _exported(store: Store, place: str, wall_ns: int) -> Export:
     state = store.read()
     if state is None:
-        raise StoreError(f"there is no state in {place}")
+        raise StoreError(
+            f"there is no state in {place}: name the store that the cluster's coordinators had, with --data-dir or --store"
+        )
     relocation = state.relocation
     if relocation is None:
         return Export(msgspec.structs.replace(state, farewell=None), wall_ns, place)
@@ -188,9 +192,13 @@ def import_state(
             expected = NO_VERSION if present is None else present.version
             if not store.write(expected, state):
                 raise _was_written(place)
-        if present is not None and present.relocation is not None and present.cluster == state.cluster:
-            present = None  # it was in the file
-        return ImportOutcome(state, place, present, is_unchanged=False, why_forgotten=why_forgotten)
+        overruled = ""
+        if present is not None and present.relocation is not None:
+            overruled = present.relocation.account if force else ""
+            present = None if present.cluster == state.cluster else present  # it was in the file
+        return ImportOutcome(
+            state, place, present, is_unchanged=False, why_forgotten=why_forgotten, overruled=overruled
+        )
 
 
 def merged(export: Export, present: ClusterState | None, *, wall_ns: int) -> tuple[ClusterState, str]:
@@ -232,7 +240,8 @@ def merged(export: Export, present: ClusterState | None, *, wall_ns: int) -> tup
             max(slot, forgotten(other, version), key=lambda each: each.generation_below)
             for slot, other in zip(slots, present.slots, strict=True)
         ]
-    return msgspec.structs.replace(state, version=version, slots=tuple(slots)), why
+    # Slots that all wait for earlier leases make up for whatever was lost.
+    return msgspec.structs.replace(state, version=version, slots=tuple(slots), skipped=()), why
 
 
 def described(state: ClusterState) -> str:

@@ -1,5 +1,11 @@
 """Runs a blocking store in its own thread, one operation after the other. The core decides what a failure means.
 
+- *In the order of the calls*, but a campaign does not wait behind reads that have not begun: it renews the lead, and
+  the lead is short.
+- *What was given up is not begun.* After a store has stood still, the reads and campaigns that the core has given up by
+  then would only hold up those that it waits for. A write is carried out: its outcome is unknown to the core, but not
+  lost.
+
 The thread ends with the process, whatever it does: a store that does not answer must not hold up the end. The outcome
 of an operation that is left alone is unknown, as that of one in a process that was killed.
 """
@@ -8,12 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
+import threading
+from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
-from threading import Thread
 from typing import Any, Final, NamedTuple, TypeVar
 
+from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState
+from lockring.core.coordinator import OPERATION_TIMEOUT_NS, SILENT
 from lockring.core.election import Candidate, Election
 from lockring.errors import LockringError, StoreError
 from lockring.ids import TermId, Version
@@ -42,8 +51,69 @@ class StoreOutcome(NamedTuple):
     problem: str = ""
 
 
+class _Kind(enum.Enum):
+    """The kinds of operations that stand at different places in the line."""
+
+    READ = enum.auto()
+    CAMPAIGN = enum.auto()
+    OTHER = enum.auto()
+
+
+class _Operation(NamedTuple):
+    """An operation that was asked for.
+
+    Attributes:
+        kind: of what kind it is.
+        run: carries it out.
+        future: gets its result.
+        asked_at_ns: when that was, by the monotonic clock.
+    """
+
+    kind: _Kind
+    run: Callable[[], Any]
+    future: asyncio.Future[Any]
+    asked_at_ns: int
+
+    def is_given_up(self, now_ns: int) -> bool:
+        """Return whether the core waits for it no longer, and nothing depends on it."""
+        return self.kind is not _Kind.OTHER and now_ns >= self.asked_at_ns + OPERATION_TIMEOUT_NS
+
+
+class _Line:
+    """The operations that have not begun. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._operations: deque[_Operation] = deque()
+        self._has_ended = False
+        self._changed = threading.Condition()
+
+    def add(self, operation: _Operation) -> None:
+        """Add an operation at its place."""
+        with self._changed:
+            place = len(self._operations)
+            while (
+                operation.kind is _Kind.CAMPAIGN and place and self._operations[place - 1].kind is _Kind.READ
+            ):
+                place -= 1
+            self._operations.insert(place, operation)
+            self._changed.notify()
+
+    def end(self) -> None:
+        """Let the line end after the operations that are in it."""
+        with self._changed:
+            self._has_ended = True
+            self._changed.notify()
+
+    def take(self) -> _Operation | None:
+        """Wait for the next operation, and take it; None after the end."""
+        with self._changed:
+            while not self._operations and not self._has_ended:
+                self._changed.wait()
+            return self._operations.popleft() if self._operations else None
+
+
 class StoreWorker:
-    """A store as seen from an event loop. Operations run in the order of the calls.
+    """A store as seen from an event loop. Operations run in the order of the calls, but for campaigns.
 
     Args:
         store: from now on used in the worker's thread only.
@@ -58,13 +128,13 @@ class StoreWorker:
         self.place = store.place
         self._store = store
         self._loop = asyncio.get_running_loop()
-        self._asked: SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = SimpleQueue()
+        self._line = _Line()
         # Not one of an executor, which the end of the process would wait for.
-        Thread(target=self._work, name="lockring-store", daemon=True).start()
+        threading.Thread(target=self._work, name="lockring-store", daemon=True).start()
 
     def read(self, done: Callable[[StoreOutcome], None]) -> None:
         """Read the state; `done` is called in the event loop."""
-        self._run(lambda: StoreOutcome(True, self._store.read()), done)
+        self._run(_Kind.READ, lambda: StoreOutcome(True, self._store.read()), done)
 
     def write(
         self, expected_version: Version, state: ClusterState, done: Callable[[StoreOutcome], None]
@@ -79,14 +149,14 @@ class StoreWorker:
                 False, present, "" if present is not None or not expected_version else _EMPTIED
             )
 
-        self._run(operation, done)
+        self._run(_Kind.OTHER, operation, done)
 
     def campaign(
         self, candidate: Candidate, ttl_ms: int, done: Callable[[Election | None, str], None]
     ) -> None:
         """Take or renew the lead, or stand by; `done` is called in the event loop, with a problem if that failed."""
         store = self._shared()
-        future = self._ask(lambda: store.campaign(candidate, ttl_ms))
+        future = self._ask(_Kind.CAMPAIGN, lambda: store.campaign(candidate, ttl_ms))
         future.add_done_callback(lambda each: self._elected(each, done))
 
     def resign(self, term: TermId) -> None:
@@ -97,37 +167,42 @@ class StoreWorker:
             with contextlib.suppress(StoreError):
                 store.resign(term)
 
-        self._ask(operation)
+        self._ask(_Kind.OTHER, operation)
 
     async def close(self) -> bool:
         """Finish all operations, and close the store; return whether that was done within `CLOSE_S_MAX`."""
-        closing = self._ask(self._store.close)
-        self._asked.put(None)
+        closing = self._ask(_Kind.OTHER, self._store.close)
+        self._line.end()
         done, _ = await asyncio.wait([closing], timeout=CLOSE_S_MAX)
         if not done:
             return False
         closing.result()
         return True
 
-    def _run(self, operation: Callable[[], StoreOutcome], done: Callable[[StoreOutcome], None]) -> None:
-        self._ask(operation).add_done_callback(lambda each: self._finished(each, done))
+    def _run(
+        self, kind: _Kind, operation: Callable[[], StoreOutcome], done: Callable[[StoreOutcome], None]
+    ) -> None:
+        self._ask(kind, operation).add_done_callback(lambda each: self._finished(each, done))
 
-    def _ask(self, operation: Callable[[], _T]) -> asyncio.Future[_T]:
+    def _ask(self, kind: _Kind, operation: Callable[[], _T]) -> asyncio.Future[_T]:
         future: asyncio.Future[_T] = self._loop.create_future()
-        self._asked.put((operation, future))
+        self._line.add(_Operation(kind, operation, future, monotonic_ns()))
         return future
 
     def _work(self) -> None:
-        while (each := self._asked.get()) is not None:
-            operation, future = each
-            result, failure = None, None
-            try:
-                result = operation()
-            except BaseException as error:  # noqa: BLE001 - the future's user decides
-                failure = error
+        while (each := self._line.take()) is not None:
+            result: object = None
+            failure: BaseException | None = None
+            if each.is_given_up(monotonic_ns()):
+                failure = StoreError(SILENT)
+            else:
+                try:
+                    result = each.run()
+                except BaseException as error:  # noqa: BLE001 - the future's user decides
+                    failure = error
             # The loop may have ended meanwhile.
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(_settle, future, result, failure)
+                self._loop.call_soon_threadsafe(_settle, each.future, result, failure)
 
     def _shared(self) -> SharedStore:
         assert isinstance(self._store, SharedStore), "only a shared store is asked to name a leader"

@@ -1,1 +1,1 @@
-"""Stores of the coordinator's state: in memory, or in a directory."""
+"""Stores of the coordinators' state: in memory, in a directory, in etcd, and in PostgreSQL."""

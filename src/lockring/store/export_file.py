@@ -4,6 +4,9 @@
 - *Versions are text.* They are nanoseconds, larger than the numbers that many JSON readers keep exactly.
 - *It has no farewell.* That is the word of stopped nodes on when their last promise ends, and it lets the next start
   wait less. It is true for the very store that it was written to: after an export, the cluster may have gone on there.
+- *It names the versions that were skipped*, by which a loss of the store shows that it moved away from. Files of format
+  version 1 name none, and none are made up for them: a node that lacks the newest state, or a journal that does, would
+  be taken for the sign of a loss.
 - *It does not say which members take differences.* They say so again when they join.
 """
 
@@ -18,6 +21,7 @@ import msgspec
 
 from lockring.addresses import split_address
 from lockring.cluster_state import (
+    SKIPPED_MAX,
     ClusterState,
     Condition,
     Copy,
@@ -34,8 +38,10 @@ from lockring.slots import SLOTS
 from lockring.units import NS_PER_S, NS_PER_US
 
 FORMAT: Final = "lockring cluster state"
-FORMAT_VERSION: Final = 1
-"""Raised when the meaning of the file changes. A file of another version is refused rather than guessed at."""
+FORMAT_VERSION: Final = 2
+"""Raised when the meaning of the file changes. A file of a later version is refused rather than guessed at."""
+_WITHOUT_SKIPPED: Final = 1
+"""The version of files that name no skipped versions."""
 
 FILE_BYTES_MAX: Final = 64 * 1024 * 1024
 """Longest file that is read; the state of a large cluster has a hundredth of that."""
@@ -106,6 +112,7 @@ class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     coordinator_lease_ms: _Milliseconds
     members: list[_Member]
     slots: list[_Slots]
+    skipped: list[tuple[_Number, _Number]] | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -150,10 +157,10 @@ def decode_export(data: bytes) -> Export:
         raise StoreError(f"it is not an export of lockring, or was cut: {error}; {_MEND}") from error
     if header.format != FORMAT:
         raise StoreError(f"it says {header.format[:40]!r}, not {FORMAT!r}: it is not an export of lockring")
-    if header.layout != FORMAT_VERSION:
+    if not _WITHOUT_SKIPPED <= header.layout <= FORMAT_VERSION:
         raise StoreError(
-            f"it has format version {header.layout}, but this release reads {FORMAT_VERSION}: import it with the"
-            " release that exported it"
+            f"it has format version {header.layout}, but this release reads {_WITHOUT_SKIPPED} to {FORMAT_VERSION}: import it"
+            " with the release that exported it"
         )
     try:
         content = msgspec.json.decode(data, type=_Document)
@@ -163,6 +170,10 @@ def decode_export(data: bytes) -> Export:
     if content.checksum != _checksum_of(content):
         raise StoreError(f"it was changed: its checksum belongs to another content; {_MEND}")
     try:
+        if (content.layout == _WITHOUT_SKIPPED) != (content.state.skipped is msgspec.UNSET):
+            raise ValueError(
+                f"skipped versions do not belong to format version {content.layout}, or are missing"
+            )
         state = _from_file(content.state)
         check_state(state)
     except (InvalidRequest, ValueError, AssertionError) as error:
@@ -210,6 +221,7 @@ def _to_file(state: ClusterState) -> _State:
             )
             for slot, numbers in places.items()
         ],
+        skipped=[(str(below), str(above)) for below, above in state.skipped],
     )
 
 
@@ -248,9 +260,10 @@ def _from_file(found: _State) -> ClusterState:
         raise ValueError("a member is there twice")
     if not found.cluster or not int(found.version):
         raise ValueError("there is no cluster in it")
+    version = Version(int(found.version))
     return ClusterState(
         cluster=found.cluster,
-        version=Version(int(found.version)),
+        version=version,
         term=found.term,
         members={member.replica.node: member for member in members},
         slots=tuple([each_slot for each_slot in slots if each_slot is not None]),
@@ -258,7 +271,18 @@ def _from_file(found: _State) -> ClusterState:
         backup_lease_ms=found.backup_lease_ms,
         coordinator_lease_ms=found.coordinator_lease_ms,
         coordinator=_address(found.coordinator) if found.coordinator else "",
+        skipped=_skipped(found, version),
     )
+
+
+def _skipped(found: _State, version: Version) -> tuple[tuple[Version, Version], ...]:
+    """Return the ranges of skipped versions, none for a file that does not name them."""
+    if found.skipped is msgspec.UNSET:
+        return ()
+    ranges = tuple([(Version(int(below)), Version(int(above))) for below, above in found.skipped])
+    if len(ranges) > SKIPPED_MAX or any(not below < above <= version for below, above in ranges):
+        raise ValueError("its skipped versions are not below its own, or too many")
+    return ranges
 
 
 def _to_tenure(copy: Copy | None) -> _Tenure | None:

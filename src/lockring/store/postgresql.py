@@ -9,7 +9,12 @@
 - *The outcome of a commit.* If the connection breaks during a write, the row is read back on a new one. The write has
   taken place if its version is there, and cannot any more if yet another one is. Otherwise its outcome is unknown,
   and reported so: a statement may still wait in a server's socket.
-- *A deadline for each operation.* libpq has none for answers, so a timer shuts the socket down.
+- *A deadline for each operation*, with all of its hosts (`postgresql_connections`). libpq has none for answers, so a
+  timer shuts the socket down.
+- *The state is fetched once.* A version under the term of one leader names one state forever, since only the leader
+  writes. So a read asks for the state only if either is another one than the last that was seen.
+- *Only a server that takes writes is believed.* One that was the primary may go on as a standby, or be made read-only,
+  under connections that stand. So each operation asks for that too, and looks for another server.
 
 `synchronous_commit` is on for each write, whatever the server's default is. Where the server's standbys are
 asynchronous, its failover may lose the newest states: coordinators notice an older state, and wait for all leases to
@@ -20,6 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import threading
 import time
@@ -31,17 +37,18 @@ import psycopg
 from lockring.cluster_state import ClusterState, decode_state, encode_state
 from lockring.core.election import Candidate, Election
 from lockring.errors import ProtocolError, StoreError
-from lockring.ids import NO_VERSION, TermId, Version
+from lockring.ids import NO_TERM, NO_VERSION, TermId, Version
 from lockring.store.base import StoreUnreachable
+from lockring.store.postgresql_connections import NoHostConnects, PgConnection, PgConnector
 from lockring.store.postgresql_place import parse
 
 DEADLINE_S: Final = 6.0
 """Longest time for an operation, reading back included. A coordinator gives up after 10 s."""
-_CONNECT_S: Final = 2
-"""Longest time to connect to one host, in whole seconds, as libpq counts."""
 
 _FINAL_CLASSES: Final = frozenset({"0A", "22", "23", "28", "3D", "3F", "42"})
 """Of error codes: unknown features and values, logins, databases and schemas that are not there, missing rights."""
+_WRONG_STATE_CLASS: Final = "25"
+"""Of error codes: the server takes no writes, among others."""
 _FINAL_WORDS: Final = (
     "authentication failed",
     "no pg_hba.conf entry",
@@ -53,11 +60,16 @@ _FINAL_WORDS: Final = (
     "invalid ",
 )
 """In a server's refusal to let a client in, where it speaks English; of others, the log has the words."""
+_ADDRESS: Final = re.compile(r"^- host: ", re.MULTILINE)
+"""Begins the words on each address of a name that has several."""
 
+# The server, the database or the role may have other defaults than those that the statements are made for.
 _BEGIN: Final = (
-    "BEGIN",
+    "BEGIN ISOLATION LEVEL READ COMMITTED",
     "SET LOCAL synchronous_commit TO on",
+    "SET LOCAL lock_timeout TO 0",
     f"SET LOCAL statement_timeout TO {int(DEADLINE_S * 1000)}",
+    "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean",
 )
 _ARE_THERE: Final = "SELECT to_regclass('lockring_coordinators') IS NOT NULL"
 _LOCK_TABLES: Final = "SELECT pg_advisory_xact_lock(hashtext('lockring_clusters'))"
@@ -85,7 +97,10 @@ SELECT %(name)s, 0, 'new', '' WHERE NOT EXISTS (SELECT FROM lockring_clusters)
 """Stands for a state that was never written, beside tables that are new. A row that was lost leaves nothing, or is made
 again without that word."""
 _IS_NEW: Final = "SELECT FROM lockring_clusters WHERE name = %(name)s AND version = 0 AND state = 'new'"
-_READ: Final = "SELECT version, state FROM lockring_clusters WHERE name = %(name)s"
+_READ: Final = """
+SELECT version, term, CASE WHEN version = %(known_version)s AND term = %(known_term)s THEN NULL ELSE state END
+FROM lockring_clusters WHERE name = %(name)s
+"""
 _WRITE: Final = """
 UPDATE lockring_clusters SET version = %(version)s, state = %(state)s
 WHERE name = %(name)s AND version = %(expected)s AND term = %(term)s
@@ -115,11 +130,47 @@ WHERE name = %(name)s AND each.until > clock_timestamp() ORDER BY each.address
 _RESIGN: Final = "DELETE FROM lockring_coordinators WHERE name = %(name)s AND term = %(term)s"
 
 
+_NONE_KNOWN: Final = -1
+"""The version of no row: a new one has 0."""
+
+
 class _Result(NamedTuple):
     """The outcome of one statement of an operation."""
 
     changed: int
     rows: list[tuple[Any, ...]]
+
+
+class _Row(NamedTuple):
+    """The cluster's row.
+
+    Attributes:
+        version: of the state, 0 for none.
+        term: of the leader.
+        state: the encoded state; None if version and term are those that were named as known.
+    """
+
+    version: Version
+    term: TermId
+    state: bytes | None
+
+
+class _Known(NamedTuple):
+    """The last state that was seen, with the leader's term then."""
+
+    version: Version
+    term: TermId
+    state: ClusterState
+
+
+class _TakesNoWrites(psycopg.OperationalError):
+    """A server has become a standby, or read-only, under a connection."""
+
+    def __init__(self, connection: PgConnection) -> None:
+        info = connection.info
+        super().__init__(
+            f"{info.host}:{info.port} takes no writes: it is a standby now, or read-only by its settings"
+        )
 
 
 class PostgresStore:
@@ -143,12 +194,12 @@ class PostgresStore:
     def __init__(self, url: str) -> None:
         place = parse(url)
         self._name = place.name
-        self._conninfo = place.conninfo
         self._secrets = place.secrets
         self.place = place.named
         self._mutex = threading.Lock()
-        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
-        self._cached: tuple[int, ClusterState] | None = None
+        self._connector = PgConnector(place.conninfo)
+        self._connection: PgConnection | None = None
+        self._known: _Known | None = None
         self._is_closed = False
         self.created = False
         try:
@@ -167,8 +218,14 @@ class PostgresStore:
         Raises:
             StoreError: it cannot be read, or is damaged.
         """
-        (result,) = self._run("read", _READ)
-        return self._decoded(*_row_of(result))
+        known = self._known
+        version, term = (_NONE_KNOWN, NO_TERM) if known is None else (known.version, known.term)
+        (result,) = self._run("read", _READ, known_version=version, known_term=term)
+        row = _row_of(result)
+        if row.state is None:
+            assert known is not None
+            return known.state
+        return self._decoded(row.version, row.term, row.state)
 
     def write(self, expected_version: Version, state: ClusterState) -> bool:
         """Store the state if the stored version is the expected one and its term leads; return whether it was stored.
@@ -186,6 +243,10 @@ class PostgresStore:
         with self._mutex:
             until_s = time.monotonic() + DEADLINE_S
             try:
+                self._connect(until_s)
+            except psycopg.Error as error:  # so nothing was sent
+                raise self._failed("written", error) from error
+            try:
                 (result,) = self._attempt([_WRITE], values, until_s)
                 is_stored = result.changed == 1
             except psycopg.Error as error:
@@ -193,7 +254,7 @@ class PostgresStore:
                     raise self._failed("written", error) from error
                 is_stored = self._what_became_of_it(expected_version, values, error, until_s)
             if is_stored:
-                self._cached = state.version, state
+                self._known = _Known(state.version, state.term, state)
             return is_stored
 
     # ----------------------------------------------------------------------- the lead
@@ -232,6 +293,7 @@ class PostgresStore:
         """End the connection, and refuse all further calls. Closing twice is harmless."""
         with self._mutex:
             self._is_closed = True
+            self._connector.close()
             self._drop()
 
     # ----------------------------------------------------------------------- operations
@@ -243,12 +305,9 @@ class PostgresStore:
             # Two coordinators that start at once must not trip over each other's tables.
             self._run("opened", _LOCK_TABLES, _CLUSTERS, _COORDINATORS, _NEW_ROW)
 
-    def _decoded(self, version: Version, data: bytes) -> ClusterState | None:
+    def _decoded(self, version: Version, term: TermId, data: bytes) -> ClusterState | None:
         if not version:
             return None
-        # A version names one state forever, so an unchanged one need not be decoded again.
-        if self._cached is not None and self._cached[0] == version:
-            return self._cached[1]
         try:
             state = decode_state(data)
             if state.version != version:
@@ -258,7 +317,7 @@ class PostgresStore:
                 f"the state in {self.place} is damaged: {error}; restore the row from a backup, or name"
                 " another cluster after # in --store"
             ) from error
-        self._cached = version, state
+        self._known = _Known(version, term, state)
         return state
 
     # ----------------------------------------------------------------------- the connection
@@ -271,12 +330,11 @@ class PostgresStore:
             had_connection = self._connection is not None
             try:
                 return self._attempt(statements, values, until_s)
-            except psycopg.OperationalError as error:
-                # A connection that was idle may have been cut long ago: that says nothing about the database.
+            except psycopg.Error as error:
+                # A connection that was idle may have been cut long ago, or its server may have become a standby: that
+                # says nothing about the database.
                 if not had_connection or self._connection is not None or time.monotonic() >= until_s:
                     raise self._failed(verb, error) from error
-            except psycopg.Error as error:
-                raise self._failed(verb, error) from error
             try:
                 return self._attempt(statements, values, until_s)
             except psycopg.Error as error:
@@ -286,35 +344,34 @@ class PostgresStore:
         self, statements: Sequence[str], values: Mapping[str, object], until_s: float
     ) -> list[_Result]:
         """Run statements in one transaction and one round trip; a connection that breaks in it is dropped."""
-        if self._is_closed:
-            raise StoreError(f"{self.place} is closed")
         connection = self._connect(until_s)
         script = ";".join((*_BEGIN, *statements, "COMMIT"))
         try:
             with _shut_down_at(connection, until_s), psycopg.ClientCursor(connection) as cursor:
                 cursor.execute(script.encode(), values)
-                return _results_of(cursor)[len(_BEGIN) : -1]
-        except BaseException:
-            self._clear()
+                results = _results_of(cursor)
+            takes_no_writes = results[len(_BEGIN) - 1].rows[0][0]
+            if takes_no_writes:
+                raise _TakesNoWrites(connection)
+            return results[len(_BEGIN) : -1]
+        except BaseException as error:
+            self._clear(error)
             raise
 
-    def _connect(self, until_s: float) -> psycopg.Connection[tuple[Any, ...]]:
+    def _connect(self, until_s: float) -> PgConnection:
+        if self._is_closed:
+            raise StoreError(f"{self.place} is closed")
         if self._connection is None:
-            left_s = max(1, min(_CONNECT_S, int(until_s - time.monotonic())))
-            self._connection = psycopg.connect(
-                self._conninfo,
-                autocommit=True,
-                connect_timeout=left_s,
-                prepare_threshold=None,
-                application_name="lockring coordinator",
-                target_session_attrs="read-write",
-            )
+            self._connection = self._connector.connect(until_s)
         return self._connection
 
-    def _clear(self) -> None:
+    def _clear(self, error: BaseException) -> None:
         """Make the connection fit for the next operation after one that has failed, or drop it."""
         connection = self._connection
         if connection is None:
+            return
+        if isinstance(error, _TakesNoWrites) or _class_of(error) == _WRONG_STATE_CLASS:
+            self._drop()
             return
         try:
             with _shut_down_at(connection, time.monotonic() + 1):
@@ -336,13 +393,14 @@ class PostgresStore:
     ) -> bool:
         """Find out whether a write has taken place whose answer was lost."""
         try:
-            (result,) = self._attempt([_READ], values, max(until_s, time.monotonic() + 1))
+            whole = {**values, "known_version": _NONE_KNOWN, "known_term": NO_TERM}
+            (result,) = self._attempt([_READ], whole, max(until_s, time.monotonic() + 1))
         except psycopg.Error as error:
             raise self._unknown(cause) from error
-        version, data = _row_of(result)
-        if version == values["version"] and data == values["state"]:
+        row = _row_of(result)
+        if row.version == values["version"] and row.state == values["state"]:
             return True
-        if version == expected:
+        if row.version == expected:
             raise self._unknown(cause)
         return False
 
@@ -360,15 +418,27 @@ class PostgresStore:
 def _is_final(error: psycopg.Error) -> bool:
     """Return whether waiting cannot mend an error: the server refuses, or libpq does not understand the URL.
 
-    Of a connection that fails, libpq gives the server's words alone, without their code. Each host that was tried has a
-    line of its own, and one that may still come is worth waiting for.
+    Of a connection that fails, libpq gives the server's words alone, without their code. A host that may still come is
+    worth waiting for, whatever others say; and so is one of the addresses of a name.
     """
+    if isinstance(error, NoHostConnects):
+        return all(map(_is_final, error.failures))
     if error.sqlstate is not None:
-        return error.sqlstate[:2] in _FINAL_CLASSES
+        return _class_of(error) in _FINAL_CLASSES
     if not isinstance(error, psycopg.OperationalError):
         return True
-    lines = [line for line in str(error).splitlines() if " failed: " in line] or [str(error)]
+    return all(map(_is_refusal, _ADDRESS.split(str(error))[1:] or [str(error)]))
+
+
+def _is_refusal(text: str) -> bool:
+    """Return whether one address has refused, however often it was asked."""
+    lines = [line for line in text.splitlines() if " failed: " in line] or [text]
     return all(any(words in line for words in _FINAL_WORDS) for line in lines)
+
+
+def _class_of(error: object) -> str:
+    """Return the class of an error's code, "" if it has none."""
+    return (error.sqlstate or "")[:2] if isinstance(error, psycopg.Error) else ""
 
 
 def _results_of(cursor: psycopg.ClientCursor[tuple[Any, ...]]) -> list[_Result]:
@@ -380,9 +450,11 @@ def _results_of(cursor: psycopg.ClientCursor[tuple[Any, ...]]) -> list[_Result]:
             return results
 
 
-def _row_of(result: _Result) -> tuple[Version, bytes]:
-    """Return the stored version and state; 0 for none."""
-    return (result.rows[0][0], bytes(result.rows[0][1])) if result.rows else (NO_VERSION, b"")
+def _row_of(result: _Result) -> _Row:
+    if not result.rows:
+        return _Row(NO_VERSION, NO_TERM, b"")
+    version, term, state = result.rows[0]
+    return _Row(version, term, None if state is None else bytes(state))
 
 
 def _election_of(result: _Result) -> Election:
@@ -397,7 +469,7 @@ def _election_of(result: _Result) -> Election:
 
 
 @contextlib.contextmanager
-def _shut_down_at(connection: psycopg.Connection[tuple[Any, ...]], until_s: float) -> Iterator[None]:
+def _shut_down_at(connection: PgConnection, until_s: float) -> Iterator[None]:
     """Shut the connection's socket down if the block takes too long: the call in it then fails."""
     end = socket.socket(fileno=os.dup(connection.fileno()))
 

@@ -7,6 +7,8 @@
 - *The same directory.* If a directory is deleted or replaced under a running coordinator, it would go on writing to
   files that are no longer reachable, while a second coordinator starts with new ones. So every call checks that its own
   files are still in place.
+- *A directory that was deleted is made again*, with the newest state that was read or written. Nothing that was deleted
+  comes back, so that cannot be mistaken for an older one. A directory that was only moved or unmounted may come back.
 - *A fresh store is whole or absent.* The database is made under another name and renamed. So an empty database, or one
   with other tables, was truncated or belongs to another program: it is refused rather than mistaken for a fresh one.
 """
@@ -27,7 +29,7 @@ from lockring.cluster_state import ClusterState, decode_state, encode_state
 from lockring.errors import ProtocolError, StoreError
 from lockring.file_editions import edition_of
 from lockring.ids import Version
-from lockring.system_errors import reason_of
+from lockring.system_errors import reason_of, way_out_of
 
 DATABASE_NAME: Final = "state.db"
 LOCK_NAME: Final = "coordinator.lock"
@@ -71,7 +73,7 @@ class SqliteStore:
         self.place = f"SQLite ({self._dir})"
         self.created = self._make_directory()
         try:
-            self._take_lock()
+            self._lock_fd = self._take_lock()
             self._open()
         except BaseException:
             self.close()
@@ -143,29 +145,35 @@ class SqliteStore:
         except FileExistsError as error:
             raise StoreError(f"the data directory {self._dir} is a file; name a directory") from error
         except OSError as error:
-            raise StoreError(f"the data directory {self._dir} cannot be made: {reason_of(error)}") from error
+            raise StoreError(
+                f"the data directory {self._dir} cannot be made: {reason_of(error)}; {_what_to_do(error)}"
+            ) from error
         return True
 
-    def _take_lock(self) -> None:
-        path = self._dir / LOCK_NAME
+    def _take_lock(self) -> int:
+        path, lock_fd = self._dir / LOCK_NAME, -1
         try:
-            self._lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = os.pread(self._lock_fd, 32, 0).decode(errors="replace").strip()
+            holder = os.pread(lock_fd, 32, 0).decode(errors="replace").strip()
+            os.close(lock_fd)
             who = f" (process {holder})" if holder else ""
             raise StoreError(
                 f"the data directory {self._dir} is in use by another coordinator{who}; stop that one, or name another "
                 "directory with --data-dir"
             ) from error
         except OSError as error:
+            if lock_fd >= 0:
+                os.close(lock_fd)
             raise StoreError(
-                f"the data directory {self._dir} cannot be written: {reason_of(error)}"
+                f"the data directory {self._dir} cannot be written: {reason_of(error)}; {_what_to_do(error)}"
             ) from error
         # On a full disk the next process just does not learn this one's number.
         with contextlib.suppress(OSError):
-            os.ftruncate(self._lock_fd, 0)
-            os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode(), 0)
+            os.ftruncate(lock_fd, 0)
+            os.pwrite(lock_fd, f"{os.getpid()}\n".encode(), 0)
+        return lock_fd
 
     def _open(self) -> None:
         path = self._dir / DATABASE_NAME
@@ -175,21 +183,22 @@ class SqliteStore:
             elif path.stat().st_size == 0:
                 raise StoreError(f"{path} is empty: it was truncated, or is not a store{_WHAT_TO_DO}")
             self.is_as_left = self._take_mark(path)
-            self._connection = connection = _connect(path)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
+            self._connection = connection = _opened(path)
             (schema,) = connection.execute("PRAGMA user_version").fetchone()
             columns = [name for (name,) in connection.execute("SELECT name FROM pragma_table_info('state')")]
             if schema not in (0, SCHEMA_VERSION):
                 raise StoreError(
-                    f"{path} has schema version {schema}, but this release supports {SCHEMA_VERSION}"
+                    f"{path} has schema version {schema}, but this release supports {SCHEMA_VERSION}: start the release that wrote"
+                    " it, or name another directory with --data-dir"
                 )
             if schema == 0 or columns != _COLUMNS:
                 raise StoreError(f"{path} is a database, but not a coordinator's store{_WHAT_TO_DO}")
         except sqlite3.Error as error:
             raise self._broken("opened", error) from error
         except OSError as error:
-            raise StoreError(f"the store {path} cannot be opened: {reason_of(error)}") from error
+            raise StoreError(
+                f"the store {path} cannot be opened: {reason_of(error)}; {_what_to_do(error)}"
+            ) from error
         self._database = os.stat(path)
         # Find damage now, while someone is watching the start, rather than at the first change.
         self.read()
@@ -214,8 +223,8 @@ class SqliteStore:
                 mark.touch(mode=0o600, exist_ok=False)
                 mark.write_text(_mark_of(self._dir / DATABASE_NAME, mark))
 
-    def _create(self, path: Path) -> None:
-        """Create a store without a state, whole or not at all."""
+    def _create(self, path: Path, state: ClusterState | None = None) -> None:
+        """Create a store, by default without a state, whole or not at all."""
         unfinished = path.with_name(path.name + _UNFINISHED_SUFFIX)
         for leftover in self._dir.glob(f"{unfinished.name}*"):
             leftover.unlink()
@@ -226,6 +235,11 @@ class SqliteStore:
                 "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL, data BLOB NOT NULL)"
             )
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            if state is not None:
+                connection.execute(
+                    "INSERT INTO state (id, version, data) VALUES (1, ?, ?)",
+                    (state.version, encode_state(state)),
+                )
             connection.execute("COMMIT")
         unfinished.rename(path)
         _sync(self._dir)
@@ -245,7 +259,9 @@ class SqliteStore:
                 try:
                     yield connection
                 except BaseException:
-                    connection.execute("ROLLBACK")
+                    # A full disk, among others, has ended the transaction already, and is the reason to report.
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
                     raise
                 connection.execute("COMMIT")
             except sqlite3.Error as error:
@@ -260,8 +276,46 @@ class SqliteStore:
             in_place = in_place and os.path.samestat(self._database, os.stat(self._dir / DATABASE_NAME))
         except OSError:
             in_place = False
-        if not in_place:
-            raise StoreError(f"the data directory {self._dir} was deleted or replaced while it was in use")
+        if in_place:
+            return
+        if os.fstat(self._lock_fd).st_nlink == 0 and not (self._dir / DATABASE_NAME).exists():
+            self._make_again()
+            raise StoreError(
+                f"the data directory {self._dir} was deleted while it was in use: it was made again, with the newest state"
+            )
+        raise StoreError(
+            f"the data directory {self._dir} was moved or replaced while it was in use; put it back within the coordinator"
+            " lease. If it is gone for good, start the coordinator on an empty directory: the locks are lost then, once"
+            " their leases have ended"
+        )
+
+    def _make_again(self) -> None:
+        """Make the deleted directory again, under a lock of its own: another process may have done so before.
+
+        The connection to the deleted database stays open until then, so that no other file gets its number.
+        """
+        path = self._dir / DATABASE_NAME
+        self._make_directory()
+        lock_fd = self._take_lock()
+        try:
+            if path.exists():
+                raise StoreError(f"another coordinator has made {path} after the directory was deleted")
+            self._create(path, None if self._cached is None else self._cached[1])
+            database, connection = os.stat(path), _opened(path)
+        except sqlite3.Error as error:
+            os.close(lock_fd)
+            raise self._broken("made again", error) from error
+        except OSError as error:
+            os.close(lock_fd)
+            raise StoreError(f"the store {path} cannot be made again: {reason_of(error)}") from error
+        except BaseException:
+            os.close(lock_fd)
+            raise
+        assert self._connection is not None, "it is checked before each use"
+        self._connection.close()
+        os.close(self._lock_fd)
+        self._connection, self._lock_fd, self._database = connection, lock_fd, database
+        self._has_written = True
 
     def _decoded(self, version: Version, data: object) -> ClusterState:
         try:
@@ -294,6 +348,19 @@ def _mark_of(path: Path, mark: Path) -> str:
     if not edition:
         return f"{found.st_dev} {found.st_ino} {found.st_ctime_ns}\n"
     return f"{found.st_ino} {edition} {found.st_size} {found.st_mtime_ns} {itself.st_ino} {its_edition}\n"
+
+
+def _what_to_do(error: OSError) -> str:
+    """Return an operator's ways out of an error of the data directory, as the end of a sentence."""
+    way = way_out_of(error)
+    return f"{f'{way}, or ' if way else ''}name another directory with --data-dir"
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    connection = _connect(path)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
 
 
 def _connect(path: Path) -> sqlite3.Connection:

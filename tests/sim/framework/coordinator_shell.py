@@ -98,7 +98,8 @@ class CoordinatorShell(Shell):
             cluster_if_new=f"cluster-{self.rng.getrandbits(32):x}",
             timing=self.timing,
             new_cluster=self.new_cluster,
-            boot=self.boot,
+            boot="" if self.store.is_shared else self.boot,
+            is_shared=self.store.is_shared,
             replication=self.replication,  # type: ignore[arg-type]
             now_ns=now_ns,
             wall_ns=wall_ns,

@@ -25,7 +25,7 @@ from lockring.journal.codec import FileIdentity, decode_nameplate
 from lockring.journal.files import LOCK_NAME
 from lockring.journal.host import Host
 from lockring.journal.journal import POSITION_NAME
-from tests.sim.framework.world import MS
+from tests.sim.framework.world import MS, S, World
 
 SECTOR_BYTES: Final = 512
 """The bytes that a disk writes at once or not at all."""
@@ -34,6 +34,30 @@ _WRITES_KEPT: Final = 64
 """A system does not keep written bytes in memory forever: of more writes than this, the oldest reach the disk."""
 
 _LONG_NS: Final = 1 << 60
+
+_RENEWED_NS: Final = 3 * S // 2
+"""How long after a write the position file is another one, and on the disk: a second, the mark before it, and what
+timers are late. Where answers wait for syncs, three of them may come before."""
+
+_MARKED_NS: Final = 300 * MS
+"""How long after an answer a mark vouches for it: a tenth of a second, and what timers are late."""
+
+
+class Picture:
+    """A backup of a directory, as it was at a moment.
+
+    Attributes:
+        files: by name.
+        lacks_since: when the first record was written that it lacks, on the clock of its disk; None before that.
+        met_failure: whether the disk failed since: then the position file may be as it was.
+    """
+
+    __slots__ = ("files", "lacks_since", "met_failure")
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self.files = files
+        self.lacks_since: int | None = None
+        self.met_failure = False
 
 
 class Killed(BaseException):
@@ -119,24 +143,30 @@ class SimDisk:
         is_synced: whether the node's answers wait for a sync.
         is_full: whether no file can grow.
         fails: whether syncs fail.
+        failures: how many writes and syncs have failed.
         slow_ns: longest time that a sync takes; the shortest is a tenth of it.
         tears: whether the next write to a segment kills its process halfway.
         reserve_bytes: as `Files.reserve_bytes`; some records, so that they are at the end of their room often.
-        is_marked: whether the position file was written after the segments were written and synced.
         doubt: an event that makes the directory doubtful, "" for none. The life that reads it clears it.
     """
 
-    def __init__(self, name: str, rng: random.Random, *, is_synced: bool) -> None:
+    def __init__(self, name: str, world: World, *, is_synced: bool) -> None:
         self.name = name
+        self._world = world
         self.is_synced = is_synced
         self.host = Host(f"{name} boot 1", f"{name} machine")
         self.is_full = False
         self.fails = False
+        self.failures = 0
         self.slow_ns = 2 * MS
         self.tears = False
-        self.is_marked = True
         self.doubt = "it is new"
-        self._rng = rng
+        self._rng = rng = world.rng(f"disk of {name}")
+        self._pictures: list[Picture] = []
+        self._stopped_ns = 0
+        self._longest_sync_ns = 0
+        self._unmarked_since: int | None = None
+        self._mark_is_unsynced_since: int | None = None
         self._boots = 1
         self._inodes = 100
         self.reserve_bytes = rng.choice((0, 700, 5_000))
@@ -177,7 +207,38 @@ class SimDisk:
 
     def sync_ns(self) -> int:
         """Draw how long the next sync takes."""
-        return self._rng.randrange(self.slow_ns // 10, self.slow_ns)
+        drawn = self._rng.randrange(self.slow_ns // 10, self.slow_ns)
+        self._longest_sync_ns = max(self._longest_sync_ns, drawn)
+        return drawn
+
+    def process_stops(self, duration_ns: int) -> None:
+        """Let the time for which the process stands still not count: it does nothing in it."""
+        self._stopped_ns += duration_ns
+
+    def _now(self) -> int:
+        """The time of the disk's own clock, which stands still with the process."""
+        return self._world.now - self._stopped_ns
+
+    def _wrote_segment(self) -> None:
+        """Note that every picture lacks something from now on, and that a mark must follow."""
+        for each in self._pictures:
+            if each.lacks_since is None:
+                each.lacks_since = self._now()
+        if not self.is_synced:
+            self._must_mark()
+
+    def _must_mark(self) -> None:
+        if self._unmarked_since is None:
+            self._unmarked_since = self._now()
+
+    def _failed(self, number: int) -> OSError:
+        """Excuse what is not done on a disk that fails, and return its error."""
+        self.failures += 1
+        for each in self._pictures:
+            each.met_failure = True
+        if self._unmarked_since is not None:
+            self._unmarked_since = _LONG_NS
+        return OSError(number, os.strerror(number))
 
     # ------------------------------------------------------------------ what goes wrong
 
@@ -193,19 +254,22 @@ class SimDisk:
         self._durable_names.clear()
         if self._user is not None:
             self._user.is_gone = True
+            self._user = None
 
-    def picture(self) -> dict[str, bytes]:
+    def picture(self) -> Picture:
         """Return what a backup of the directory would have now."""
-        return {name: bytes(inode.data) for name, inode in self._names.items()}
+        made = Picture({name: bytes(inode.data) for name, inode in self._names.items()})
+        self._pictures.append(made)
+        return made
 
-    def put_back(self, picture: dict[str, bytes], *, style: str) -> None:
+    def put_back(self, picture: Picture, *, style: str) -> None:
         """Restore the directory from a backup, as one of `STYLES` does it; its process must be over."""
         kept = dict(self._names) if style == "into the files" else {}
-        if self._knows_generations and kept and self._is_of_now(picture):
-            return  # nothing on a disk tells such a copy, from the last second of a life, from what it is a copy of
+        if self._knows_generations and kept and self._lacks_a_second_at_most(picture):
+            return  # nothing on a disk tells such a copy from what it is a copy of
         self.doubt = "it was replaced"
         self._names = {}
-        for name, data in picture.items():
+        for name, data in picture.files.items():
             there = kept.get(name)
             identity = self._identity() if there is None else there.identity
             self._names[name] = _Inode(identity, data, 0 if style == "new times" else _LONG_NS)
@@ -218,33 +282,50 @@ class SimDisk:
         for inode in self._names.values():
             inode.altered_ns = _LONG_NS
 
-    def _is_of_now(self, picture: dict[str, bytes]) -> bool:
-        """Return whether the position file was not renewed since a picture of it was made."""
+    def _lacks_a_second_at_most(self, picture: Picture) -> bool:
+        """Return whether a picture lacks only what was written in the last second, and so may not be found out.
+
+        It is found out all the same if the position file was renewed since.
+        """
         position = self._names.get(POSITION_NAME)
-        then = decode_nameplate(picture.get(POSITION_NAME, b""))
-        return position is not None and position.identity == then
+        then = decode_nameplate(picture.files.get(POSITION_NAME, b""))
+        if position is None or position.identity != then:
+            return False
+        since = picture.lacks_since
+        return since is None or picture.met_failure or self._now() - since <= self._renewed_ns()
+
+    def _renewed_ns(self) -> int:
+        return _RENEWED_NS + 3 * self._longest_sync_ns
 
     def flip_bit(self, rng: random.Random) -> bool:
         """Flip a bit somewhere in the files, and return whether that was possible.
 
-        Not while a mark is still to come: damage to the last records is then taken for a torn write. Where answers wait
-        for syncs, the position file is synced once a second, which has happened by then.
+        Not in the tenth of a second in which a mark may be still to come: damage to the last records is then taken for
+        a torn write. Where answers wait for syncs, the position file is synced once a second. That second is over.
         """
-        if not self.is_marked:
+        now, position = self._now(), self._names.get(POSITION_NAME)
+        if self._unmarked_since is not None and now - self._unmarked_since <= _MARKED_NS:
             return False
-        position = self._names.get(POSITION_NAME)
-        if self.is_synced and position is not None:
+        since = self._mark_is_unsynced_since
+        if position is not None and since is not None and now - since <= self._renewed_ns():
             position.sync(len(position.data))
         inodes = [inode for name, inode in sorted(self._names.items()) if inode.data and name != LOCK_NAME]
         if not inodes:
             return False
-        self.doubt = "it was altered"
         inode = rng.choices(inodes, [len(each.data) for each in inodes])[0]
-        inode.sync(len(inode.data))
-        place = rng.randrange(len(inode.data))
-        inode.data[place] ^= 1 << rng.randrange(8)
-        inode.durable = bytearray(inode.data)
+        self._spoil(inode, rng.randrange(len(inode.data)), 1 << rng.randrange(8))
         return True
+
+    def spoil_last_record(self) -> None:
+        """Flip bits at the end of what was written."""
+        inode = self._names[max(name for name in self._names if name.endswith(".log"))]
+        self._spoil(inode, len(inode.data.rstrip(b"\0")) - 1, 255)
+
+    def _spoil(self, inode: _Inode, place: int, bits: int) -> None:
+        self.doubt = "it was altered"
+        inode.sync(len(inode.data))
+        inode.data[place] ^= bits
+        inode.durable = bytearray(inode.data)
 
     def overwrite(self, found: bytes, by: bytes) -> None:
         """Put one byte in the place of each byte of a text, wherever the segments have it."""
@@ -289,12 +370,17 @@ class SimFiles:
         """The step in which files grow ahead of what is written; 0 where the file system cannot."""
         return self._disk.reserve_bytes
 
+    def room(self) -> int:
+        """How many bytes more the disk takes: it is never small."""
+        return 1 << 62
+
     def lock(self) -> FileIdentity:
         """Take the directory for this process."""
         disk = self._disk
         if not self._may_lock():
             raise JournalError(f"the journal in {self.place} is in use by another node")
         disk._user = self
+        disk._longest_sync_ns = 0
         inode = disk._names.get(LOCK_NAME)
         if inode is None:
             inode = disk._names[LOCK_NAME] = _Inode(disk._identity(), b"1\n")
@@ -343,7 +429,7 @@ class SimFiles:
     def sync_names(self) -> None:
         """Make the names survive a loss of power, as they are."""
         if self._disk.fails:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+            raise self._disk._failed(errno.EIO)
         self._disk._durable_names = dict(self._disk._names)
 
     def is_in_place(self, name: str, identity: FileIdentity) -> bool:
@@ -380,13 +466,15 @@ class SimFile:
             inode.write(data[: disk._rng.randrange(len(data))], offset)
             raise Killed
         if not self._name.startswith(POSITION_NAME):
-            disk.is_marked = False
+            disk._wrote_segment()
         elif disk._names.get(POSITION_NAME) is inode:
-            disk.is_marked = True
+            disk._unmarked_since = None
+            if disk.is_synced and not inode.pending:
+                disk._mark_is_unsynced_since = disk._now()
         room = len(inode.data) - offset
         if disk.is_full and len(data) > room:
             inode.write(data[: disk._rng.randrange(max(room, 0), len(data))], offset)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise disk._failed(errno.ENOSPC)
         inode.write(data, offset)
 
     def reserve(self, size: int) -> None:
@@ -414,9 +502,9 @@ class SimFile:
         assert not self._files.is_over, "a dead process syncs"
         if self._disk.fails:
             self._inode.pending = []
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        if not self._name.startswith(POSITION_NAME):
-            self._disk.is_marked = False  # a mark says what was synced before
+            raise self._disk._failed(errno.EIO)
+        if self._disk.is_synced and not self._name.startswith(POSITION_NAME):
+            self._disk._must_mark()  # a mark says what was synced before
         self._inode.sync(size)
 
     def size(self) -> int:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 from lockring.core.journal import JournalFound, LifeBegan
 from lockring.errors import JournalError
-from lockring.journal.journal import Journal, SyncPoint
+from lockring.journal.journal import Journal
+from lockring.journal.sync_point import SyncPoint
 from tests.sim.framework.disk import SimDisk
 from tests.sim.framework.world import MS, S
 
@@ -28,8 +29,8 @@ MARK_NS = 5 * MS
 MARK_AGAIN_NS = 100 * MS
 """The same while batches follow one another."""
 
-CARE_NS = S
-"""How often the position file is renewed."""
+RENEW_NS = S
+"""How often the position file is renewed. A sync that is under way then ends first."""
 
 AGAIN_NS = (20 * MS, S)
 """How long after a failure the journal is begun afresh: the shortest and the longest time."""
@@ -66,17 +67,13 @@ class JournalShell:
         self._has_begun = False
         self._is_syncing = False
         self._wants_sync = False
-        node.later(CARE_NS, self._care)
+        self._is_renewal_due = False
+        node.later(RENEW_NS, self._renew_now_and_then)
 
     def later_than(self) -> int:
         """Return an incarnation that no life on this journal has had."""
         lives = [each.incarnation for each in self.found.entries if isinstance(each, LifeBegan)]
         return max(lives, default=0) + 1
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether the directory was deleted while this life used it."""
-        return self._files.is_gone
 
     def over(self) -> None:
         """The process is dead."""
@@ -136,10 +133,17 @@ class JournalShell:
             self._is_mark_due = True
             self._node.later(MARK_AGAIN_NS, self._mark)
 
-    def _care(self) -> None:
+    def _renew_now_and_then(self) -> None:
+        self._node.later(RENEW_NS, self._renew_now_and_then)
+        if self._is_syncing:
+            self._is_renewal_due = True
+        else:
+            self._renew()
+
+    def _renew(self) -> None:
         """Renew the position file, in the thread for syncs."""
-        self._node.later(CARE_NS, self._care)
-        if self.has_failed or self._is_syncing:
+        self._is_renewal_due = False
+        if self.has_failed:
             return
         try:
             self._journal.check()
@@ -150,6 +154,10 @@ class JournalShell:
     def _lost(self, reason: str) -> None:
         node = self._node
         assert node.core is not None
+        if not self._has_begun:
+            self._journal.close()
+            node.life_cannot_begin(reason)
+            return
         self.has_failed = True
         node.world.stats["journal_failed"] += 1
         if node.world.story is not None:
@@ -163,12 +171,27 @@ class JournalShell:
         assert node.core is not None
         node.world.stats["journal_rewrites"] += 1
         try:
+            if self._files.is_gone and not self._is_syncing:
+                self._make_again()
             self._journal.begin_rewrite()
         except JournalError:
             node.later(node.rng.randrange(*AGAIN_NS), self.begin_rewrite)
         else:
             self.has_failed = False
             node.core.rewrite(now_ns=node.now_ns())
+
+    def _make_again(self) -> None:
+        """Make a deleted directory again, under a lock of its own."""
+        node, former = self._node, self._files
+        assert node.durability != "none"
+        files = self._disk.files()
+        journal = Journal(
+            files, node=node.id, durability=node.durability, host=self._disk.host, is_of_new_life=False
+        )
+        self._journal.close(in_order=False)
+        self._disk.process_died(former)
+        self._files, self._journal = files, journal
+        node.world.stats["journal_made_again"] += 1
 
     # ------------------------------------------------------------------ syncs
 
@@ -210,5 +233,7 @@ class JournalShell:
             if not self._has_begun:
                 self._has_begun = True
                 node.life_is_durable()
+        if self._is_renewal_due:
+            self._renew()
         if self._wants_sync:
             self._sync()

@@ -120,6 +120,7 @@ class NodeShell(Shell):
         self.id = name
         self.address = f"{name}:9501"
         self.coordinators = coordinators
+        self.names_coordinators = len(coordinators) > 1
         self.timing = timing
         self.weight = weight
         self.draining = False
@@ -129,7 +130,7 @@ class NodeShell(Shell):
         self.has_patient_operator = False
         self.disk: SimDisk | None = None
         if durability != "none":
-            self.disk = SimDisk(name, world.rng(f"disk of {name}"), is_synced=durability == "disk")
+            self.disk = SimDisk(name, world, is_synced=durability == "disk")
         self.journal: JournalShell | None = None
         self.core = None
 
@@ -152,16 +153,12 @@ class NodeShell(Shell):
             try:
                 self.journal = JournalShell(self, self.disk)
             except JournalError as error:
-                self.world.stats["journal_refused"] += 1
-                if self.world.story is not None:
-                    self.world.tell(self.name, str(error))
-                self._end_for(self.rng.randrange(500 * MS, 2000 * MS))
+                self.life_cannot_begin(str(error))
                 return
             incarnation = max(incarnation, self.journal.later_than())
         self.core = NodeCore(
             Replica(self.id, incarnation),
             timing=self.timing,
-            has_standbys=len(self.coordinators) > 1,
             journal=None if self.journal is None else self.journal.found,
             now_ns=self.now_ns(),
         )
@@ -178,9 +175,21 @@ class NodeShell(Shell):
             why = f": {journal.reason}" if journal.reason else ""
             self.world.tell(self.name, f"{'does not vouch' if why else 'vouches'} for its journal{why}")
 
+    def life_cannot_begin(self, reason: str) -> None:
+        """End this process: its journal cannot be used."""
+        self.world.stats["journal_refused"] += 1
+        if self.world.story is not None:
+            self.world.tell(self.name, reason)
+        self._end_for(self.rng.randrange(500 * MS, 2000 * MS))
+
     def life_is_durable(self) -> None:
         """Go to the coordinator: this life stands in the journal."""
         self._dial_coordinator()
+
+    def pause(self, duration: int) -> None:
+        super().pause(duration)
+        if self.disk is not None:
+            self.disk.process_stops(duration)
 
     def write_journal(self) -> None:
         assert self.journal is not None
@@ -232,7 +241,9 @@ class NodeShell(Shell):
         if self.alive and self._may_stop:
             if self.journal is not None:
                 assert self.core is not None
-                if not self.core.journal_is_settled and not self.journal.has_failed:
+                kept = self.core._context.journal
+                assert kept is not None
+                if not kept.is_settled and not self.journal.has_failed:
                     return False
                 self.journal.close()
             self.world.stats["drained"] += 1
@@ -348,7 +359,8 @@ class NodeShell(Shell):
         match message:
             case Welcome():
                 try:
-                    self.core.check_coordinator(message, address=end.other.process.name)
+                    address, has_others = end.other.process.name, self.names_coordinators
+                    self.core.greet_coordinator(message, address=address, has_others=has_others)
                 except LockringError as error:
                     self.world.stats[f"coordinator_answer_{error.code}"] += 1
                     self._leave_coordinator(end)

@@ -2,6 +2,9 @@
 
 An operation takes effect at some moment between its call and long after the caller gave up on it, or never: the
 caller then gets an unknown outcome.
+
+Each coordinator has one operation under way, as its real worker has (`server.store_worker`): the others wait in line, a
+campaign before reads, and reads and campaigns that the core has given up are not begun.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from lockring.cluster_state import ClusterState
+from lockring.core.coordinator.store_operations import OPERATION_TIMEOUT_NS
 from lockring.core.election import Candidate, Election
 from lockring.store.memory import MemoryStore
 from tests.sim.framework.world import MS, Process, S, World
@@ -21,6 +25,8 @@ Act = Callable[[], Callable[[], None]]
 Watcher = Callable[[ClusterState | None, ClusterState | None], None]
 
 Outcome = Literal["done", "late", "lost"]
+Kind = Literal["read", "campaign", "other"]
+"""The kinds of operations that stand at different places in the line."""
 
 _MOMENTS_MAX = 50
 
@@ -45,7 +51,9 @@ class SimStore:
         campaigns_unanswered: whether campaigns take effect without an answer.
         write_delay: how much longer a write takes.
         read_delay: how much longer a read takes.
+        answer_delay: how much longer the answer to a read takes, by coordinator.
         is_shared: whether it names a leader among the coordinators.
+        in_line: whether the operations of a coordinator wait for one another. Its core does not rely on that.
     """
 
     def __init__(self, world: World) -> None:
@@ -59,11 +67,14 @@ class SimStore:
         self.campaigns_unanswered = False
         self.write_delay = 0
         self.read_delay = 0
+        self.answer_delay: dict[str, int] = {}
         self.timeout = 2 * S
         self.is_shared = False
+        self.in_line = True
         self._memory = MemoryStore(clock_ns=lambda: world.now)
         self._moments: deque[_Moment] = deque(maxlen=_MOMENTS_MAX)
         self._rng = world.rng("store")
+        self._lines: dict[str, _Line] = {}
         self._cut_until: dict[str, int] = {}
 
     @property
@@ -131,7 +142,7 @@ class SimStore:
             state = self.state
             return lambda: answer(operation, True, state)
 
-        self._run(process, act, lambda: answer(operation, False, None), self.read_delay)
+        self._run(process, act, lambda: answer(operation, False, None), self.read_delay, kind="read")
 
     def write(
         self, process: Process, operation: int, expected: int, state: ClusterState, answer: Answer
@@ -149,7 +160,7 @@ class SimStore:
             after = self.state
             return lambda: answer(operation, ok, after)
 
-        self._run(process, act, lambda: answer(operation, False, None), self.write_delay, is_write=True)
+        self._run(process, act, lambda: answer(operation, False, None), self.write_delay)
 
     # ------------------------------------------------------------------ the lead
 
@@ -173,7 +184,7 @@ class SimStore:
                 return _no_answer
             return lambda: answer(operation, election)
 
-        self._run(process, act, lambda: answer(operation, None), 0, is_write=True)
+        self._run(process, act, lambda: answer(operation, None), kind="campaign")
 
     def resign(self, process: Process, term: str) -> None:
         """End the lead or the candidacy of a term."""
@@ -182,7 +193,7 @@ class SimStore:
             self._memory.resign(term)
             return lambda: None
 
-        self._run(process, act, lambda: None, 0, is_write=True)
+        self._run(process, act, lambda: None)
 
     # ------------------------------------------------------------------ inner
 
@@ -192,29 +203,43 @@ class SimStore:
         return self._rng.randrange(50_000, 3 * MS)
 
     def _run(
-        self, process: Process, act: Act, failed: Callable[[], None], extra: int, *, is_write: bool = False
+        self, process: Process, act: Act, failed: Callable[[], None], extra: int = 0, *, kind: Kind = "other"
     ) -> None:
-        """Let an operation take effect after a while, and answer after another one, or never."""
-        self.world.stats["store_operations"] += 1
-        call = _Call(process, failed)
-        process.later(self.timeout, call.time_out)
-        self.world.after(self._delay() + extra, self._apply, call, act, is_write)
+        """Let an operation take effect some time after its turn has come, and answer later still, or never."""
+        line = self._lines.get(process.name)
+        if line is None or line.life != process.life:
+            line = self._lines[process.name] = _Line(process.life)
+        call = _Call(process, failed, line, kind, self.world.now)
+        if self.in_line:
+            line.add(call, lambda: self._begin(call, act, extra))
+        else:
+            self._begin(call, act, extra)
 
-    def _apply(self, call: _Call, act: Act, is_write: bool) -> None:
+    def _begin(self, call: _Call, act: Act, extra: int) -> None:
+        if call.kind != "other" and self.world.now >= call.asked_at + OPERATION_TIMEOUT_NS:
+            self.world.stats["store_given_up"] += 1
+            call.process.post(call.give, call.failed)
+            return
+        self.world.stats["store_operations"] += 1
+        call.process.later(self.timeout, call.time_out)
+        self.world.after(self._delay() + extra, self._apply, call, act)
+
+    def _apply(self, call: _Call, act: Act) -> None:
         until = self._cut_until.get(call.process.name, 0)
         if until > self.world.now:
             if self._rng.random() < 0.5:  # the request itself is lost
                 return
-            self.world.at(until, self._apply, call, act, is_write)
+            self.world.at(until, self._apply, call, act)
             return
-        if is_write and self.full:
+        if call.kind != "read" and self.full:
             self.world.stats["store_full"] += 1
             self.world.after(self._delay(), self._answered, call, call.failed)
             return
         if self.unknown and self._rng.random() < self.unknown:
             self._without_answer(act)
             return
-        self.world.after(self._delay(), self._answered, call, act())
+        extra = self.answer_delay.get(call.process.name, 0) if call.kind == "read" else 0
+        self.world.after(self._delay() + extra, self._answered, call, act())
 
     def _without_answer(self, act: Act) -> None:
         """Do an operation without an answer: now, long after its caller has given up on it, or never."""
@@ -237,19 +262,50 @@ def _no_answer() -> None:
     """Stand for an answer that is not given: `_Call` tells it from others."""
 
 
+class _Line:
+    """The operations of one life of a process: one is under way, the others wait."""
+
+    def __init__(self, life: int) -> None:
+        self.life = life
+        self._waiting: list[tuple[_Call, Callable[[], None]]] = []
+        self._is_busy = False
+
+    def add(self, call: _Call, begin: Callable[[], None]) -> None:
+        """Put an operation in its place, and begin it if none is under way."""
+        place = len(self._waiting)
+        while call.kind == "campaign" and place and self._waiting[place - 1][0].kind == "read":
+            place -= 1
+        self._waiting.insert(place, (call, begin))
+        if not self._is_busy:
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Begin the next operation, since the one before is over."""
+        self._is_busy = bool(self._waiting)
+        if self._waiting:
+            _, begin = self._waiting.pop(0)
+            begin()
+
+
 class _Call:
     """One operation: answered once, by the store or by the time-out."""
 
-    def __init__(self, process: Process, failed: Callable[[], None]) -> None:
+    def __init__(
+        self, process: Process, failed: Callable[[], None], line: _Line, kind: Kind, asked_at: int
+    ) -> None:
         self.process = process
         self.life = process.life
         self.failed = failed
+        self.line = line
+        self.kind = kind
+        self.asked_at = asked_at
         self.done = False
 
     def give(self, answer: Callable[[], None]) -> None:
         if not self.done and answer is not _no_answer:
             self.done = True
             answer()
+            self.line.go_on()
 
     def time_out(self) -> None:
         if not self.done:

@@ -17,6 +17,10 @@ for want of a find:
 - *A store compares the leader with each write.* The version suffices: a new leader's first write raises it, and a
   former leader that is faster than that still has the right to write. It stays, so that a former leader is refused
   before its successor's claim, not after it.
+- *Results of store operations go only to the lead that began them.* Each core counts its operations from 1,
+  so that a former lead's result could pass for the present one's. But a process has one operation under way, and ends
+  those of the former lead before it begins the first of the present one, which is a read. A state that was read too
+  early makes the claim fail, since that compares the version. It stays, for a shell that does several at once.
 - *All connections end when a lead begins or ends.* Both sides would find out by themselves: nodes hang up on a
   coordinator that acknowledges nothing, clients on a server that does not answer. It stays, since that takes seconds.
 - *A coordinator whose term is over resigns.* Its lead ends by itself. It stays, for the same reason.

@@ -771,3 +771,27 @@ def drill_held_by_hearsay() -> None:
         "P7",
         f"{cluster.name!r} is free, and is reported as {wanted.outcome}",
     )
+
+
+@mutant
+def short_promise_waits_its_turn() -> list[Change]:
+    """After a promise that is short for the TTL, the next keepalive comes a third of the TTL later, as always."""
+    return [(ClientRenewals, "_renew_early", lambda self, share, until_ns, now_ns: None)]
+
+
+@drill
+def drill_short_promise_waits_its_turn() -> None:
+    """The coordinator says nothing until its lease has nearly ended, and nodes promise no more than what is left."""
+    cluster = Scenario(clients=1)
+    cluster.be_patient()
+    (client,) = cluster.simulation.clients
+    (held,) = cluster.hold(client, cluster.name, ttl_ms=TTL_MS)
+    for node in cluster.simulation.nodes:
+        cluster.silence(cluster.coordinator, node, 100)
+    cluster.wait(lambda: cluster.left_s(client, held) < 2, 40)
+    for node in cluster.simulation.nodes:
+        cluster.unsilence(cluster.coordinator, node)
+    cluster.run(10)
+    cluster.demand(
+        held.outcome == "held", "LOSS", "a lock is lost though its primary could promise more in time"
+    )

@@ -10,10 +10,11 @@ from lockring.cluster_state import GENERATIONS_PER_REIGN, Replica, SlotState
 from lockring.core.coordinator import CoordinatorCore, transitions
 from lockring.core.coordinator import reconciler_runs as planning
 from lockring.core.coordinator import slot_requests as asks
+from lockring.core.coordinator.heartbeats import Heartbeats
 from lockring.core.coordinator.term import News, Phase, Term
 from lockring.core.node.grants import NodeGrants
 from lockring.core.timing import up
-from lockring.ids import Version
+from lockring.ids import ConnectionId, SequenceNumber, Version
 from lockring.ring.hash_ring import HashRing
 from lockring.units import ms_to_ns
 from tests.sim.framework.node_shell import NodeShell
@@ -46,6 +47,41 @@ def drill_no_confirm() -> None:
 
 
 @mutant
+def confirmed_by_an_earlier_read() -> list[Change]:
+    """A read of the store confirms all heartbeats that have arrived by its end, not by its beginning."""
+
+    def take(self: Heartbeats) -> dict[ConnectionId, SequenceNumber]:
+        confirmed = {**self._confirming, **self._waiting}
+        self._confirming, self._waiting = {}, {}
+        return confirmed
+
+    return [(Heartbeats, "take_confirmed", take)]
+
+
+@drill
+def drill_confirmed_by_an_earlier_read() -> None:
+    """A second coordinator takes over right after the first has read the store, and the answer is long under way."""
+    cluster = Scenario(nodes=2, clients=1, late_nodes=1, coordinators=2)
+    held = cluster.simulation.clients[0].take(cluster.name, ttl_ms=TTL_MS)
+    cluster.run(1)
+    (first, second), store = cluster.simulation.coordinators, cluster.simulation.store
+    store.timeout, store.answer_delay[first.name] = 9 * S, 8 * S
+    for node in cluster.simulation.nodes:
+        cluster.cut(node, second, 90)
+    core = first.deciding
+    assert core is not None
+    cluster.wait(lambda: not core._term.is_confirming, 20)
+    cluster.step(lambda: core._term.is_confirming, 5)
+    cluster.run(0.02)
+    second.start()
+    cluster.run(0.5)
+    cluster.simulation.add_node()
+    cluster.cut(cluster.simulation.nodes[-1], first, 90)
+    cluster.run(70)
+    assert held.outcome == "local-deadline"
+
+
+@mutant
 def ack_deposed() -> list[Change]:
     """A coordinator acknowledges a node while its own write against that node is under way."""
     acknowledge = CoordinatorCore._acknowledge
@@ -71,6 +107,7 @@ def drill_ack_deposed() -> None:
     cluster.cut(primary, coordinator, 300)
     backup.start()
     cluster.run(25)
+    simulation.store.in_line = False
     simulation.store.timeout, simulation.store.write_delay = 9 * S, 8 * S
     core = coordinator.deciding
     assert core is not None

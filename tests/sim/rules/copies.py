@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
+from lockring.core.node import peer_link
 from lockring.core.node.copies import Copies
+from lockring.core.node.leases import SentTimes
 from lockring.core.node.locks import LockHolder
 from lockring.core.node.reign import CopyStream, Reign
 from lockring.core.node.renewals import Renewals
@@ -16,13 +19,14 @@ from lockring.core.node.roles import ReignBegan, SlotChange, SlotRoles
 from lockring.core.node.session_leases import SessionLeases
 from lockring.core.node.slot import NodeSlot
 from lockring.core.timing import DISTANT_PAST_NS
-from lockring.ids import SlotNumber, Version
-from lockring.protocol import AcquisitionVerdict, Put, Resume, SlotList, Verdict
+from lockring.ids import MutationIndex, SlotNumber, Version
+from lockring.protocol import AcquisitionVerdict, Put, Replicate, Resume, SlotList, Snapshot, Verdict
 from lockring.slots import slot_of
 from lockring.units import ms_to_ns
 from tests.sim.framework.node_shell import NodeShell
 from tests.sim.framework.world import S
-from tests.sim.rules.switches import Change, drill, drill_by_chance, mutant, pair
+from tests.sim.rules.held import holding
+from tests.sim.rules.switches import Change, drill, drill_by_chance, mutant, pair, replaced
 from tests.sim.scenarios.scenario import TTL_MS, Scenario
 from tests.sim.seeds.alone import watch
 
@@ -517,9 +521,12 @@ def drill_in_sync_nearly() -> None:
     cluster.run(8)
     learner.start()
     cluster.run(0.9)
-    cluster.step(lambda: cluster.slot().learner is not None, 5)
+    cluster.step(lambda: cluster.is_sent(primary), 5)  # snapshots that nothing acknowledges hold up others
     cluster.silence(learner, primary, 60)
-    cluster.step(lambda: _has_table(cluster, learner), 1)
+    cluster.delay(primary, learner, 0.05)  # so that the learner knows by then that it is one
+    # Snapshots of all slots leave before the first is acknowledged.
+    with replaced([(peer_link, "LINK_COST_MAX", 2_000)]):
+        cluster.step(lambda: _has_table(cluster, learner), 1)
     cluster.silence(primary, learner, 60)
     held = cluster.simulation.clients[0].take(cluster.name, ttl_ms=TTL_MS)
     cluster.wait(lambda: held.outcome == "held", 0.3)
@@ -570,3 +577,108 @@ def drill_nobody_takes_over() -> None:
     cluster = Scenario()
     cluster.crash(cluster.primary(), power=True)
     watch(cluster.simulation, "power", 10 * S)
+
+
+@mutant
+def forgotten_message_unanswered() -> list[Change]:
+    """An acknowledgement says nothing at all if it is not known any more when its message was sent."""
+    return [(SentTimes, "has_forgotten", lambda self, sequence: False)]
+
+
+@drill
+def drill_forgotten_message_unanswered() -> None:
+    """A copy learns late that it is one again, and its acknowledgements are under way for longer than many messages."""
+    cluster, _ = holding(2, "process")
+    coordinator, primary, backup = cluster.coordinator, cluster.primary(), cluster.backup()
+    cluster.be_patient()
+    cluster.crash(primary)
+    cluster.silence(coordinator, backup, 60)
+    primary.start()
+    cluster.step(lambda: cluster.is_sent(primary), 5)
+    cluster.silence(backup, primary, 60)
+    cluster.run(0.1)  # the news of the reign is there, and the backup understands nothing of it
+    cluster.unsilence(coordinator, backup)
+    cluster.wait(lambda: cluster.knows(backup), 5)
+    with cluster.few_messages_known():
+        cluster.run(1.3)  # three heartbeats
+        cluster.unsilence(backup, primary)
+        cluster.run(0.05)
+    cluster.run(10)
+    cluster.demand(cluster.is_copied(primary), "P7", "a copy never hears again of what it did not understand")
+
+
+@mutant
+def former_start_acknowledged() -> list[Change]:
+    """An acknowledgement counts in a stream that was started again since, or is still to be."""
+
+    def acknowledged(self: CopyStream, index: MutationIndex) -> None:
+        if self.acked is None or index > self.acked:
+            self.acked = index
+            if self.sent is not None and index > self.sent:
+                self.sent = index
+
+    return [(CopyStream, "acknowledged", acknowledged)]
+
+
+@drill_by_chance(range(1, 5))
+def drill_former_start_acknowledged(seed: int) -> None:
+    """The connection to a learner breaks when it has a whole snapshot, which its slow disk does not have yet."""
+    cluster = Scenario(nodes=2, late_nodes=1, durability="disk", slot=1, seed=seed)
+    client, primary = cluster.simulation.clients[0], cluster.primary()
+    cluster.be_patient()
+    *held, later = cluster.names(12)
+    cluster.hold(client, *held, ttl_ms=30_000)
+    cluster.simulation.add_node()
+    learner = cluster.simulation.nodes[-1]
+    assert learner.disk is not None
+    cluster.step(lambda: _parts_at(cluster, learner) > 5, 10)
+    learner.disk.slow_ns = 2 * S
+    cluster.step(lambda: _has_table(cluster, learner), 5)
+    cluster.break_connections(primary, learner)
+    client.take(later, ttl_ms=30_000)
+    with cluster.ends_no_process():
+        cluster.run(10)
+
+
+def _parts_at(cluster: Scenario, node: NodeShell) -> int:
+    data = None if node.core is None else node.core.slots.get(slot_of(cluster.name))
+    return 0 if data is None else len(data.parts)
+
+
+@mutant
+def late_acknowledgement_misread() -> list[Change]:
+    """A copy that acknowledges late, for the lease alone, counts as one that lacks all that it does not mention."""
+    acknowledged = Replicator.acknowledged
+
+    def changed(self: Replicator, peer: Any, message: Any, now_ns: int) -> None:
+        acknowledged(self, peer, replace(message, is_lease_only=False), now_ns)
+
+    return [(Replicator, "acknowledged", changed)]
+
+
+@drill_by_chance(range(1, 4))
+def drill_late_acknowledgement_misread(seed: int) -> None:
+    """A learner with a slow disk gets its slots, and states follow one another."""
+    cluster = Scenario(nodes=2, late_nodes=1, durability="disk", slot=1, seed=seed)
+    cluster.hold(cluster.simulation.clients[0], *cluster.names(12), ttl_ms=30_000)
+    again: list[SlotNumber] = []
+
+    def heard(sender: str, receiver: str, message: object) -> None:
+        del sender
+        for part in message.streams if isinstance(message, Replicate) and receiver == learner.name else ():
+            slot = None if learner.core is None else learner.core.slots.get(part.slot)
+            if (
+                isinstance(part, Snapshot)
+                and slot is not None
+                and slot.following == (part.since, part.joined)
+            ):
+                again.append(part.slot)
+
+    cluster.simulation.add_node()
+    learner = cluster.simulation.nodes[-1]
+    assert learner.disk is not None
+    cluster.world.heard = heard
+    cluster.wait(lambda: cluster.is_joined(learner), 5)
+    learner.disk.slow_ns = S // 2
+    cluster.run(10)
+    cluster.demand(not again, "WORK", f"a copy is sent again what it has, of slots {again}")

@@ -7,22 +7,27 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from lockring.cluster_state import Copy, Replica
 from lockring.core.coordinator import core as coordinator_core
 from lockring.core.coordinator.heirs import Heirs
 from lockring.core.coordinator.join_checks import not_the_latest
 from lockring.core.effects import Effect
 from lockring.core.node import held_acks
+from lockring.core.node.copies import Copies
 from lockring.core.node.core import NodeCore
 from lockring.core.node.former_lives import FormerLives
 from lockring.core.node.held_acks import HeldAcks
 from lockring.core.node.journal import NodeJournal
 from lockring.journal import codec, journal, verdict
 from lockring.journal.found import FoundSegment, found_segments
-from lockring.journal.journal import Journal, SyncPoint
+from lockring.journal.journal import Journal
 from lockring.journal.reading import JournalContent
+from lockring.journal.sync_point import SyncPoint
+from lockring.protocol import Position
 from tests.sim.framework.disk import SimDisk, SimFiles
+from tests.sim.framework.journal_shell import Durability
 from tests.sim.framework.node_shell import NodeShell
-from tests.sim.framework.world import S
+from tests.sim.framework.world import MS, S
 from tests.sim.rules.held import demand_kept, holding
 from tests.sim.rules.switches import Change, drill, drill_by_chance, mutant
 from tests.sim.scenarios.scenario import TTL_MS, Scenario
@@ -33,6 +38,11 @@ from tests.sim.scenarios.scenario import TTL_MS, Scenario
 def _disk_of(node: NodeShell) -> SimDisk:
     assert node.disk is not None
     return node.disk
+
+
+def _life(node: NodeShell) -> Replica:
+    assert node.core is not None
+    return node.core.replica
 
 
 def _one_more_node(cluster: Scenario, node_id: str = "") -> NodeShell:
@@ -151,6 +161,33 @@ def drill_failed_sync_tried_again(seed: int) -> None:
 
 
 @mutant
+def failed_beginning_closed_in_order() -> list[Change]:
+    """A life whose first sync has failed closes its journal as if it had been written."""
+    fail = Journal.fail
+
+    def changed(self: Journal, error: Exception) -> str:
+        return str(error) if self._number == 1 else fail(self, error)
+
+    return [(Journal, "fail", changed)]
+
+
+@drill_by_chance(range(1, 9))
+def drill_failed_beginning_closed_in_order(seed: int) -> None:
+    """The disk of a node fails for a moment while that starts. Then the machine loses its power."""
+    cluster, held = holding(1, "disk", seed=seed)
+    (node,) = cluster.simulation.nodes
+    cluster.crash(node)
+    node.start()
+    _disk_of(node).fails = True
+    cluster.step(lambda: bool(_disk_of(node).failures), 1)
+    _disk_of(node).heal()
+    cluster.step(lambda: not node.alive, 1)
+    _disk_of(node).lose_power()
+    node.start()
+    demand_kept(cluster, held)
+
+
+@mutant
 def bytes_after_failed_sync_believed() -> list[Change]:
     """Bytes that can be read count as durable after a sync, though a former life's sync of them has failed."""
     found = found_segments
@@ -201,6 +238,69 @@ def drill_position_before_journaled(seed: int) -> None:
 
 
 @mutant
+def state_before_journaled() -> list[Change]:
+    """A copy acknowledges by the newest state that it knows, whether or not its journal has that."""
+    late = Copies.acknowledge_late
+
+    def number_of_positions(self: NodeJournal, positions: list[Position]) -> int:
+        before, self.number_of_state = self.number_of_state, 0
+        try:
+            return number_of(self, positions)
+        finally:
+            self.number_of_state = before
+
+    def acknowledge_late(self: Copies, now_ns: int) -> None:
+        journal = self._context.journal
+        assert journal is not None
+        before, journal.version = journal.version, self._context.state.version
+        try:
+            late(self, now_ns)
+        finally:
+            journal.version = before
+
+    number_of = NodeJournal.number_of_positions
+    return [
+        (NodeJournal, "number_of_positions", number_of_positions),
+        (Copies, "acknowledge_late", acknowledge_late),
+    ]
+
+
+@drill_by_chance(range(1, 5))
+def drill_state_before_journaled(seed: int) -> None:
+    """A primary becomes the backup of its backup and acknowledges that at once, but its disk is slow.
+
+    Then its machine loses its power. The next life hears of the former reign from a coordinator that is late, and then
+    of a reign of its own, while the former backup is cut off.
+    """
+    cluster, _ = holding(2, "disk", seed=seed)
+    coordinator, former, successor = cluster.coordinator, cluster.primary(), cluster.backup()
+    cluster.crash(coordinator)
+    older = cluster.decide(lambda slot, version: slot)
+    for node in (former, successor):
+        cluster.tell_again(node, older)
+    cluster.run(0.1)
+    _disk_of(former).slow_ns = 20 * S
+    swapped = cluster.decide(
+        lambda slot, version: replace(
+            slot, since=version, primary=_life(successor), backup=Copy(_life(former), version)
+        )
+    )
+    for node in (former, successor):
+        cluster.tell_again(node, swapped)
+    cluster.run(0.6)  # until a second message has come, so that the first one gets its lease
+    cluster.crash(former, power=True)
+    for other in (former, coordinator):
+        cluster.cut(successor, other, 60)
+    _disk_of(former).heal()
+    former.start()
+    cluster.tell_again(former, older)
+    heir = _life(former)
+    cluster.decide(lambda slot, version: replace(slot, since=version, primary=heir, backup=None), heir)
+    coordinator.start()
+    cluster.run(3)
+
+
+@mutant
 def acknowledges_without_journal() -> list[Change]:
     """A copy whose disk fails goes on to give leases, however long it has not had a position to go with them."""
     take_late = HeldAcks.take_late
@@ -228,7 +328,7 @@ def acknowledgements_of_two_states_folded() -> list[Change]:
 
     def changed(waiting: list[held_acks.HeldAck]) -> list[held_acks.HeldAck]:
         for earlier, later in pairwise(waiting):
-            later.follow(earlier)
+            later.take_positions(earlier)
         return waiting[-1:]
 
     return [(held_acks, "_one_per_version", changed)]
@@ -281,11 +381,11 @@ def drill_deleted_before_rewritten() -> None:
     cluster.hold(cluster.simulation.clients[0], *cluster.many_names(30), ttl_ms=30_000)
     (node,) = cluster.simulation.nodes
     assert node.journal is not None
-    segments = set(_disk_of(node).picture())
+    segments = set(_disk_of(node).picture().files)
     node.journal.begin_rewrite()
     node.wake(0)
     cluster.run(0.01)
-    new = set(_disk_of(node).picture()) - segments
+    new = set(_disk_of(node).picture().files) - segments
     assert len(new) == 1, "the rewrite has begun, and is not over"
     cluster.crash(node)
     cluster.run(0.1)
@@ -353,6 +453,71 @@ def _restore_an_older_copy(style: str, *, seed: int = 1) -> None:
     cluster.run(2)  # until the position file is another one
     cluster.crash(node)
     _disk_of(node).put_back(older, style=style)
+    node.start()
+    cluster.run(5)
+
+
+@mutant
+def position_not_renewed() -> list[Change]:
+    """The position file stays the one that it was when the life began, and is only written and synced."""
+    return [(Journal, "renew_position", lambda self: self.sync_position())]
+
+
+@drill_by_chance(range(1, 5))
+def drill_position_not_renewed(seed: int) -> None:
+    """An older copy is written into the files of a node whose slow disk has had a sync under way all the time."""
+    cluster, _ = holding(1, "disk", seed=seed)
+    (node,) = cluster.simulation.nodes
+    _disk_of(node).slow_ns = 200 * MS
+    cluster.run(0.5)
+    older = _disk_of(node).picture()
+    for name in cluster.many_names(60):
+        cluster.simulation.clients[1].take(name, ttl_ms=30_000)
+        cluster.run(0.08)
+    cluster.crash(node)
+    _disk_of(node).put_back(older, style="into the files")
+    node.start()
+    cluster.run(5)
+
+
+@mutant
+def answers_not_marked() -> list[Change]:
+    """The position file says nothing of the last answers: each record vouches for those before it, and that is all."""
+    return [(Journal, "mark", lambda self: None)]
+
+
+@drill
+def drill_answers_not_marked() -> None:
+    """The last record of a node that has died is damaged."""
+    _spoil_the_last_record("process", power=False)
+
+
+@mutant
+def mark_not_synced() -> list[Change]:
+    """The position file's word on the last answers is written, and not synced."""
+    replace_position = Journal._replace_position
+
+    def changed(self: Journal, *, is_synced: bool) -> None:
+        del is_synced
+        replace_position(self, is_synced=False)
+
+    return [(Journal, "sync_position", lambda self: None), (Journal, "_replace_position", changed)]
+
+
+@drill_by_chance(range(1, 9))
+def drill_mark_not_synced(seed: int) -> None:
+    """The machine of a lone node loses its power, and with that the last record is damaged."""
+    _spoil_the_last_record("disk", power=True, seed=seed)
+
+
+def _spoil_the_last_record(durability: Durability, *, power: bool, seed: int = 1) -> None:
+    cluster, _ = holding(1, durability, seed=seed)
+    (node,) = cluster.simulation.nodes
+    cluster.hold(cluster.simulation.clients[0], cluster.names(2)[1], ttl_ms=30_000)
+    cluster.run(2)
+    cluster.crash(node, power=power)
+    _disk_of(node).spoil_last_record()
+    cluster.run(0.5)
     node.start()
     cluster.run(5)
 

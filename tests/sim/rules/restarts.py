@@ -68,6 +68,7 @@ def drill_no_slot_wait() -> None:
     coordinator, store = cluster.coordinator, cluster.simulation.store
     primary, backup = cluster.primary(), cluster.backup()
     cluster.hold(cluster.simulation.clients[0], cluster.name, ttl_ms=2000)
+    store.in_line = False
     store.timeout, store.write_delay = 9 * S, int(2.6 * S)
     cluster.simulation.add_node()
     cluster.run(0.1)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from lockring.cluster_state import ClusterState
+from lockring.core.coordinator import CoordinatorCore
 from lockring.core.coordinator.store_health import StoreHealth
+from lockring.core.coordinator.store_past import StorePast
 from lockring.core.coordinator.term import News, Phase, Term
-from lockring.ids import OperationNumber, Version
+from lockring.ids import NO_VERSION, OperationNumber, Version
 from lockring.store.memory import MemoryStore
 from tests.sim.framework.world import S
 from tests.sim.rules.switches import Change, drill, mutant
-from tests.sim.scenarios.scenario import Scenario
+from tests.sim.scenarios.scenario import TTL_MS, Scenario
 
 
 @mutant
@@ -186,6 +188,7 @@ def drill_unknown_is_not_stored() -> None:
     """A lone primary comes back while the write that gives its slots away is late, and would be acknowledged."""
     cluster = Scenario(nodes=2, clients=1)
     simulation, store = cluster.simulation, cluster.simulation.store
+    store.in_line = False
     coordinator, core = cluster.coordinator, cluster.coordinator.deciding
     assert core is not None
     primary, backup = cluster.primary(), cluster.backup()
@@ -237,3 +240,67 @@ def drill_skipped_versions_known() -> None:
     cluster.wait(lambda: cluster.is_joined(successor), 5)
     simulation.network.heal()
     cluster.run(40)
+
+
+@mutant
+def newest_version_forgotten() -> list[Change]:
+    """A coordinator that begins to lead knows nothing of what it has read or written before."""
+    start = CoordinatorCore.start
+
+    def changed(self: CoordinatorCore, *, newest: Version = NO_VERSION, now_ns: int) -> None:
+        del newest
+        start(self, now_ns=now_ns)
+
+    return [(CoordinatorCore, "start", changed)]
+
+
+@drill
+def drill_newest_version_forgotten() -> None:
+    """A store goes back to before a failover that its standby has read, and the standby leads.
+
+    It reaches the former primary alone, and a client that has not heard of the failover either.
+    """
+    cluster = Scenario(nodes=2, clients=2, coordinators=2, standbys=True)
+    store, (client, other) = cluster.simulation.store, cluster.simulation.clients
+    first, (second,) = cluster.leader(), cluster.standbys()
+    former, successor = cluster.primary(), cluster.backup()
+    moments = store.length
+    for process in (successor, first, second, client):
+        cluster.cut(former, process, 300)
+    cluster.cut(other, successor, 300)
+    cluster.wait(lambda: cluster.primary() is successor, 10)
+    cluster.wait(lambda: cluster.serves(successor), 5)
+    cluster.hold(client, cluster.name, ttl_ms=20_000)
+    cluster.run(2)
+    for coordinator in (first, second):
+        cluster.cut(successor, coordinator, 300)
+        cluster.mend(former, coordinator)
+    cluster.crash(first)
+    first.new_cluster = second.new_cluster = False
+    store.set_back(store.length - moments)
+    cluster.wait(lambda: cluster.decides(second), 10)
+    taken = other.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.run(25)
+    assert taken.outcome == "waiting"
+
+
+@mutant
+def set_back_below_its_leader() -> list[Change]:
+    """A leader goes on in a store that has an older version than it knows, as if nothing had been lost."""
+    return [(StorePast, "record_older", lambda self, version, found: None)]
+
+
+@drill
+def drill_set_back_below_its_leader() -> None:
+    """A store goes back to before a failover under its one leader, and the former primary is back."""
+    cluster = Scenario(nodes=2, clients=1)
+    simulation, coordinator, store = cluster.simulation, cluster.coordinator, cluster.simulation.store
+    former, successor, client = cluster.primary(), cluster.backup(), simulation.clients[0]
+    moments = store.length
+    for process in (successor, coordinator, client):
+        cluster.cut(former, process, 20)
+    cluster.wait(lambda: cluster.primary() is successor, 10)
+    cluster.wait(lambda: cluster.serves(successor), 5)
+    cluster.hold(client, cluster.name, ttl_ms=30_000)
+    store.set_back(store.length - moments)
+    cluster.run(60)

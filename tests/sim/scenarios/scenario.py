@@ -5,16 +5,18 @@ All checkers watch here too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import msgspec
 
 from lockring.cluster_state import ClusterState, Replica, SlotState, encode_state
+from lockring.core.client.tickets import deadline_ns_of
 from lockring.core.coordinator import transitions
 from lockring.core.effects import COORDINATOR
-from lockring.core.node import acquires, generations, lock_events
+from lockring.core.node import acquires, generations, leases, lock_events
 from lockring.core.timing import Timing
+from lockring.ids import Version
 from lockring.protocol import PROTOCOL, Break, Join, Leave, Release, State
 from lockring.slots import slot_of
 from tests.sim.framework.coordinator_shell import CoordinatorShell
@@ -228,6 +230,12 @@ class Scenario:
         """Whether a node may serve the lock now."""
         return slot_of(self.name) in node.serving()
 
+    def is_sent(self, node: NodeShell) -> bool:
+        """Whether the start of the lock's slot is under way to all its copies."""
+        data = None if node.core is None else node.core.slots.get(slot_of(self.name))
+        streams = {} if data is None or data.reign is None else data.reign.streams
+        return bool(streams) and all(stream.started for stream in streams.values())
+
     def is_copied(self, node: NodeShell) -> bool:
         """Whether all copies of the lock's slot have acknowledged something of its present reign."""
         data = None if node.core is None else node.core.slots.get(slot_of(self.name))
@@ -324,6 +332,11 @@ class Scenario:
                 end._last_arrival = max(end._last_arrival, self.world.now + int(seconds * S))
 
     @staticmethod
+    def left_s(client: ClientShell, task: Task) -> float:
+        """For how long a client believes in its grant without a further promise."""
+        return 0 if task.ticket is None else (deadline_ns_of(task.ticket) - client.now_ns()) / S
+
+    @staticmethod
     def pause_left_s(client: ClientShell, task: Task) -> float:
         """For how long a refused acquire is not sent again."""
         backoff = task.ticket.exchange.backoff if task.ticket is not None else None
@@ -375,6 +388,20 @@ class Scenario:
         """Let nodes keep two events of a watched lock."""
         with replaced([(lock_events, "EVENTS_MAX", 2)]):
             yield
+
+    @contextmanager
+    def few_messages_known(self) -> Iterator[None]:
+        """Let senders forget when all but the last message were sent."""
+        with replaced([(leases, "_SENT_KEPT_MAX", 1)]):
+            yield
+
+    @contextmanager
+    def ends_no_process(self) -> Iterator[None]:
+        """Find a violation if a core contradicts itself, which ends its process."""
+        try:
+            yield
+        except AssertionError as error:
+            raise Violation("P7", f"a process ends by itself: {error!r}") from error
 
     @staticmethod
     def demand(holds: bool, what: str, text: str) -> None:
@@ -435,6 +462,25 @@ class Scenario:
 
         store.on_change = note
         return noted
+
+    def decide(self, change: Callable[[SlotState, Version], SlotState], *lives: Replica) -> ClusterState:
+        """Store a state in which the lock's slot has changed, as a coordinator would, and let no process hear of it.
+
+        Args:
+            change: makes the slot from the present one, given the new version.
+            lives: those that are members from then on, in the place of their nodes' former ones.
+        """
+        before = self.simulation.store.state
+        assert before is not None
+        version, number = Version(before.version + 1), slot_of(self.name)
+        slots, members = list(before.slots), dict(before.members)
+        slots[number] = msgspec.structs.replace(change(slots[number], version), epoch=version)
+        for life in lives:
+            members[life.node] = msgspec.structs.replace(members[life.node], replica=life)
+        after = msgspec.structs.replace(before, version=version, members=members, slots=tuple(slots))
+        self.simulation.store.state = after
+        self.simulation.checkers.state_stored(before, after)
+        return after
 
     def tell_again(self, node: NodeShell, state: ClusterState) -> None:
         """Let a node hear of a state from its coordinator, however old it is."""

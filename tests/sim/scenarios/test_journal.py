@@ -335,14 +335,22 @@ def test_a_node_whose_directory_is_lost_begins_with_nothing_and_the_other_copy_i
     assert_kept(cluster, held)
 
 
-def test_a_directory_that_is_deleted_under_a_running_node_is_noticed() -> None:
-    cluster, held = began(durability="disk")
+@pytest.mark.parametrize("durability", ["process", "disk"])
+def test_a_directory_that_is_deleted_under_a_running_node_is_made_again(durability: Durability) -> None:
+    cluster, held = began(durability=durability)
     (node,) = cluster.simulation.nodes
     assert node.disk is not None
     node.disk.lose_directory()
-    wanted = cluster.simulation.clients[1].take(cluster.names(2)[1], ttl_ms=TTL_MS)
-    cluster.run(5)
-    assert (held.outcome, wanted.outcome) == ("held", "waiting")
+    cluster.run(2)
+    (wanted,) = cluster.hold(cluster.simulation.clients[1], cluster.names(2)[1], ttl_ms=30_000)
+    assert cluster.world.stats["journal_made_again"] == 1
+    cluster.run(1)
+    cluster.crash(node)
+    cluster.run(0.1)
+    node.start()
+    served_again(cluster)
+    assert_kept(cluster, held)
+    assert wanted.outcome == "held"
 
 
 def test_two_processes_cannot_use_one_directory() -> None:

@@ -10,7 +10,7 @@ from tests.sim.framework.world import MS, Process, S
 
 if TYPE_CHECKING:
     from tests.sim.framework.coordinator_shell import CoordinatorShell
-    from tests.sim.framework.disk import SimDisk
+    from tests.sim.framework.disk import Picture, SimDisk
     from tests.sim.framework.node_shell import NodeShell
     from tests.sim.seeds.run import Simulation
 
@@ -368,7 +368,7 @@ class Injector:
         for node, disk in filter(None, [self._disk_of(rng)]):
             self.world.after(duration, self._put_back, node, disk.picture(), rng)
 
-    def _put_back(self, node: NodeShell, picture: dict[str, bytes], rng: random.Random) -> None:
+    def _put_back(self, node: NodeShell, picture: Picture, rng: random.Random) -> None:
         if self.simulation.is_healed:
             return
         assert node.disk is not None

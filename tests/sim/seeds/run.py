@@ -102,6 +102,8 @@ class Simulation:
             tap=self.checkers,
             durability=self.plan.durability,
         )
+        if self.store.is_shared:
+            node.names_coordinators = False
         self.nodes.append(node)
         return node
 
@@ -217,8 +219,6 @@ class Simulation:
         for node in self.nodes:
             if node.disk is not None:
                 node.disk.heal()
-            if node.journal is not None and node.journal.is_gone:
-                self._begin_again(node)  # its operator reads that it cannot write there any more
         weather = Weather()
         self.weather.__dict__.update(weather.__dict__)
         self.slowness.__dict__.update(Slowness().__dict__)

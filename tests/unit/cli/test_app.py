@@ -21,6 +21,7 @@ from lockring.errors import (
     LockringError,
     NotHeld,
     Overloaded,
+    Unauthenticated,
     Unavailable,
     UnknownNode,
 )
@@ -169,6 +170,7 @@ def test_run_is_another_name_for_lock(capsys):
         (AcquireTimeout(""), 75),
         (LockLost(""), 76),
         (Denied(""), 77),
+        (Unauthenticated(""), 77),
         (NotHeld(""), 1),
         (UnknownNode(""), 1),
         (Overloaded(""), 69),
@@ -218,3 +220,15 @@ def test_a_server_does_not_import_what_only_other_commands_need():
     assert ended == "0"
     others = {"lockring.cli.lock.settings", "lockring.cli.clean.settings", "lockring.cli.client_settings"}
     assert not (others | {"lockring.cli.output", "lockring.store.url_parts"}) & set(loaded)
+
+
+def test_a_misspelt_variable_is_hinted_at_before_the_settings_are_refused_for_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LOCKRING_DURABILITY", "disk")
+    monkeypatch.setenv("LOCKRING_DATADIR", "/data")
+    assert main(["node", "--id", "n1"]) == 64
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "lockring: unknown variable LOCKRING_DATADIR; did you mean LOCKRING_DATA_DIR?"
+    assert "--durability disk needs a directory" in second
+    assert second.endswith("(--durability is set by the variable LOCKRING_DURABILITY)")

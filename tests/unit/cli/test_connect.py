@@ -83,3 +83,22 @@ def test_a_refusal_is_an_answer() -> None:
     with pytest.raises(LastNode):
         ask(settings(A, B), servers)
     assert servers.asked == [A]
+
+
+def test_an_answer_that_a_server_cannot_at_present_casts_no_doubt_on_its_address() -> None:
+    servers = Servers(lambda server, _: Unavailable("the coordinator cannot be asked"))
+    with pytest.raises(Unavailable) as caught:
+        ask(settings(A, timeout_s=0), servers)
+    assert str(caught.value) == "the coordinator cannot be asked"
+    servers = Servers(lambda server, _: unreachable(server) if server == A else Unavailable("not now"))
+    with pytest.raises(Unavailable) as caught:
+        ask(settings(A, B, timeout_s=0), servers)
+    assert str(caught.value) == f"{A} cannot be reached: connection refused; not now"
+
+
+def test_a_server_that_greeted_and_then_kept_silent_has_the_right_address() -> None:
+    silent = Unavailable(f"{A} did not answer within 1 s", reason="silent")
+    silent.__cause__ = TimeoutError()
+    with pytest.raises(Unavailable) as caught:
+        ask(settings(A), Servers(lambda server, _: silent))
+    assert str(caught.value) == f"{A} did not answer within 1 s"

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ import pytest
 from lockring.cli.app import main
 from lockring.clock import wall_ns
 from lockring.cluster_state import ClusterState
+from lockring.store.export_file import decode_export
 from lockring.store.sqlite import SqliteStore
 
 
@@ -78,6 +83,7 @@ def test_json_has_the_same_facts(tmp_path: Path, old: Path, capsys: pytest.Captu
     assert imported["version"] == exported["version"]
     assert imported["store"] == f"SQLite ({new})"
     assert (imported["unchanged"], imported["replaced_cluster"], imported["waits"]) == (False, None, None)
+    assert imported["was_left"] is None
 
 
 def test_a_state_goes_through_a_pipe(
@@ -104,9 +110,40 @@ def test_the_variable_of_one_store_does_not_stand_in_the_way_of_the_other(
 def test_no_file_is_written_over(tmp_path: Path, old: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "state.json"
     file.write_text("precious")
-    assert main(["coordinator", "export", "--data-dir", str(old), str(file)]) == 1
+    assert main(["coordinator", "export", "--data-dir", str(old), str(file)]) == 73
     assert "is there already; name another file, or remove it" in capsys.readouterr().err
     assert file.read_text() == "precious"
+
+
+@pytest.mark.parametrize(("file", "what"), [("/dev/full", "no file"), (".", "a directory")])
+def test_what_is_no_file_is_not_to_be_removed(
+    file: str, what: str, old: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["coordinator", "export", "--data-dir", str(old), file]) == 73
+    said = capsys.readouterr().err
+    assert (
+        f"{file} is {what}; name a file that does not exist, in a directory, or - for standard output" in said
+    )
+    assert cluster_in(old) == "c1"
+
+
+def test_a_store_that_is_in_use_is_one_that_cannot_be_used(tmp_path: Path, old: Path) -> None:
+    coordinator = SqliteStore(old)
+    assert main(["coordinator", "export", "--data-dir", str(old), str(tmp_path / "x")]) == 73
+    coordinator.close()
+
+
+def test_a_forced_import_into_a_store_that_was_left_warns_of_the_other_one(
+    tmp_path: Path, old: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, new = str(tmp_path / "state.json"), str(tmp_path / "new")
+    assert main(["coordinator", "export", "--data-dir", str(old), file]) == 0
+    assert main(["coordinator", "import", "--data-dir", new, file]) == 0
+    assert "warning" not in capsys.readouterr().err
+    assert main(["coordinator", "import", "--data-dir", str(old), "--force", file]) == 0
+    said = capsys.readouterr().err
+    assert f"warning: SQLite ({old}) was left: on " in said
+    assert "there are two clusters: start none there any more" in said
 
 
 def test_with_json_a_loss_is_told_in_the_object_alone(
@@ -126,7 +163,7 @@ def test_a_forced_import_says_what_is_lost(
 ) -> None:
     file, new = str(tmp_path / "state.json"), store_with(tmp_path / "new", "c2")
     assert main(["coordinator", "export", "--data-dir", str(old), file]) == 0
-    assert main(["coordinator", "import", "--data-dir", str(new), file]) == 1
+    assert main(["coordinator", "import", "--data-dir", str(new), file]) == 73
     assert "has a state already, of cluster c2" in capsys.readouterr().err
     assert cluster_in(new) == "c2"
     assert main(["coordinator", "import", "--data-dir", str(new), "--force", file]) == 0
@@ -140,12 +177,12 @@ def test_a_forced_import_says_what_is_lost(
         (["export", "state.json"], 64, "name the store"),
         (
             ["import", "--data-dir", "d", "missing.json"],
-            1,
+            73,
             "lockring: missing.json cannot be read: no such file",
         ),
         (
             ["import", "--data-dir", "d", "other.json"],
-            1,
+            73,
             "other.json cannot be imported: it is not an export",
         ),
         (["export", "--data-dir", "d", "--store", "etcd://h", "x"], 64, "contradicts"),
@@ -167,3 +204,40 @@ def test_mistakes_are_named(
     assert main(["coordinator", *words]) == code
     assert why in capsys.readouterr().err
     assert not Path("d").exists()
+
+
+@pytest.mark.parametrize("redirection", ["> /dev/full", ">&-", "| true"])
+def test_a_store_is_not_marked_unless_the_output_was_written(old: Path, redirection: str) -> None:
+    words = f"{sys.executable} -m lockring coordinator export --data-dir {shlex.quote(str(old))} -"
+    if redirection == "| true":
+        # The reader is gone before anything is written.
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(words.split(), stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
+        os.close(writer)
+    else:
+        done = subprocess.run(
+            ["sh", "-c", f"{words} {redirection}"], capture_output=True, timeout=60, check=False
+        )
+    assert done.returncode != 0
+    store = SqliteStore(old)
+    state = store.read()
+    store.close()
+    assert state is not None
+    assert state.relocation is None
+
+
+def test_a_store_is_marked_once_the_output_is_in_a_pipe_or_a_file(old: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "lockring", "coordinator", "export", "--data-dir", str(old), "-"]
+    piped = subprocess.run(words, capture_output=True, timeout=60, check=True).stdout
+    with (tmp_path / "state.json").open("wb") as file:
+        subprocess.run(words, stdout=file, timeout=60, check=True)
+    exported = [decode_export(data) for data in ((tmp_path / "state.json").read_bytes(), piped)]
+    assert {(each.state.cluster, each.state.version, each.is_move) for each in exported} == {
+        ("c1", exported[0].state.version, True)
+    }
+    store = SqliteStore(old)
+    state = store.read()
+    store.close()
+    assert state is not None
+    assert state.relocation is not None

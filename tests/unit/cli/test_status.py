@@ -1,10 +1,43 @@
-"""The lines of `lockring status` that need no cluster."""
+"""The lines of `lockring status`, and a cluster whose servers come and go meanwhile."""
 
 from __future__ import annotations
 
 import pytest
 
+from lockring.cli import status
+from lockring.cli.client_settings import ClientSettings
+from lockring.cli.health import ServerAnswer
 from lockring.cli.status import builds_line
+from lockring.cluster_state import ClusterState, Member, Replica
+from lockring.errors import Unavailable
+from lockring.ids import NodeId
+from lockring.protocol import ServerStatus
+
+COORDINATOR, NODE = "127.0.0.1:1", "127.0.0.1:2"
+LIFE = Replica(NodeId("a"), 1)
+
+
+def test_a_newer_server_that_ends_between_two_questions_leaves_the_older_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    older = ClusterState(cluster="c", version=5, members={LIFE.node: Member(LIFE, NODE)})
+
+    def ask_state(server: str, timeout_s: float) -> tuple[str, tuple[ClusterState, str]]:
+        if server == NODE:
+            raise Unavailable(f"{NODE} cannot be reached: connection refused")
+        return server, (older, "cut off")
+
+    def ask_all(
+        state: ClusterState, server: str, timeout_s: float
+    ) -> tuple[ServerAnswer, dict[NodeId, ServerAnswer]]:
+        return ServerAnswer(None, "away"), {
+            LIFE.node: ServerAnswer(ServerStatus("node", LIFE.node, LIFE.incarnation, 9))
+        }
+
+    monkeypatch.setattr(status, "_ask_state", ask_state)
+    monkeypatch.setattr(status, "_ask_all", ask_all)
+    look = status._look(ClientSettings(servers=(COORDINATOR,), connect_timeout_s=0.1))
+    assert (look.state, look.note) == (older, "cut off")
 
 
 @pytest.mark.parametrize(

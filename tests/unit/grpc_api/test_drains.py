@@ -12,7 +12,7 @@ from lockring.clock import monotonic_ns
 from lockring.errors import Unavailable
 from lockring.grpc_api.drains import order
 from lockring.protocol import Drain, DrainReply, Message
-from lockring.server.local_client import LocalClients
+from lockring.server.local_client import LocalClient, LocalClients
 from lockring.units import NS_PER_S
 
 
@@ -22,18 +22,18 @@ class SilentLife:
     def __init__(self) -> None:
         self.core = SimpleNamespace(state=SimpleNamespace(cluster="c"), receive=self.receive)
         self.pump = SimpleNamespace(schedule=lambda: None)
-        self.accepted: set[int] = set()
+        self.guests: dict[int, LocalClient] = {}
         self.was_asked = asyncio.Event()
 
     def receive(self, number: int, message: Message, *, now_ns: int) -> None:
         if isinstance(message, Drain):
             self.was_asked.set()
 
-    def accept(self, number: int) -> None:
-        self.accepted.add(number)
+    def accept(self, number: int, guest: LocalClient) -> None:
+        self.guests[number] = guest
 
     def left(self, number: int) -> None:
-        self.accepted.discard(number)
+        del self.guests[number]
 
 
 def host_of(life: Any) -> LocalClients:
@@ -47,7 +47,7 @@ def test_an_order_that_is_not_answered_in_time_leaves_no_connection_in_the_node(
         host = host_of(life)
         with pytest.raises(Unavailable, match="did not answer in time"):
             await order(host, Drain(0, "n1"), monotonic_ns() + NS_PER_S // 100)
-        assert (life.accepted, host.get(-1)) == (set(), None)
+        assert life.guests == {}
 
     asyncio.run(main())
 
@@ -58,11 +58,11 @@ def test_an_order_whose_call_is_cancelled_leaves_no_connection_in_the_node() -> 
         host = host_of(life)
         call = asyncio.ensure_future(order(host, Drain(0, "n1"), monotonic_ns() + 60 * NS_PER_S))
         await asyncio.wait_for(life.was_asked.wait(), 10)
-        assert life.accepted == {-1}
+        assert life.guests.keys() == {-1}
         call.cancel()
         await asyncio.wait({call})
         assert call.cancelled()
-        assert (life.accepted, host.get(-1)) == (set(), None)
+        assert life.guests == {}
 
     asyncio.run(main())
 
@@ -73,10 +73,8 @@ def test_an_answered_order_ends_its_connection_once() -> None:
         host = host_of(life)
         call = asyncio.ensure_future(order(host, Drain(0, "n1"), monotonic_ns() + 60 * NS_PER_S))
         await asyncio.wait_for(life.was_asked.wait(), 10)
-        client = host.get(-1)
-        assert client is not None
-        client.send(DrainReply(1, "n1"))
+        life.guests[-1].send(DrainReply(1, "n1"))
         await asyncio.wait_for(call, 10)
-        assert (life.accepted, host.get(-1)) == (set(), None)
+        assert life.guests == {}
 
     asyncio.run(main())

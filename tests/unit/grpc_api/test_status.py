@@ -6,11 +6,13 @@ from google.rpc import code_pb2, error_details_pb2
 
 from lockring.errors import (
     CannotListen,
+    Denied,
     InvalidRequest,
     LockringError,
     Moved,
     NotHeld,
     Overloaded,
+    Unauthenticated,
     Unavailable,
 )
 from lockring.grpc_api.host import SlotPlace
@@ -44,7 +46,17 @@ def test_every_error_has_a_status() -> None:
 
 def test_the_page_has_the_same_table() -> None:
     page = (ROOT / "docs" / "grpc.md").read_text(encoding="utf-8")
-    for code in ("invalid", "timeout", "not-held", "unavailable", "moved", "overloaded", "internal"):
+    for code in (
+        "invalid",
+        "timeout",
+        "not-held",
+        "unavailable",
+        "moved",
+        "overloaded",
+        "denied",
+        "unauthenticated",
+        "internal",
+    ):
         assert f"| `{code}` | `{code_pb2.Code.Name(STATUS_OF[code])}` |" in page
 
 
@@ -66,3 +78,18 @@ def test_what_has_moved_says_where_to() -> None:
     assert SlotPlace(moved.node, moved.address, moved.grpc_address, moved.version) == HERE
     assert "MovedTo" not in details_of(NotHeld("no client holds it"), HERE)
     assert "MovedTo" not in details_of(Unavailable("nothing in particular"))
+
+
+def test_a_refused_right_is_named_in_the_details() -> None:
+    status = status_of(Denied("no", name="jobs/7", right="acquire"), HERE)
+    assert status.code == code_pb2.PERMISSION_DENIED
+    info = details_of(Denied("no", name="jobs/7", right="acquire"))["ErrorInfo"]
+    assert (info.reason, dict(info.metadata)) == ("denied", {"name": "jobs/7", "right": "acquire"})
+    status = status_of(Unauthenticated("who are you?"), None)
+    assert status.code == code_pb2.UNAUTHENTICATED
+    assert details_of(Unauthenticated("who are you?"))["ErrorInfo"].reason == "unauthenticated"
+
+
+def test_a_throttled_call_says_when_to_come_again() -> None:
+    delay = details_of(Overloaded("too fast", retry_after_s=1.25))["RetryInfo"].retry_delay
+    assert (delay.seconds, delay.nanos) == (1, 250_000_000)

@@ -59,7 +59,8 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "net": _WORDS | {"clock", "cluster_state", "core"},
     "store": _WORDS | {"clock", "cluster_state", "core", "file_editions"},
     "journal": _WORDS | {"clock", "core", "file_editions"},
-    "grpc_api": _WORDS | {"_version", "client", "clock", "cluster_state", "core", "net"},
+    "security": _WORDS | {"clock", "core"},
+    "grpc_api": _WORDS | {"_version", "client", "clock", "cluster_state", "core", "net", "security"},
     "server": _WORDS
     | {
         "_version",
@@ -74,6 +75,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "config",
         "grpc_api",
         "ring_picture",
+        "security",
         "terminals",
     },
     "client": _WORDS | {"_version", "clock", "cluster_state", "ring", "core", "net"},
@@ -100,6 +102,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "server",
         "client",
         "ring_picture",
+        "security",
         "terminals",
         "testing",
         "apps",
@@ -345,6 +348,7 @@ def _is_error(each: ast.ClassDef) -> bool:
             "Exception",
             "InvalidRequest",
             "ConfigError",
+            "Denied",
             "RuntimeError",
             "StoreError",
             "Unavailable",

@@ -16,6 +16,7 @@ TREES: Final = {
 }
 
 CACHES: Final = {
+    "core/access/policy.py: AccessPolicy.permissions_of": "the rules of the same roles are compiled once",
     "core/coordinator/reconciler.py: _PlanRun._liveness": "each member is judged once in a run",
     "core/route_book.py: RouteBook.whole": "the routes of 4096 slots are made once per state",
     "core/state_history.py: StateHistory.content": "the digest of 4096 slots is computed once, and then follows",

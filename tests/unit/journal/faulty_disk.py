@@ -62,6 +62,8 @@ class FaultyDisk:
     Attributes:
         free_bytes: how much may still be written; None for a disk that is never full.
         fails_writes, fails_syncs: whether each of these fails with EIO.
+        fails_creations: whether no new file can be made, as for want of inodes.
+        is_stale: whether the system says nothing of open files and the directory, as on a mount that is gone.
         torn_after: the bytes of the next write after which the process dies; None if it does not.
         syncs: how many syncs succeeded.
     """
@@ -78,6 +80,8 @@ class FaultyDisk:
         self.free_bytes: int | None = None
         self.fails_writes = False
         self.fails_syncs = False
+        self.fails_creations = False
+        self.is_stale = False
         self.torn_after: int | None = None
         self.syncs = 0
 
@@ -139,7 +143,6 @@ class FaultyDisk:
         # The length goes by itself: any part of what was reserved may be there, as zeros.
         content.extend(bytes(self._random.randint(0, max(0, reserved - len(content)))))
         inode.content, inode.durable, inode.writes = content, bytes(content), []
-        inode.is_poisoned = False
 
     # ----------------------------------------------------------------------- what people do to a directory
 
@@ -199,6 +202,10 @@ class FaultyDisk:
 
     # ----------------------------------------------------------------------- for the files
 
+    def _demand_mounted(self) -> None:
+        if self.is_stale:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
     def _inode(self) -> _Inode:
         self._inodes += 1
         return _Inode(self._inodes)
@@ -219,6 +226,9 @@ class FaultyFiles:
     @property
     def reserve_bytes(self) -> int:
         return RESERVE_BYTES
+
+    def room(self) -> int:
+        return 1 << 62 if self._disk.free_bytes is None else self._disk.free_bytes
 
     def lock(self) -> FileIdentity:
         if self._disk._holder is not None:
@@ -241,7 +251,7 @@ class FaultyFiles:
     def create(self, name: str) -> FaultyFile:
         if name in self._here():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-        if self._disk.free_bytes == 0:
+        if self._disk.free_bytes == 0 or self._disk.fails_creations:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         inode = self._here()[name] = self._disk._inode()
         return FaultyFile(self._disk, inode)
@@ -272,6 +282,7 @@ class FaultyFiles:
         return found is not None and self._identity(found) == identity
 
     def is_deleted(self) -> bool:
+        self._disk._demand_mounted()
         return self._directory != self._disk._directory
 
     def salt(self) -> int:
@@ -354,6 +365,7 @@ class FaultyFile:
         return len(self._inode.content)
 
     def identity(self) -> FileIdentity:
+        self._disk._demand_mounted()
         return FileIdentity(1, self._inode.number, 0)
 
     def altered_ns(self) -> int:

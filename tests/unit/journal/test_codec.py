@@ -71,7 +71,7 @@ ENTRIES: list[JournalEntry] = [
     ReignEnd(HandOverSlot(1, 5, 3, 9, 11, 8, [Remove("a", "s", 1), AdvanceGeneration("b", 9)])),
 ]
 PAYLOAD = encode_entries(ENTRIES)
-RECORD = SEAL.record(PAYLOAD, 41, 40, ends_rewrite=True)
+RECORD = SEAL.record(PAYLOAD, 41, 40, True)
 
 
 def test_every_kind_of_entry_comes_back() -> None:
@@ -90,7 +90,7 @@ def test_a_record_comes_back_from_the_middle_of_others() -> None:
 
 
 def test_an_empty_batch_has_a_record_too() -> None:
-    record = SEAL.read(memoryview(SEAL.record(encode_entries([]), 1, 0, ends_rewrite=False)), 0)
+    record = SEAL.read(memoryview(SEAL.record(encode_entries([]), 1, 0, False)), 0)
     assert isinstance(record, Record)
     assert not record.ends_rewrite
     assert decode_entries(record.payload) == []
@@ -117,7 +117,7 @@ def test_zeros_are_told_from_damage() -> None:
 
 
 def test_a_record_of_another_segment_is_damage() -> None:
-    other = Seal(78).record(PAYLOAD, 41, 40, ends_rewrite=True)
+    other = Seal(78).record(PAYLOAD, 41, 40, True)
     assert SEAL.read(memoryview(other), 0) == Flaw("damaged")
     same_mark = Seal(77 + (1 << 32))
     assert same_mark.mark == SEAL.mark

@@ -27,10 +27,79 @@ def test_a_torn_write_at_the_end_is_passed_over_by_this_life_and_the_next(place:
         place.crash()
 
 
+def test_what_is_dropped_as_a_torn_write_is_named_and_only_by_the_life_that_drops_it(place: Place) -> None:
+    assert place.start().cut_off == ""
+    place.lives[-1].append(batch(1))
+    place.crash()
+    end = place.end(1)
+    with place.path(1).open("ab") as file:
+        file.write(b"\x01\x02\x03")
+    assert place.start().cut_off == f"3 bytes behind batch 1 ({segment_name(1)}, from byte {end} on)"
+    place.lives[-1].append(batch(1, 2))
+    place.crash()
+    assert place.start().cut_off == ""
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip", "zero"])
+def test_damage_to_an_unmarked_last_batch_is_named_as_dropped(place: Place, harm: str) -> None:
+    journal = place.start()
+    journal.append(batch(1))
+    journal.mark()
+    end = place.end(1)
+    journal.append(batch(2))
+    journal.close(in_order=False)
+    content = bytearray(place.path(1).read_bytes())
+    size = len(content) - end
+    if harm == "cut":
+        size -= 5
+        del content[-5:]
+    elif harm == "flip":
+        content[-1] ^= 1
+    else:
+        content[end:] = bytes(size)
+    place.path(1).write_bytes(content)
+    again = place.start()
+    assert again.reason == ""
+    assert again.cut_off == f"{size} bytes behind batch 1 ({segment_name(1)}, from byte {end} on)"
+
+
+def test_a_last_segment_that_has_batches_and_no_header_is_named_as_dropped(place: Place) -> None:
+    journal = place.start()
+    journal.append(batch(1))
+    journal.mark()
+    journal.begin_rewrite()
+    journal.append(batch(2, 1, 2, ends_rewrite=True))
+    journal.close(in_order=False)
+    content = bytearray(place.path(2).read_bytes())
+    content[20] ^= 1
+    place.path(2).write_bytes(content)
+    again = place.start()
+    assert names_in(again.found.entries) == [1]
+    assert again.reason == ""
+    assert again.cut_off == f"{len(content)} bytes behind batch 1 ({segment_name(2)}, from byte 0 on)"
+
+
+def test_a_segment_that_was_about_to_be_made_is_not_named_as_dropped(place: Place) -> None:
+    place.start().append(batch(1))
+    place.crash()
+    place.path(2).write_bytes(b"\x01\x02\x03")
+    again = place.start()
+    assert (again.reason, again.cut_off) == ("", "")
+
+
+def test_room_behind_the_records_is_not_named_as_dropped(place: Place) -> None:
+    journal = place.start(durability="disk")
+    journal.append(batch(1))
+    sync(journal)
+    journal.close(in_order=False)
+    assert place.path(1).stat().st_size > place.end(1)
+    assert place.start(durability="disk").cut_off == ""
+
+
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
-        ("cut", "a cut batch"),
+        ("cut", "a cut record"),
         ("flip", "damaged bytes"),
         ("zero", "zeros"),
     ],
@@ -54,8 +123,9 @@ def test_a_batch_that_was_answered_for_and_is_gone_is_damage(place: Place, harm:
     again = place.start()
     assert names_in(again.found.entries) == [1]
     assert not again.found.is_complete
+    assert again.cut_off == ""
     assert again.reason == (
-        f"the journal in {place.directory} is damaged: batches up to 2 were answered for, but it can be read up to 1 only"
+        f"the journal in {place.directory} is damaged: records up to 2 were answered for, but it can be read up to 1 only"
         f" ({segment_name(1)}, from byte {before} of {size} on: {words})"
     )
 
@@ -101,7 +171,7 @@ def test_a_bad_batch_is_damage_if_a_later_one_calls_it_durable(place: Place) -> 
     place.path(1).write_bytes(content)
     again = place.start()
     assert names_in(again.found.entries) == [1]
-    assert "batches up to 2 were answered for, but it can be read up to 1 only" in again.reason
+    assert "records up to 2 were answered for, but it can be read up to 1 only" in again.reason
 
 
 def test_a_bad_batch_is_torn_if_a_later_one_knows_only_earlier_ones_as_durable(place: Place) -> None:
@@ -139,7 +209,7 @@ def test_a_batch_that_is_missing_before_a_later_segment_is_damage_even_if_the_po
     (place.directory / POSITION_NAME).write_bytes(position)
     again = place.start(durability="disk")
     assert names_in(again.found.entries) == [1]
-    assert "batches up to 3 were answered for, but it can be read up to 1 only" in again.reason
+    assert "records up to 3 were answered for, but it can be read up to 1 only" in again.reason
 
 
 def test_room_behind_the_records_is_the_end_of_a_segment_and_does_not_count(place: Place) -> None:
@@ -150,7 +220,7 @@ def test_room_behind_the_records_is_the_end_of_a_segment_and_does_not_count(plac
     assert place.path(1).stat().st_size > end
     place.crash()
     again = place.start(durability="disk", host=REBOOTED)
-    assert (again.reason, names_in(again.found.entries), again.found_bytes) == ("", [1], end)
+    assert (again.reason, names_in(again.found.entries)) == ("", [1])
 
 
 def test_room_of_less_than_the_head_of_a_record_is_an_end_too(place: Place) -> None:
@@ -209,7 +279,7 @@ def test_a_good_batch_behind_damage_counts_although_it_ends_with_zeros(place: Pl
     content = bytearray(place.path(1).read_bytes())
     content[end + 20] ^= 1
     place.path(1).write_bytes(content)
-    assert "batches up to 2 were answered for, but it can be read up to 1 only" in place.start().reason
+    assert "records up to 2 were answered for, but it can be read up to 1 only" in place.start().reason
 
 
 def test_a_segment_that_is_missing_is_damage(place: Place) -> None:
@@ -220,7 +290,7 @@ def test_a_segment_that_is_missing_is_damage(place: Place) -> None:
     journal = place.start()
     assert names_in(journal.found.entries) == [1]
     assert f"({segment_name(3)}, from byte 0 of " in journal.reason
-    assert journal.reason.endswith(": batches are missing)")
+    assert journal.reason.endswith(": records are missing)")
 
 
 def test_a_first_segment_that_is_missing_is_damage(place: Place) -> None:

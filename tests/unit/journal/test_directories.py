@@ -206,11 +206,11 @@ def made_again(place: Place) -> Journal:
 
 def test_a_directory_is_deleted_only_if_its_lock_file_has_no_name_any_more(place: Place) -> None:
     journal = place.start()
-    assert not journal.is_deleted
+    assert not journal.is_deleted()
     moved = place.directory.rename(place.directory.with_name("moved"))
-    assert not journal.is_deleted, "it may come back"
+    assert not journal.is_deleted(), "it may come back"
     shutil.rmtree(moved)
-    assert journal.is_deleted
+    assert journal.is_deleted()
 
 
 @pytest.mark.parametrize("is_there", [False, True], ids=["empty", "with an older journal"])
@@ -252,8 +252,8 @@ def test_a_directory_replaced_under_a_running_node_is_noticed_and_never_written_
     with pytest.raises(JournalError) as caught:
         journal.check()
     text = (
-        f"the journal's directory {place.directory} was deleted or replaced while it was in use; unless it is made again at"
-        " once, put it back, or start the node again"
+        f"the journal's directory {place.directory} was deleted or replaced while it was in use; a deleted one is made"
+        " again at once, otherwise put it back, or start the node again"
     )
     assert str(caught.value) == text
     assert journal.fail(caught.value) == text

@@ -298,7 +298,8 @@ def test_each_flipped_bit_of_a_batch_that_was_answered_for_is_damage() -> None:
             node.sync()
             node.journal.sync_position()
             node.end(ends)
-            size = 8 * (read_segments(node.disk.files(), NODE).size - HEADER_BYTES)
+            used = read_segments(node.disk.files(), NODE).used
+            size = 8 * (sum([each.size for each in used]) - HEADER_BYTES)
             if bit >= size:
                 break
             node.disk.flip_bit(segment_name(1), 8 * HEADER_BYTES + bit)

@@ -220,6 +220,29 @@ def test_a_deleted_directory_takes_no_new_files(files: DirectoryFiles, directory
         files.create("a")
 
 
+def test_a_close_that_fails_gives_the_number_up_all_the_same(
+    files: DirectoryFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number may be another file's by then: a second close would end that one."""
+    files.lock()
+    file = files.create("a")
+    closed: list[int] = []
+
+    def close(descriptor: int) -> None:
+        closed.append(descriptor)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    real = os.close
+    monkeypatch.setattr(os, "close", close)
+    for _ in range(2):
+        file.close()
+        files.unlock()
+    monkeypatch.undo()
+    assert len(closed) == len(set(closed)) == 3
+    for descriptor in closed:
+        real(descriptor)
+
+
 def test_a_write_that_the_system_cuts_short_fails_with_the_reason(
     files: DirectoryFiles, directory: Path
 ) -> None:
@@ -246,7 +269,10 @@ def test_salts_differ(files: DirectoryFiles) -> None:
     [
         (errno.ENOSPC, "free some space there, or name another directory with --data-dir"),
         (errno.EROFS, "mount it for writing, or name another directory with --data-dir"),
-        (errno.EACCES, "give it to this node's user (chown -R), or name another directory with --data-dir"),
+        (
+            errno.EACCES,
+            "give it to the user of this server (chown -R), or name another directory with --data-dir",
+        ),
         (errno.EIO, "name another directory with --data-dir"),
     ],
 )

@@ -46,7 +46,6 @@ def test_all_batches_of_a_life_that_crashed_are_found_in_order(place: Place) -> 
     assert again.found.is_complete
     assert again.reason == ""
     assert not again.is_new
-    assert (again.found_segments, again.found_bytes) == (1, place.path(1).stat().st_size)
 
 
 def test_the_batches_of_several_lives_are_found_together(place: Place) -> None:
@@ -161,7 +160,7 @@ def test_the_first_rewrite_of_a_life_deletes_the_segments_of_former_ones(place: 
 def test_a_log_is_due_for_a_rewrite_once_it_has_outgrown_the_last_one(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_module, "REWRITE_BYTES_MIN", HEADER_BYTES + 5_000)
+    monkeypatch.setattr("lockring.journal.growth.REWRITE_BYTES_MIN", HEADER_BYTES + 5_000)
     journal = place.start()
     journal.append(batch(1, *range(1, 100)))
     assert not journal.is_due_for_rewrite, "the first rewrite of the life is under way"
@@ -195,7 +194,7 @@ def test_a_batch_beyond_the_bound_is_refused_and_ends_the_segment(
     journal = place.start()
     journal.append(batch(1))
     monkeypatch.setattr(journal_module, "BATCH_BYTES_MAX", 10)
-    with pytest.raises(JournalError, match=r"a batch of [0-9]+ bytes is longer than 10"):
+    with pytest.raises(JournalError, match=r"cannot take a batch of [0-9]+ bytes, which is longer than 10"):
         journal.append(batch(2))
     assert journal.has_failed
     monkeypatch.undo()

@@ -49,7 +49,7 @@ def judgement(evidence: Evidence, written: FileIdentity = WRITTEN, found: FileId
         itself=written,
     )
     segment = SegmentContent("1", header, found, [], last=0, begins=True, answered=0, gap=None, size=0)
-    content = JournalContent([], header, 0, 0, gap=None, used=[segment], size=0)
+    content = JournalContent([], header, 0, 0, gap=None, used=[segment])
     return reason_against(content, evidence, "/data")
 
 

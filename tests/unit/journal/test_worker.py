@@ -11,7 +11,8 @@ import pytest
 
 from lockring.errors import JournalError
 from lockring.journal import worker as worker_module
-from lockring.journal.journal import Journal, SyncPoint
+from lockring.journal.journal import Journal
+from lockring.journal.sync_point import SyncPoint
 from lockring.journal.worker import SyncWorker
 from tests.unit.journal.batches import NODE, batch
 from tests.unit.journal.faulty_disk import FaultyDisk
@@ -157,7 +158,9 @@ def test_a_failed_sync_is_reported_once_and_nothing_is_appended_until_a_rewrite(
         bench.worker.request()
         await bench.news()
         assert bench.synced == []
-        assert bench.failures == ["the journal in /data/journal cannot be written: input/output error"]
+        assert bench.failures == [
+            "the journal in /data/journal cannot be written: input/output error; name another directory with --data-dir"
+        ]
         with pytest.raises(JournalError, match="input/output error"):
             bench.journal.append(batch(2))
         bench.worker.request()
@@ -216,8 +219,8 @@ def test_a_directory_that_was_replaced_is_noticed_soon(monkeypatch: pytest.Monke
     bench = run(story)
     (failure,) = bench.failures
     assert failure == (
-        "the journal's directory /data/journal was deleted or replaced while it was in use; unless it is made again at"
-        " once, put it back, or start the node again"
+        "the journal's directory /data/journal was deleted or replaced while it was in use; a deleted one is made"
+        " again at once, otherwise put it back, or start the node again"
     )
 
 
@@ -270,3 +273,41 @@ def test_a_sync_that_fails_at_the_end_leaves_no_journal_that_claims_to_be_closed
     bench.disk.lose_power(in_order=True)
     again = Journal(bench.disk.files(), node=NODE, durability="disk", host=bench.disk.host)
     assert again.found.is_complete, "nothing was answered for"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_directory_is_looked_at_between_syncs_that_follow_one_another(
+    monkeypatch: pytest.MonkeyPatch, *, fails: bool
+) -> None:
+    """A busy node has a batch waiting at the end of each sync, so that none of them finds the thread idle."""
+    checked_after: list[int] = []
+    renew = Journal.renew_position
+
+    async def story(bench: Bench) -> None:
+        def renewed(self: Journal) -> None:
+            checked_after.append(len(bench.covered))
+            renew(self)
+
+        monkeypatch.setattr(Journal, "renew_position", renewed)
+        monkeypatch.setattr(worker_module, "CHECK_EVERY_S", 1e-6)
+        bench.worker._watch.cancel()  # whose turn would come only by chance
+        bench.is_slow = True
+        bench.journal.append(batch(1))
+        bench.worker.request()
+        for number in (2, 3, 4):
+            await bench.begun()
+            bench.journal.append(batch(number))
+            bench.worker.request()
+            bench.let_through()
+        await bench.begun()
+        if fails:
+            bench.disk.lose_directory()
+        bench.journal.append(batch(5))
+        bench.worker.request()
+        bench.let_through()
+        while not bench.failures and 4 not in bench.synced:
+            await bench.news()
+
+    bench = run(story)
+    assert checked_after[:3] == [1, 2, 3], "the position file is renewed before the next sync"
+    assert bool(bench.failures) == fails

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from lockring.clock import monotonic_ns
 from lockring.errors import LockringError, ProtocolError
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
 from lockring.net.connection import Outbox
@@ -82,7 +83,7 @@ class EchoHost:
         self.greeted.append(hello)
         self.outbox.flush()
 
-    def deliver(self, guest: AcceptedConnection, messages: list[Message]) -> None:
+    def deliver(self, guest: AcceptedConnection, messages: list[Message], now_ns: int) -> int:
         self.on_deliver(guest)
         if len(messages) > self.most_at_once:
             guest.hold(messages[self.most_at_once :])
@@ -95,6 +96,7 @@ class EchoHost:
                 guest.send(StateReply(message.request, self.answer))
             self.longest_queue = max(self.longest_queue, sum(map(len, guest._out)))
         self.outbox.flush()
+        return monotonic_ns()
 
     def connection_closed(self, guest: AcceptedConnection, reason: str) -> None:
         self.left.append(reason)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
+import socket
 from collections.abc import Sequence
 
+import pytest
+
 from lockring.errors import LockringError, NotCoordinator, ProtocolError, Unavailable, WrongRole
+from lockring.net import dialer
 from lockring.net.connection import Outbox
 from lockring.net.dialer import Dialer
 from lockring.protocol import PROTOCOL, ClientHello, GetState, Message, StateReply, ToClient, Welcome
-from tests.processes import address
+from tests.processes import address, ports_in_a_row
 from tests.unit.net.serving import EchoHost, run, until
 
 
@@ -53,6 +58,9 @@ class Caller:
 
     def lost(self, reason: str) -> None:
         self.losses.append(reason)
+
+    def has_opened(self, times: int) -> bool:
+        return len(self.opened_at) == times
 
     def ask(self, request: int) -> None:
         assert self.dialer.connection is not None
@@ -121,6 +129,52 @@ def test_a_dialer_uses_the_first_address_that_welcomes_it() -> None:
         await until(lambda: len(caller.opened_at) == 1)
         assert caller.opened_at == [host.address]
         assert [address for address, _, _ in caller.failures] == ["127.0.0.1:1"]
+        caller.dialer.close("done")
+        await host.stop()
+
+    run(main())
+
+
+def test_a_server_that_stands_still_does_not_hide_the_others_of_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        host = EchoHost()
+        port = ports_in_a_row(1)[0]
+        await host.start(f"127.0.0.3:{port}")
+        with socket.socket() as still:  # its kernel accepts connections, and nothing answers on them
+            still.bind(("127.0.0.2", port))
+            still.listen()
+
+            async def addresses_of(name: str, port: int) -> list[str]:
+                return ["127.0.0.2", "127.0.0.3"]
+
+            monkeypatch.setattr(dialer, "_addresses_of", addresses_of)
+            monkeypatch.setattr(dialer, "ANSWER_S_MAX", 0.2)
+            caller = Caller([f"all.test:{port}"])
+            await until(lambda: len(caller.opened_at) == 1)
+            assert len(caller.failures) == 1
+            caller.dialer.close("done")
+        await host.stop()
+
+    run(main())
+
+
+def test_a_name_is_reached_at_whichever_of_its_addresses_accepts(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        host = EchoHost()
+        await host.start()
+        port = host.address.rpartition(":")[2]
+
+        async def addresses_of(name: str, port: int) -> list[str]:
+            return ["127.0.0.2", "127.0.0.1", "127.0.0.3"]
+
+        monkeypatch.setattr(dialer, "_addresses_of", addresses_of)
+        caller = Caller([f"all.test:{port}"])
+        for times in (1, 2, 3):
+            await until(functools.partial(caller.has_opened, times))
+            caller.dialer.hang_up("once more")
+        assert caller.failures == []
         caller.dialer.close("done")
         await host.stop()
 

@@ -44,7 +44,7 @@ class Joiner:
     def begin_life(self, incarnation: int) -> None:
         self.lives.append(incarnation)
 
-    def check_coordinator(self, welcome: Welcome, address: str) -> None:
+    def greet_coordinator(self, welcome: Welcome, address: str) -> None:
         check_coordinator(welcome, self.join_facts().cluster, address)
 
     def joined(self) -> None:

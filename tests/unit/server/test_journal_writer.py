@@ -15,6 +15,7 @@ from lockring.cluster_state import ClusterState, Copy, Member, Replica, SlotStat
 from lockring.core.effects import COORDINATOR, Effect, Send
 from lockring.core.journal import LifeBegan
 from lockring.core.node import NodeCore
+from lockring.errors import JournalError
 from lockring.ids import Incarnation, NodeId, Version
 from lockring.journal import worker as worker_module
 from lockring.journal.journal import Durability, Journal
@@ -52,7 +53,14 @@ class Life:
         on_disk_when_sent: how long the journal was when mutations left for the copy of the lock "x".
     """
 
-    def __init__(self, disk: FaultyDisk, durability: Durability = "process", incarnation: int = 1) -> None:
+    def __init__(
+        self,
+        disk: FaultyDisk,
+        durability: Durability = "process",
+        incarnation: int = 1,
+        *,
+        begins: bool = True,
+    ) -> None:
         self.disk = disk
         self.granted: list[str] = []
         self.on_disk_when_sent: list[int] = []
@@ -73,6 +81,8 @@ class Life:
         self.pump = CoreLoop(self.core, self._carry_out, take_effects=self.writer.take_effects)
         self._requests = itertools.count(1)
         self._names: dict[int, str] = {}
+        if not begins:
+            return
         self.writer.begin()
         self.core.connected(COORDINATOR, now_ns=monotonic_ns())
         self._learn(me)
@@ -133,9 +143,15 @@ class Life:
         self.core.receive(1, message, now_ns=monotonic_ns())
         self.pump.flush()
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the journal has everything."""
+        journal = self.core._context.journal
+        return journal is not None and journal.is_settled
+
     async def settled(self) -> None:
         """Wait until the journal has everything."""
-        await until(lambda: self.core.journal_is_settled)
+        await until(lambda: self.is_settled)
 
     def end(self) -> None:
         """End in order."""
@@ -177,6 +193,34 @@ def test_a_life_that_has_begun_outlives_a_loss_of_power_before_it_has_joined() -
             Life(disk).lose_power()
             journal = Journal(disk.files(), node=N1, durability="process", host=disk.host)
             assert LifeBegan(N1, Incarnation(1)) in journal.found.entries
+
+    in_loop(main)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_life_whose_first_sync_fails_leaves_the_journal_as_after_a_crash(
+    seed: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main(disk: FaultyDisk) -> None:
+        disk = FaultyDisk(Random(seed))
+        life = Life(disk, "disk")
+        life.acquire("x", 1)
+        await until(lambda: life.granted == ["x"])
+        life.lose_power()
+        life = Life(disk, "disk", incarnation=2, begins=False)
+        disk.fails_syncs = True
+        with pytest.raises(JournalError) as caught:
+            life.writer.begin()
+        assert str(caught.value) == (
+            "the journal in /data/journal cannot be written: input/output error; name another directory with --data-dir"
+        )
+        disk.fails_syncs = False
+        life.end()
+        assert caplog.messages == []
+        disk.lose_power()
+        journal = Journal(disk.files(), node=N1, durability="disk", host=disk.host)
+        assert journal.reason == ""
+        journal.close(in_order=False)
 
     in_loop(main)
 
@@ -290,6 +334,23 @@ def test_a_directory_that_was_deleted_is_made_again_with_everything_that_is_held
     in_loop(main)
 
 
+def test_a_directory_that_was_made_again_is_left_if_the_former_one_cannot_be() -> None:
+    async def main(disk: FaultyDisk) -> None:
+        life = Life(disk)
+        await life.settled()
+        disk.lose_directory()
+
+        def close(*, in_order: bool = True) -> None:
+            raise RuntimeError("a bug")
+
+        life.journal.close = close  # type: ignore[method-assign]
+        with pytest.raises(RuntimeError):
+            life.writer._make_again()
+        Journal(disk.files(), node=N1, durability="process", host=disk.host).close()
+
+    in_loop(main)
+
+
 def test_a_journal_that_cannot_be_written_lets_grants_wait_and_goes_on_when_it_can(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -317,6 +378,31 @@ def test_a_journal_that_cannot_be_written_lets_grants_wait_and_goes_on_when_it_c
         assert "no space left on device" in begun.lower()
         assert "locks that are held stay held, and new ones wait" in begun
         assert ended.startswith("the journal works again")
+
+    in_loop(main)
+
+
+@pytest.mark.parametrize("durability", ["process", "disk"])
+def test_a_mount_that_is_gone_for_a_while_is_tried_until_it_is_back(
+    durability: Durability, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where even the files that are open cannot be asked for, as on a share of a server that restarts."""
+    monkeypatch.setattr(worker_module, "CHECK_EVERY_S", 0.01)
+
+    async def main(disk: FaultyDisk) -> None:
+        life = Life(disk, durability)
+        await life.settled()
+        disk.is_stale = True
+        await until(lambda: bool(life.core.journal_trouble))
+        assert "stale file handle" in life.core.journal_trouble.lower()
+        life.acquire("x", 1)
+        await asyncio.sleep(0.5)  # some attempts
+        assert life.granted == []
+        disk.is_stale = False
+        await until(lambda: life.granted == ["x"])
+        await life.settled()
+        assert life.core.journal_trouble == ""
+        life.end()
 
     in_loop(main)
 
@@ -365,14 +451,14 @@ def test_an_end_in_order_needs_no_other_proof_even_after_another_boot() -> None:
 
 
 def test_a_long_journal_is_written_again_and_its_former_segments_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lockring.journal.journal.REWRITE_BYTES_MIN", 300_000)
+    monkeypatch.setattr("lockring.journal.growth.REWRITE_BYTES_MIN", 300_000)
 
     async def main(disk: FaultyDisk) -> None:
         life = Life(disk)
         await life.settled()
         before = set(segments(disk))
         number = 0
-        while life.core.journal_is_settled or number < 5_000:
+        while life.is_settled or number < 5_000:
             number += 1
             life.acquire("x", number)
             life.release("x", number)
@@ -386,20 +472,96 @@ def test_a_long_journal_is_written_again_and_its_former_segments_go(monkeypatch:
     in_loop(main)
 
 
+def test_a_journal_does_not_fill_a_small_volume_by_itself() -> None:
+    async def main(disk: FaultyDisk) -> None:
+        life = Life(disk)
+        await life.settled()
+        disk.free_bytes = 1_500_000
+        before, compacted = set(segments(disk)), 0
+        for number in range(1, 30_000):
+            life.acquire("x", number)
+            life.release("x", number)
+            if number % 200 == 0:
+                await asyncio.sleep(0.005)
+                assert life.core.journal_trouble == ""
+                if before.isdisjoint(now := set(segments(disk))):
+                    before, compacted = now, compacted + 1
+        assert compacted >= 3, "it was compacted again and again"
+
+    in_loop(main)
+
+
+def test_a_long_journal_for_which_no_new_file_can_be_made_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("lockring.journal.growth.REWRITE_BYTES_MIN", 10_000)
+    monkeypatch.setattr("lockring.server.journal_writer._COMPACT_AGAIN_S", 0.05)
+
+    async def main(disk: FaultyDisk) -> None:
+        life = Life(disk)
+        await life.settled()
+        before = set(segments(disk))
+        disk.fails_creations = True
+        for number in range(1, 301):
+            life.acquire(f"x{number}", number)
+        await until(lambda: bool(caplog.messages))
+        await asyncio.sleep(0.3)  # some attempts more
+        life.acquire("y", 301)
+        assert life.granted[-1] == "y"
+        assert (life.core.journal_trouble, life.journal.has_failed) == ("", False)
+        assert set(segments(disk)) == before
+        (line,) = caplog.messages
+        assert line == (
+            "a new file of the journal in /data/journal cannot be written: no space left on device; free some space there,"
+            " or name another directory with --data-dir; the present one goes on, and grows until then"
+        )
+        disk.fails_creations = False
+        life.acquire("z", 302)
+        await until(lambda: before.isdisjoint(segments(disk)))
+        life.end()
+
+    in_loop(main)
+
+
+def test_a_directory_that_was_deleted_is_noticed_by_a_compaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "CHECK_EVERY_S", 1_000)
+    monkeypatch.setattr("lockring.journal.growth.REWRITE_BYTES_MIN", 10_000)
+
+    async def main(disk: FaultyDisk) -> None:
+        life = Life(disk)
+        await life.settled()
+        disk.lose_directory()
+        for number in range(1, 301):
+            life.acquire(f"x{number}", number)
+        await until(lambda: bool(life.core.journal_trouble))
+        life.end()
+
+    in_loop(main)
+
+
+@pytest.mark.parametrize(
+    ("locks", "words"),
+    [
+        (0, "no lock was held in it"),
+        (1, "1 lock came back from the journal, and its holder keeps it"),
+        (2, "2 locks came back from the journal, and their holders keep them"),
+    ],
+)
 def test_the_log_says_once_how_many_locks_came_back_and_how_long_it_took(
-    caplog: pytest.LogCaptureFixture,
+    locks: int, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "lockring.node")
 
     async def main(disk: FaultyDisk) -> None:
         life = Life(disk)
-        life.acquire("x", 1)
+        for number in range(locks):
+            life.acquire("xy"[number], number + 1)
         now_ns = monotonic_ns()
         log = NodeLog(life.core, began_ns=now_ns - 1_250 * NS_PER_MS)
         log.look(now_ns)
         log.look(now_ns)
         (line,) = caplog.messages
-        assert line.startswith("serving again 1.25 s after the journal was opened: 1 lock came back")
+        assert line == f"serving again 1.25 s after the journal was opened: {words}"
 
     in_loop(main)
 

@@ -14,10 +14,12 @@ import pytest
 from lockring.errors import (
     CannotListen,
     ConfigError,
+    Denied,
     DuplicateNode,
     InvalidRequest,
     LockringError,
     StoreError,
+    Unauthenticated,
     Unavailable,
     WrongCluster,
     WrongRole,
@@ -33,6 +35,8 @@ from tests.processes import PATIENCE_S
         (Unavailable("x"), 69),
         (CannotListen("x"), 69),
         (StoreError("x"), 73),
+        (Denied("x"), 77),
+        (Unauthenticated("x"), 77),
         (ConfigError("x"), 78),
         (DuplicateNode("x"), 78),
         (WrongCluster("x"), 78),
@@ -135,6 +139,25 @@ def test_an_uncaught_exception_ends_the_process_with_a_traceback() -> None:
     assert (code, output) == (70, "started\nstopped\n")
     assert "this is a bug in lockring" in errors
     assert "ZeroDivisionError" in errors
+
+
+def test_an_error_of_the_system_in_a_timer_ends_the_process_too() -> None:
+    """A timer that begins its next round itself would not come again, and nothing would say so."""
+    code, output, errors = Program(
+        start="import os; asyncio.get_running_loop().call_later(0, os.stat, '/nowhere')"
+    ).end()
+    assert (code, output) == (70, "started\nstopped\n")
+    assert "FileNotFoundError" in errors
+
+
+def test_an_error_of_the_system_that_a_connection_has_met_is_no_bug() -> None:
+    program = Program(
+        start="asyncio.get_running_loop().call_exception_handler("
+        "{'message': 'Fatal error on transport', 'exception': TimeoutError(), 'transport': None})"
+    )
+    assert program.read() == "started"
+    os.kill(program.popen.pid, signal.SIGTERM)
+    assert program.end() == (0, "leaving\nstopped\n", "")
 
 
 def test_a_server_without_its_assertions_does_not_start() -> None:

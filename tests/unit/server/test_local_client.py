@@ -31,9 +31,7 @@ class Operators:
         self.clients = LocalClients(lambda: self.life, NodePlace(weight=100))
         self.life = NodeLife(
             Replica("N1", 1),
-            has_standbys=False,
             outbox=Outbox(),
-            guest_of=self.clients.get,
             coordinator=lambda: None,  # what is sent to it gets lost
             on_state=lambda _: None,
             on_depart=lambda _: None,
@@ -73,7 +71,7 @@ def test_an_operator_gets_the_coordinators_answer_once() -> None:
         operators.life.pump.flush()
         operators.life.end("this node stops")
         assert operators.answers == [DrainReply(1, "N2")]
-        assert operators.life.accepted == set(), "the operator has hung up"
+        assert operators.life.guests == {}, "the operator has hung up"
 
     run(main())
 

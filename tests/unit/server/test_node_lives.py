@@ -10,10 +10,11 @@ from lockring.clock import wall_ns
 from lockring.cluster_state import ClusterState, Member, Replica, encode_state
 from lockring.core.effects import Depart, DepartureEnd
 from lockring.core.node import JoinFacts
-from lockring.errors import DuplicateNode, LockringError
+from lockring.errors import DuplicateNode, JournalError, LockringError, Unavailable
 from lockring.ids import ClusterId, NodeId, Version
 from lockring.net.connection import Outbox
 from lockring.protocol import PROTOCOL, ClientHello, Message, State, Welcome
+from lockring.server import node_lives
 from lockring.server.coordinator_link import NodePlace
 from lockring.server.local_client import LocalClients
 from lockring.server.node_lives import NodeLives
@@ -32,7 +33,6 @@ class Process:
             NodeSettings(id="N1", coordinators=("127.0.0.1:9",)),
             place,
             Outbox(),
-            guest_of=self.locals.get,
             listener=self,
         )
         self.departures: list[Depart] = []
@@ -88,6 +88,23 @@ def test_another_life_begins_at_the_wall_clock_if_that_is_later_than_the_coordin
         before_us = wall_ns() // NS_PER_US
         process.lives.begin_life(7)
         assert process.lives.replica.incarnation >= before_us
+
+    in_process(main)
+
+
+@pytest.mark.parametrize(("address", "has_others"), [("127.0.0.1:9", False), ("127.0.0.1:10", True)])
+def test_a_leader_that_is_none_of_its_coordinators_shows_that_there_are_others(
+    address: str, has_others: bool
+) -> None:
+    """It may be of a release that does not say so by itself."""
+
+    def main(process: Process) -> None:
+        life = process.lives.replica
+        welcome = Welcome(
+            PROTOCOL, ClusterId("c"), "coordinator", life.node, life.incarnation, Version(1), address
+        )
+        process.lives.greet_coordinator(welcome, address)
+        assert process.lives.present.core._coordinator.has_others == has_others
 
     in_process(main)
 
@@ -160,5 +177,31 @@ def test_an_error_that_waiting_cannot_mend_ends_the_process() -> None:
         error = DuplicateNode("a node N1 is running already")
         process.lives.fail(error)
         assert process.failures == [error]
+
+    in_process(main)
+
+
+def test_a_node_whose_next_life_cannot_begin_refuses_clients_and_may_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_journal(settings: NodeSettings) -> None:
+        raise JournalError("the journal in /data cannot be written; free some space there")
+
+    def main(process: Process) -> None:
+        process.join()
+        monkeypatch.setattr(node_lives, "open_journal", no_journal)
+        process.lives.begin_life(1)
+        why = "no new life can begin yet: the journal in /data cannot be written; free some space there"
+        ended: list[str] = []
+        process.locals.connect_local(lambda message: None, ended.append)
+        assert ended == [why]
+        with pytest.raises(Unavailable, match=why):
+            process.lives.present.greet(None, ClientHello(PROTOCOL, "", "client", 1))  # type: ignore[arg-type]
+        process.lives.leave(60)
+        assert [depart.end for depart in process.departures] == [DepartureEnd.NEW_LIFE]
+        monkeypatch.undo()
+        process.lives.begin_life(1)
+        process.locals.connect_local(lambda message: None, ended.append)
+        assert ended == [why]
 
     in_process(main)

@@ -10,7 +10,11 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from lockring.cluster_state import ClusterState
+from lockring.core.coordinator.store_operations import OPERATION_TIMEOUT_NS
+from lockring.core.election import Candidate, Election
 from lockring.errors import StoreError
+from lockring.ids import TermId, Version
+from lockring.server import store_worker
 from lockring.server.store_worker import CLOSE_S_MAX, StoreOutcome, StoreWorker
 from lockring.store.memory import MemoryStore
 
@@ -45,6 +49,74 @@ def test_operations_are_done_in_the_order_in_which_they_were_asked_for() -> None
     outcomes = work(test, MemoryStore())
     assert [outcome.ok for outcome in outcomes] == [True, True, True, True]
     assert [outcome.state and outcome.state.version for outcome in outcomes] == [None, 1, 2, 2]
+
+
+class HeldUp(MemoryStore):
+    """A store whose first read lasts until the test lets it go on; notes what is done after it."""
+
+    def __init__(self) -> None:
+        super().__init__(state_of(1))
+        self.goes_on = threading.Event()
+        self.done: list[str] = []
+
+    def read(self) -> ClusterState | None:
+        if not self.done:
+            self.goes_on.wait(60)
+        self.done.append("read")
+        return super().read()
+
+    def write(self, expected_version: Version, state: ClusterState) -> bool:
+        self.done.append("write")
+        return super().write(expected_version, state)
+
+    def campaign(self, candidate: Candidate, ttl_ms: int) -> Election:
+        self.done.append("campaign")
+        return super().campaign(candidate, ttl_ms)
+
+    def resign(self, term: TermId) -> None:
+        self.done.append("resign")
+        super().resign(term)
+
+
+ONE = Candidate(TermId("t"), "one:1")
+
+
+def test_a_campaign_overtakes_reads_alone() -> None:
+    store = HeldUp()
+
+    async def test(worker: StoreWorker, outcomes: list[StoreOutcome]) -> None:
+        worker.read(outcomes.append)
+        worker.write(1, state_of(2), outcomes.append)
+        worker.read(outcomes.append)
+        worker.read(outcomes.append)
+        worker.campaign(ONE, 3_000, lambda election, problem: None)
+        worker.resign(ONE.term)
+        worker.campaign(ONE, 3_000, lambda election, problem: None)
+        store.goes_on.set()
+
+    work(test, store)
+    assert store.done == ["read", "write", "campaign", "read", "read", "resign", "campaign"]
+
+
+def test_reads_and_campaigns_that_were_given_up_are_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, problems, now_ns = HeldUp(), [], [0]
+    monkeypatch.setattr(store_worker, "monotonic_ns", lambda: now_ns[0])
+
+    async def test(worker: StoreWorker, outcomes: list[StoreOutcome]) -> None:
+        worker.read(outcomes.append)
+        worker.read(outcomes.append)
+        worker.campaign(ONE, 3_000, lambda election, problem: problems.append(problem))
+        worker.write(1, state_of(2), outcomes.append)
+        worker.resign(ONE.term)
+        now_ns[0] = OPERATION_TIMEOUT_NS
+        worker.read(outcomes.append)
+        store.goes_on.set()
+
+    outcomes = work(test, store)
+    assert store.done[-3:] == ["write", "resign", "read"]
+    assert "campaign" not in store.done
+    assert problems == ["the store has not answered for 10 s"]
+    assert [each.ok for each in outcomes[1:]] == [False, True, True]
 
 
 def test_a_store_that_has_shown_a_state_is_never_taken_for_a_new_one_again() -> None:

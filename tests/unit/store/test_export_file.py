@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -41,6 +42,7 @@ STATE = ClusterState(
     backup_lease_ms=1_500,
     coordinator_lease_ms=12_345,
     coordinator="h:9500",
+    skipped=((V - 100, V - 50), (V - 9, V - 8)),
 )
 EXPORT = Export(STATE, AT_NS, "SQLite (/var/lib/lockring)")
 DATA = encode_export(EXPORT)
@@ -62,6 +64,27 @@ def test_a_state_comes_back_whole() -> None:
 def test_a_farewell_stays_behind() -> None:
     state = msgspec.structs.replace(STATE, farewell=Farewell("boot", 1, 1, 1, V))
     assert decode_export(resealed(state)).state == STATE
+
+
+def of_format_1(state: ClusterState) -> bytes:
+    """The file that the former release writes for a state."""
+    content = json.loads(encode_export(EXPORT._replace(state=state))) | {"format_version": 1, "checksum": ""}
+    del content["state"]["skipped"]
+    line = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+    return json.dumps(content | {"checksum": f"sha256:{hashlib.sha256(line).hexdigest()}"}).encode()
+
+
+def test_a_file_of_the_former_format_is_read_and_names_no_skipped_versions() -> None:
+    former = msgspec.structs.replace(STATE, skipped=())
+    assert decode_export(of_format_1(STATE)).state == former
+
+
+def test_skipped_versions_belong_to_their_format() -> None:
+    content = json.loads(of_format_1(STATE)) | {"format_version": 2, "checksum": ""}
+    line = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+    sealed = content | {"checksum": f"sha256:{hashlib.sha256(line).hexdigest()}"}
+    with pytest.raises(StoreError, match="or are missing"):
+        decode_export(json.dumps(sealed).encode())
 
 
 def test_numbers_that_json_readers_round_are_text() -> None:
@@ -117,7 +140,11 @@ def test_other_files_are_refused(data: bytes) -> None:
     [
         (b"[" * 100_000, "not an export"),
         (changed(format="something else"), "'something else'"),
-        (changed(format_version=2), "format version 2, but this release reads 1"),
+        (changed(format_version=3), "format version 3, but this release reads 1 to 2"),
+        (changed(format_version=0), "format version 0"),
+        (resealed(msgspec.structs.replace(STATE, skipped=((1, V + 1),))), "skipped versions are not below"),
+        (resealed(msgspec.structs.replace(STATE, skipped=((5, 5),))), "skipped versions are not below"),
+        (resealed(msgspec.structs.replace(STATE, skipped=((1, 3),) * 65)), "or too many"),
         (changed(source="elsewhere"), "checksum"),
         (changed(exported_at="2026-11-28T18:05:01.093231+00:00"), "checksum"),
         (changed(exported_at="2026-11-28T18:05:01.093231"), "no offset from UTC"),

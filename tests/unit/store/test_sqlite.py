@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -183,8 +184,37 @@ def test_a_table_that_vanished_is_an_error_and_no_empty_store(store: SqliteStore
         store.write(STATE.version, ClusterState(version=STATE.version + 1))
 
 
+@pytest.mark.parametrize(
+    ("number", "way"),
+    [
+        (errno.EACCES, "give it to the user of this server (chown -R), or "),
+        (errno.EROFS, "mount it for writing, or "),
+        (errno.EIO, ""),
+    ],
+)
+def test_a_directory_that_cannot_be_used_is_named_with_the_ways_out(
+    number: int, way: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SqliteStore(directory).close()
+    opens = os.open
+
+    def refuse(path: str | Path, *more: int) -> int:
+        if Path(path) == directory / LOCK_NAME:
+            raise OSError(number, os.strerror(number))
+        return opens(path, *more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(StoreError) as caught:
+        SqliteStore(directory)
+    said = os.strerror(number)
+    assert str(caught.value) == (
+        f"the data directory {directory} cannot be written: {said[:1].lower()}{said[1:]}; {way}name another directory with"
+        " --data-dir"
+    )
+
+
 @pytest.mark.parametrize("name", [LOCK_NAME, DATABASE_NAME, ""])
-def test_a_directory_deleted_or_replaced_under_the_store_is_noticed(
+def test_a_directory_moved_or_replaced_under_the_store_is_noticed(
     store: SqliteStore, directory: Path, name: str
 ) -> None:
     store.write(0, STATE)
@@ -192,11 +222,77 @@ def test_a_directory_deleted_or_replaced_under_the_store_is_noticed(
         shutil.copy(directory / name, directory / "copy")
         os.replace(directory / "copy", directory / name)
     else:
-        shutil.rmtree(directory)
-    with pytest.raises(StoreError, match="deleted or replaced"):
+        directory.rename(directory.with_name("aside"))
+    with pytest.raises(StoreError, match="moved or replaced while it was in use; put it back within"):
         store.read()
-    with pytest.raises(StoreError, match="deleted or replaced"):
+    with pytest.raises(StoreError, match="moved or replaced"):
         store.write(STATE.version, ClusterState(version=STATE.version + 1))
+    if not name:
+        assert not directory.exists(), "the moved one may come back"
+        directory.with_name("aside").rename(directory)
+        assert store.read() == STATE
+
+
+def test_a_directory_that_was_deleted_is_made_again_with_the_newest_state(directory: Path) -> None:
+    store = SqliteStore(directory)
+    store.write(0, ClusterState(version=STATE.version - 1))
+    store.write(STATE.version - 1, STATE)
+    shutil.rmtree(directory.parent)
+    with pytest.raises(
+        StoreError, match="was deleted while it was in use: it was made again, with the newest"
+    ):
+        store.write(STATE.version, ClusterState(version=STATE.version + 1))
+    assert store.read() == STATE, "the write that found it out was not made"
+    later = msgspec.structs.replace(STATE, version=STATE.version + 1)
+    assert store.write(STATE.version, later)
+    with pytest.raises(StoreError, match="in use by another coordinator"):
+        SqliteStore(directory)
+    store.close()
+    again = SqliteStore(directory)
+    assert again.read() == later
+    assert (again.created, again.is_as_left) == (False, True)
+    again.close()
+
+
+def test_a_deleted_directory_that_never_had_a_state_is_made_again_without_one(directory: Path) -> None:
+    store = SqliteStore(directory)
+    shutil.rmtree(directory)
+    with pytest.raises(StoreError, match="made again"):
+        store.read()
+    assert store.read() is None
+    store.close()
+
+
+def test_a_deleted_directory_that_another_coordinator_has_made_again_is_left_to_it(directory: Path) -> None:
+    store = SqliteStore(directory)
+    store.write(0, STATE)
+    shutil.rmtree(directory)
+    other = SqliteStore(directory)
+    with pytest.raises(StoreError, match="moved or replaced"):
+        store.read()
+    assert other.read() is None
+    other.close()
+    with pytest.raises(StoreError, match="moved or replaced"):
+        store.write(STATE.version, ClusterState(version=STATE.version + 1))
+    store.close()
+    last = SqliteStore(directory)
+    assert last.read() is None
+    last.close()
+
+
+def test_a_deleted_directory_that_cannot_be_made_again_is_tried_again(directory: Path) -> None:
+    store = SqliteStore(directory)
+    store.write(0, STATE)
+    shutil.rmtree(directory)
+    directory.touch()
+    for _ in range(3):
+        with pytest.raises(StoreError, match="is a file"):
+            store.read()
+    directory.unlink()
+    with pytest.raises(StoreError, match="made again"):
+        store.read()
+    assert store.read() == STATE
+    store.close()
 
 
 WRITER = """
@@ -321,3 +417,17 @@ def test_another_owner_or_mode_of_the_files_leaves_a_store_as_it_was(directory: 
     again = SqliteStore(directory)
     assert again.is_as_left
     again.close()
+
+
+def test_the_reason_for_a_failed_write_is_that_of_the_disk(tmp_path: Path) -> None:
+    """SQLite ends the transaction by itself then, and there is none to roll back."""
+    store = SqliteStore(tmp_path / "d")
+    assert store.write(0, ClusterState(cluster="c", version=1))
+    assert store._connection is not None
+    store._connection.execute("PRAGMA max_page_count = 6")
+    large = ClusterState(cluster="c", version=2, coordinator="x" * 200_000)
+    with pytest.raises(StoreError, match="cannot be written: database or disk is full"):
+        store.write(1, large)
+    store._connection.execute("PRAGMA max_page_count = 1000000")
+    assert store.write(1, large)
+    store.close()

@@ -153,25 +153,14 @@ class AsyncDriver:
         wait_ms: int,
         mode: int = Mode.EXCLUSIVE,
         payload: bytes = b"",
+        *,
+        permits: int = 1,
+        on_behalf: OnBehalf | None = None,
     ) -> G:
         """Acquire a lock and return its `grant`, made of the driver and the ticket.
 
         Whatever ends the wait early leaves nothing behind.
         """
-        return grant(self, await self.acquire_ticket(name, ttl_ms, wait_ms, mode, payload))
-
-    async def acquire_ticket(
-        self,
-        name: LockName,
-        ttl_ms: int,
-        wait_ms: int,
-        mode: int,
-        payload: bytes,
-        *,
-        permits: int = 1,
-        on_behalf: OnBehalf | None = None,
-    ) -> Ticket:
-        """Acquire a lock as `acquire` does, and return its ticket alone."""
         loop = self._usable()
         ticket = self._core.acquire(
             name,
@@ -194,7 +183,7 @@ class AsyncDriver:
             raise
         if error is not None:
             raise error
-        return ticket
+        return grant(self, ticket)
 
     async def release(self, ticket: Ticket) -> None:
         """Release a held ticket. Outside the client's loop, have that done there without waiting for it.
@@ -203,24 +192,21 @@ class AsyncDriver:
             LockLost, NotHeld: it is not held.
         """
         try:
-            await self.release_here(ticket)
+            loop = self._usable()
+            if not self._is_flush_planned:
+                self._plan_flush(loop)
+            self._core.release(ticket, now_ns=monotonic_ns())
+            outcome: Outcome = loop.create_future()
+            ticket.exchange.call = outcome
+            try:
+                await outcome
+            except BaseException:
+                self.let_go(ticket)
+                raise
         except RuntimeError:  # another loop runs here than the client's, or none
             if ticket.state != HELD:
                 raise
             self.let_go(ticket)
-
-    async def release_here(self, ticket: Ticket) -> None:
-        """Release a held ticket on the client's loop."""
-        loop = self._usable()
-        self._plan_flush(loop)
-        self._core.release(ticket, now_ns=monotonic_ns())
-        outcome: Outcome = loop.create_future()
-        ticket.exchange.call = outcome
-        try:
-            await outcome
-        except BaseException:
-            self.let_go(ticket)
-            raise
 
     def let_go(self, ticket: Ticket) -> None:
         """Release a ticket, whatever its state, without waiting for the answer; from any thread."""
@@ -407,14 +393,12 @@ class AsyncDriver:
             pieces: dict[LinkId, list[bytes]] = {}
             while effects := self._core.take_effects(now_ns=monotonic_ns()):
                 for effect in effects:
-                    kind = type(effect)
-                    if kind is SendTo:
-                        frame = encode_frame(effect.message)  # type: ignore[union-attr]
-                        pieces.setdefault(effect.link, []).append(frame)  # type: ignore[union-attr]
-                    elif kind is Resolve:
-                        outcome: Outcome = effect.ticket.exchange.call  # type: ignore[union-attr]
+                    if type(effect) is SendTo:
+                        pieces.setdefault(effect.link, []).append(encode_frame(effect.message))
+                    elif type(effect) is Resolve:
+                        outcome: Outcome = effect.ticket.exchange.call
                         if not outcome.done():
-                            outcome.set_result(effect.error)  # type: ignore[union-attr]
+                            outcome.set_result(effect.error)
                     else:
                         self._carry_out_rare(effect)
                 for link, frames in pieces.items():
@@ -579,6 +563,11 @@ class AsyncDriver:
         self._gone = "the client belongs to the process that was forked: make a new one in the child"
         for loser in abandon_held(self._core, "forked"):
             tell_lost(loser)  # directly, not on the client's loop: no other thread exists in the child
+
+
+def ticket_of(_driver: object, ticket: Ticket) -> Ticket:
+    """Return the ticket alone, as the `grant` of a caller that makes none here."""
+    return ticket
 
 
 _ending: set[asyncio.Task[None]] = set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Coroutine
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Final
 
 from lockring.client.aio._support import Driver, current_task
 from lockring.client.aio.grants import Grant
@@ -16,6 +16,10 @@ from lockring.client.process_bound import ProcessBound
 from lockring.errors import AcquireTimeout
 from lockring.ids import LockName
 from lockring.protocol import WAIT_FOREVER, Mode
+
+# Plain numbers: a member of an enumeration takes longer to compare and to send.
+_EXCLUSIVE: Final[int] = Mode.EXCLUSIVE.value
+_SHARED: Final[int] = Mode.SHARED.value
 
 
 class Lock(ProcessBound):
@@ -32,11 +36,11 @@ class Lock(ProcessBound):
 
     __slots__ = ("_blocks", "_driver", "_mode", "_name", "_other", "_ttl_ms")
 
-    def __init__(self, driver: Driver, name: LockName, ttl_ms: int, mode: Mode = Mode.EXCLUSIVE) -> None:
+    def __init__(self, driver: Driver, name: LockName, ttl_ms: int, mode: int = _EXCLUSIVE) -> None:
         self._driver = driver
         self._name = name
         self._ttl_ms = ttl_ms
-        self._mode: int = mode.value  # an enumeration takes longer to compare and to send
+        self._mode = mode
         # The other side of an `RWLock`: the write lock of a read lock, and the reverse.
         self._other: Lock | None = None
         self._blocks: Blocks[Grant] = Blocks()
@@ -54,7 +58,7 @@ class Lock(ProcessBound):
     @property
     def shared(self) -> bool:
         """Whether this is a read lock, which any number of readers can hold at once."""
-        return self._mode == Mode.SHARED
+        return self._mode == _SHARED
 
     async def acquire(self, *, timeout: Seconds | None = None) -> Grant:
         """Wait for the lock and return its grant. Waiters are served first come, first served.
@@ -138,7 +142,7 @@ class RWLock(ProcessBound):
     def __init__(self, driver: Driver, name: LockName, ttl_ms: int) -> None:
         self._name = name
         self._ttl_ms = ttl_ms
-        self._read = Lock(driver, name, ttl_ms, Mode.SHARED)
+        self._read = Lock(driver, name, ttl_ms, _SHARED)
         self._write = Lock(driver, name, ttl_ms)
         self._read._other, self._write._other = self._write, self._read
 

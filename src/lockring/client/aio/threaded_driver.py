@@ -21,7 +21,7 @@ import warnings
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
-from lockring.client.aio.driver import AsyncDriver
+from lockring.client.aio.driver import AsyncDriver, ticket_of
 from lockring.client.aio.event_loops import call_on_loop, guard_of
 from lockring.client.aio.watching import WatchReader
 from lockring.client.group_state import GroupListener
@@ -87,7 +87,8 @@ class ThreadedDriver:
         Whatever ends the wait early leaves nothing behind.
         """
         ticket = await self._across(
-            lambda: self._inner.acquire_ticket(name, ttl_ms, wait_ms, mode, payload), self._inner.let_go
+            lambda: self._inner.acquire(ticket_of, name, ttl_ms, wait_ms, mode=mode, payload=payload),
+            self._inner.let_go,
         )
         return grant(self, ticket)
 
@@ -98,7 +99,7 @@ class ThreadedDriver:
             LockLost, NotHeld: it is not held.
         """
         try:
-            await self._across(lambda: self._inner.release_here(ticket), goes_on=True)
+            await self._across(lambda: self._inner.release(ticket), goes_on=True)
         except RuntimeError:  # another loop runs here than the client's, or none
             if ticket.state != HELD:
                 raise

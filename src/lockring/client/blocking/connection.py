@@ -7,13 +7,14 @@ import os
 import select
 import selectors
 import socket
-import threading
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 
 from lockring.addresses import split_address
-from lockring.client.blocking.spinning import SpinBudget
+from lockring.client.blocking.spinning import SHARED_NS, SpinBudget
+from lockring.clock import monotonic_ns
 from lockring.errors import ProtocolError, Unavailable
 from lockring.ids import LinkId
 from lockring.net.frames import FrameReader
@@ -30,10 +31,13 @@ CONNECT_S: Final = 3.0
 IDLE_NS: Final = 10 * NS_PER_MS
 """The background thread watches a connection that no caller has used for this long."""
 NAP_S: Final = 0.5
-"""How long the main thread sleeps at a time. A signal that arrives just before the thread falls asleep does not wake
-it, and the signal's handler would not be called until something else wakes the thread."""
-READ_BYTES: Final = 256 * 1024
+"""How long a thread sleeps at a time. A signal that arrives just before the main thread falls asleep does not wake it,
+and the signal's handler would not be called until something else wakes the thread."""
+_SIZES: Final = (64 * 1024,)
+"""The most bytes of one read. Where the system's allocator maps larger pieces apart, as with 128 KiB, each would cost
+system calls."""
 
+_yield: Final[Callable[[], None]] = getattr(os, "sched_yield", lambda: None)  # not every system has it
 decoder: Final = msgspec.msgpack.Decoder(ToClient)
 
 
@@ -53,16 +57,15 @@ class ClientConnection:
         used_at_ns: when a caller last used it.
         closed: whether it is over. Its reader then stops reading and closes the socket.
         greeted: whether a valid message has come from the other side.
-        taken: the number of bytes that have left the socket and were not fed yet, in a list that is empty if there are
-            none. They are at the start of `view`; a number of 0 is the end of the stream.
+        taken: the bytes that have left the socket and were not fed yet, in a list that is empty if there are none. No
+            bytes are the end of the stream.
         grant_spin: how soon grants have come lately.
         reply_spin: how soon all other answers have come lately.
     """
 
     __slots__ = (
-        "_buffers",
         "_poll",
-        "_receive_into",
+        "_receive",
         "_wake_in",
         "_wake_out",
         "address",
@@ -78,7 +81,6 @@ class ClientConnection:
         "sock",
         "taken",
         "used_at_ns",
-        "view",
         "waiting",
     )
 
@@ -94,10 +96,8 @@ class ClientConnection:
         self.closed = False
         self.greeted = False
         self.frames: FrameReader[Message] = FrameReader(decoder)
-        self.taken: list[int] = []
-        self.view = memoryview(bytearray(READ_BYTES))
-        self._buffers = (self.view,)
-        self._receive_into = sock.recv_into
+        self.taken: list[bytes] = []
+        self._receive = sock.recv
         self.grant_spin, self.reply_spin = SpinBudget(), SpinBudget()
         self._wake_out, self._wake_in = _pipe()
         self._poll = self._new_poll()
@@ -106,39 +106,55 @@ class ClientConnection:
         """Wait until bytes have come and take them, or until woken up.
 
         Args:
-            budget: how often to look before going to sleep.
+            budget: says whether to spin before going to sleep.
         """
-        if budget.look_for(self.receive_now):
-            return
-        is_main = threading.get_ident() == threading.main_thread().ident
-        self._sleep(self._poll, NAP_S if is_main else None)
+        looks = budget.spend()
+        began_ns = monotonic_ns()
+        if not looks or not self._spin(budget, looks, began_ns):
+            self._sleep(self._poll, NAP_S)
+        if budget.is_trial:
+            budget.took(monotonic_ns() - began_ns)
 
-    def receive_over(self, timeout_s: float | None) -> None:
+    def _spin(self, budget: SpinBudget, looks: int, began_ns: int) -> bool:
+        """Look for bytes a few times; return whether there are any to feed."""
+        before_ns, last_ns = began_ns, 0
+        while looks and last_ns <= SHARED_NS:
+            looks -= 1
+            _yield()
+            if self.receive_now():
+                budget.was_short()
+                return True
+            now_ns = monotonic_ns()
+            before_ns, last_ns = now_ns, now_ns - before_ns
+        budget.was_long(last_ns)
+        return False
+
+    def receive_over(self, timeout_s: float) -> None:
         """Receive for a call that runs on top of the reader, in the same thread: like `receive`, without spinning."""
         if not self.receive_now():
             # The reader beneath may be using its poll object, which cannot be used twice at a time.
             self._sleep(self._new_poll(), timeout_s)
 
-    def _sleep(self, poll: select.poll, timeout_s: float | None) -> None:
-        ready = poll.poll(None if timeout_s is None else timeout_s * 1000)
-        if len(ready) > 1 or (ready and ready[0][0] == self._wake_out):
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._wake_out, 512)
-        elif ready:
-            self.receive_now()
+    def _sleep(self, poll: select.poll, timeout_s: float) -> None:
+        for number, _ in poll.poll(timeout_s * 1000):
+            if number != self._wake_out:
+                self.receive_now()
+            else:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake_out, 512)
 
     def receive_now(self) -> bool:
         """Take what has come, without waiting, if all earlier bytes were fed; return whether there are any to feed."""
-        step = map(self._receive_into, self._buffers)
+        step = map(self._receive, _SIZES)
         if not self.taken:
             try:
                 # One step for the interpreter: a handler or a finalizer that reads here runs before or after it, so
-                # all bytes are either still in the socket or already in `view`.
+                # all bytes are either still in the socket or already in `taken`.
                 self.taken.extend(step)
             except (BlockingIOError, InterruptedError):
                 return False
             except OSError:
-                self.taken.append(0)
+                self.taken.append(b"")
         return bool(self.taken)
 
     def _new_poll(self) -> select.poll:

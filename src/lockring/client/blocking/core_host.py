@@ -78,8 +78,7 @@ class CoreHost:
 
     def feed(self, wire: ClientConnection, now_ns: int, me: Call | None) -> None:
         """Feed the core the bytes that came on a connection. `me` is as for `carry_out`."""
-        taken = wire.taken.pop()
-        data = wire.view[:taken]
+        data = wire.taken.pop()
         wire.used_at_ns = now_ns
         core = self.core
         link = wire.link

@@ -29,6 +29,7 @@ from lockring.core.client.queries import PageRequest as PageRequest
 from lockring.core.client.queries import Query as Query
 from lockring.core.client.queries import QueryKind as QueryKind
 from lockring.core.client.status import ClientStatus as ClientStatus
+from lockring.core.client.tickets import ENDED as ENDED
 from lockring.core.client.tickets import HELD as HELD
 from lockring.core.client.tickets import PENDING as PENDING
 from lockring.core.client.tickets import OnBehalf as OnBehalf

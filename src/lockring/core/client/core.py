@@ -464,7 +464,7 @@ class ClientCore:
             self._shutdown.close_links(now_ns)
             return
         self._moves.maintain_links(now_ns)
-        soonest_ns = self._outstanding.alarms.first_ns() or DISTANT_FUTURE_NS
+        soonest_ns = self._outstanding.alarms.soonest_ns
         for share in self._sessions.shares():
             soonest_ns = min(soonest_ns, share.check_at_ns, share.keepalive_at_ns)
         self._agenda.wake(soonest_ns)
@@ -479,9 +479,7 @@ class ClientCore:
 
         The time changes nothing here: a client gives no promises that could run out on the way.
         """
-        effects = self._agenda.effects
-        taken = effects[:]
-        effects.clear()
+        taken, self._agenda.effects = self._agenda.effects, []
         return taken
 
     # ------------------------------------------------------------------ the state of things

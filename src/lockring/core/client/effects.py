@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import msgspec
+
 from lockring.core.client.queries import Query
 from lockring.core.client.tickets import Ticket
 from lockring.errors import LockringError
@@ -30,14 +32,15 @@ class Disconnect(NamedTuple):
     reason: str
 
 
-class SendTo(NamedTuple):
+# The two of the hot path are no named tuples: those are made by a function in Python, which takes 0.2 µs.
+class SendTo(msgspec.Struct, frozen=True):
     """Send a message on a link."""
 
     link: LinkId
     message: Message
 
 
-class Resolve(NamedTuple):
+class Resolve(msgspec.Struct, frozen=True):
     """The open call on a ticket is over.
 
     Of an acquire: `error` is None if the lock is held now, else why it never will be. Of a release: `error` is None.

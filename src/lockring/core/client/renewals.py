@@ -6,6 +6,8 @@ Rules:
   does not agree, the keepalive is repeated with a digest per slot, then with the acquisitions of the slots that
   differ.
 - A promise counts from the sending of the request that it answers, never from the arrival of the answer.
+- A node promises no more than what it may serve for itself. After a promise that is short for the TTL, the next
+  keepalive comes after a third of what is left: the node may be able to promise the whole TTL again any moment.
 - A node's word on a loss counts only where the ticket is held by the client's own routes.
 """
 
@@ -73,6 +75,8 @@ class ClientRenewals:
         deadline_ns = 0 if sent_at_ns is None else sent_at_ns + reply.promise_ms * NS_PER_MS
         if deadline_ns > now_ns:
             self._begin(ticket, reply.generation, deadline_ns, basis)
+            if ticket.share is not None and 3 * reply.promise_ms < 2 * ticket.session.ttl_ms:
+                self._renew_early(ticket.share, deadline_ns, now_ns)
             return
         # Too late to begin with: a keepalive asks whether the ticket is still the holder. The acquire stays open, in
         # case that the answer does not come.
@@ -183,6 +187,8 @@ class ClientRenewals:
         assert node is not None
         for ticket in outcome.unknown:
             self._requests.send_acquire(ticket, node, link, now_ns)
+        if 3 * reply.promise_ms < 2 * share.session.ttl_ms and outcome.until_ns > now_ns:
+            self._renew_early(share, outcome.until_ns, now_ns)
         repeat = outcome.repeat
         if reply.agreed:
             share.unsettled = 0
@@ -224,9 +230,23 @@ class ClientRenewals:
             else:
                 share.late = True
 
+    def _renew_early(self, share: NodeShare, until_ns: int, now_ns: int) -> None:
+        """Let the next keepalive come well before the end of a promise of less than two thirds of the TTL.
+
+        At the usual time, it might be answered too late, or be the only one that is.
+        """
+        due_ns = now_ns + max(RETRY_NS_MIN, (until_ns - now_ns) // 3)
+        if due_ns < share.keepalive_at_ns:
+            share.keepalive_at_ns = due_ns
+            self._agenda.wake(due_ns)
+
     def repeat_soon(self, share: NodeShare, now_ns: int) -> None:
-        """Repeat a keepalive that a node could not fully answer, after a pause that grows each time."""
+        """Repeat a keepalive that a node could not fully answer, after a pause that grows each time.
+
+        The pause is no longer than a third of what is left to the ticket that ends first.
+        """
         share.unsettled += 1
-        pause_ns = min(share.session.keepalive_ns, RETRY_NS_MIN << min(share.unsettled, 10))
+        left_ns = max(RETRY_NS_MIN, (share.check_at_ns - now_ns) // 3)
+        pause_ns = min(share.session.keepalive_ns, left_ns, RETRY_NS_MIN << min(share.unsettled, 10))
         share.keepalive_at_ns = min(share.keepalive_at_ns, now_ns + pause_ns)
         self._agenda.wake(share.keepalive_at_ns)

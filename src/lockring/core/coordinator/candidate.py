@@ -5,6 +5,8 @@
 - It *stands by* at a `StandbyDesk`. The store is read once a second, for clients and for people.
 - It ends a lead when the store names another leader, or when its core finds that its term is over. Every connection
   ends with it: nodes and clients find the leader again by dialing.
+- It *remembers* the newest version that it has read or written, over all leads: a store that does not account for it
+  when a lead begins has lost something, and is not relied on.
 - It *fails* for good when it reads that the cluster has left the store, whether it leads or stands by.
 
 A store that is not shared names no leader: its one coordinator leads from the start, and a term that is over stays so.
@@ -22,7 +24,7 @@ from lockring.core.coordinator.standby import StandbyDesk
 from lockring.core.coordinator.status import CoordinatorStatus, standby_status
 from lockring.core.coordinator.store_health import StoreNews
 from lockring.core.coordinator.store_operations import OPERATION_TIMEOUT_NS
-from lockring.core.coordinator.store_past import abandoned
+from lockring.core.coordinator.store_past import NewestVersion, abandoned
 from lockring.core.effects import (
     Close,
     Effect,
@@ -89,10 +91,10 @@ class CandidateCore:
         self._decider: CoordinatorCore | None = None
         self._connections: dict[ConnectionId, None] = {}
         self._operations = _Operations()
-        self._reading: tuple[OperationNumber, int] | None = None
-        self._read_at_ns = now_ns
+        self._reads = _StandbyReads(now_ns)
         self._wall_offset_ns = wall_ns - now_ns
         self._has_failed = False
+        self._newest = NewestVersion()
 
     # ----------------------------------------------------------------------- queries
 
@@ -187,10 +189,12 @@ class CandidateCore:
         now_ns: int,
     ) -> None:
         """Handle the result of a `StoreRead` or `StoreWrite`. See `CoordinatorCore.store_result`."""
-        if self._reading is not None and self._reading[0] == operation:
-            self._reading = None
+        if state is not None:
+            self._newest.learn(state)
+        begun_ns = self._reads.begun_ns
+        if self._reads.end(operation):
             if ok:
-                self._desk.learn(state)
+                self._desk.learn(state, at_ns=begun_ns)
                 if state is not None and state.relocation is not None:
                     self._effects.append(StoreResign(self._leadership.candidate.term))
                     self._fail(state.relocation)
@@ -222,7 +226,7 @@ class CandidateCore:
         elif self._decider is not None and election is not None and not self._leadership.is_leading:
             self._stand_by(now_ns)
         elif self._decider is None and leader is not None and leader != was_led_by:
-            self._effects.append(Note(f"the coordinator at {leader.address} leads; this one stands by"))
+            self._note_leader(leader)
         self._tell_election()
 
     def next_deadline_ns(self) -> int | None:
@@ -231,7 +235,7 @@ class CandidateCore:
         if self._is_shared and not self._has_failed:
             deadlines.append(self._leadership.next_deadline_ns())
             if self._decider is None:
-                deadlines.append(self._read_due_ns())
+                deadlines.append(self._reads.due_ns)
         return min((each for each in deadlines if each is not None), default=None)
 
     def on_timer(self, *, now_ns: int) -> None:
@@ -246,10 +250,10 @@ class CandidateCore:
             self._campaign_if_due(now_ns)
         if self._decider is not None:
             self._take_from_decider(now_ns)
-        elif self._is_shared and not self._has_failed and now_ns >= self._read_due_ns():
-            self._reading = self._operations.take_number(), now_ns
-            self._read_at_ns = now_ns + READ_NS
-            self._effects.append(StoreRead(self._reading[0]))
+        elif self._is_shared and not self._has_failed and now_ns >= self._reads.due_ns:
+            number = self._operations.take_number()
+            self._reads.begin(number, now_ns)
+            self._effects.append(StoreRead(number))
         effects, self._effects[:] = self._effects[:], []
         return effects
 
@@ -257,11 +261,12 @@ class CandidateCore:
 
     def _lead(self, now_ns: int) -> None:
         """Begin to decide under the term of the candidate."""
-        self._reading = None
+        self._reads.give_up()
         self._close_all("this coordinator leads now: connect again")
+        self._leadership.has_led = False
         term = self._leadership.candidate.term
         self._decider = self._make_core(term, now_ns=now_ns, wall_ns=now_ns + self._wall_offset_ns)
-        self._decider.start(now_ns=now_ns)
+        self._decider.start(newest=self._newest.version, now_ns=now_ns)
         if self._is_shared:
             self._effects.append(Note(f"this coordinator leads, under term {term}"))
 
@@ -281,14 +286,25 @@ class CandidateCore:
         assert self._decider is not None
         self._decider.step_down(now_ns=now_ns)
         self._take_from_decider(now_ns)
+        self._newest.hear(self._decider.newest)
+        self._desk.learn(self._decider.state, at_ns=now_ns - self._decider.age_ns(now_ns))
         self._decider = None
         self._close_all("this coordinator leads no more: connect to the one that does")
         self._leadership.renounce(now_ns)
-        self._read_at_ns = now_ns
+        self._reads = _StandbyReads(now_ns)
         leader = self._leadership.election.leader
-        where = "" if leader is None else f": the one at {leader.address} does"
-        self._effects.append(Note(f"this coordinator leads no more{where}", is_warning=True))
+        if leader is not None:
+            self._note_leader(leader)
         self._tell_election()
+
+    def _note_leader(self, leader: Candidate) -> None:
+        """Say which coordinator leads, and whether it follows this one."""
+        if self._leadership.has_led:
+            text = f"this coordinator leads no more: the one at {leader.address} does"
+        else:
+            text = f"the coordinator at {leader.address} leads; this one stands by"
+        self._effects.append(Note(text, is_warning=self._leadership.has_led))
+        self._leadership.has_led = False
 
     def _fail(self, relocation: Relocation) -> None:
         """Decide nothing more, and campaign no more: the cluster has left the store."""
@@ -338,10 +354,43 @@ class CandidateCore:
                 case _:
                     self._effects.append(effect)
 
-    def _read_due_ns(self) -> int:
-        if self._reading is None:
-            return self._read_at_ns
-        return self._reading[1] + OPERATION_TIMEOUT_NS
+
+class _StandbyReads:
+    """The reads of a coordinator that stands by: one at a time, each second.
+
+    Args:
+        now_ns: when the first one is due, by the monotonic clock.
+    """
+
+    def __init__(self, now_ns: int) -> None:
+        self._due_ns = now_ns
+        self._open: tuple[OperationNumber, int] | None = None
+
+    @property
+    def due_ns(self) -> int:
+        """When the next read is due; one without an answer so far is given up then."""
+        return self._due_ns if self._open is None else self._open[1] + OPERATION_TIMEOUT_NS
+
+    @property
+    def begun_ns(self) -> int:
+        """When the read under way has begun, or the next one is due."""
+        return self._due_ns if self._open is None else self._open[1]
+
+    def begin(self, operation: OperationNumber, now_ns: int) -> None:
+        """Note that a read begins."""
+        self._open = operation, now_ns
+        self._due_ns = now_ns + READ_NS
+
+    def end(self, operation: OperationNumber) -> bool:
+        """End the read under way if it is this operation; return whether it was."""
+        if self._open is None or self._open[0] != operation:
+            return False
+        self.give_up()
+        return True
+
+    def give_up(self) -> None:
+        """Expect no answer any longer."""
+        self._open = None
 
 
 class _Operations:

@@ -8,12 +8,41 @@ from lockring.cluster_state import ClusterState
 from lockring.core.effects import Broadcast, Effect
 from lockring.core.route_book import RouteBook, routes_for_all
 from lockring.errors import LockringError, ProtocolError, WrongCluster
-from lockring.ids import ClusterId, ConnectionId
-from lockring.protocol import PROTOCOL, ClientHello, Message, Routes, TroubleNotice
+from lockring.ids import NO_INCARNATION, NO_NODE, ClusterId, ConnectionId, Incarnation, NodeId
+from lockring.protocol import PROTOCOL, ClientHello, Message, Routes, TroubleNotice, Welcome
 from lockring.units import NS_PER_S
 
 REPORT_NS: Final = NS_PER_S
 """Minimum time between two reports of what the coordinator waits for: the sentence may change many times a second."""
+
+
+def welcome_to(
+    state: ClusterState,
+    leader: str,
+    node: NodeId = NO_NODE,
+    incarnation: Incarnation = NO_INCARNATION,
+    *,
+    has_others: bool,
+) -> Welcome:
+    """Return the answer to an accepted first message.
+
+    Args:
+        state: the newest state that this coordinator knows.
+        leader: HOST:PORT of the coordinator that leads, or of this one.
+        node: for a node, its own id.
+        incarnation: for a node, its own incarnation.
+        has_others: whether other coordinators share the store.
+    """
+    return Welcome(
+        protocol=PROTOCOL,
+        cluster=state.cluster,
+        role="coordinator",
+        node=node,
+        incarnation=incarnation,
+        version=state.version,
+        coordinator=leader,
+        has_others=has_others,
+    )
 
 
 class Clients:

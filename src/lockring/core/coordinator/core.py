@@ -29,7 +29,7 @@ from __future__ import annotations
 import msgspec
 
 from lockring.cluster_state import ClusterState, Member, Relocation, Replica, Replication
-from lockring.core.coordinator.clients import Clients, why_not_greet
+from lockring.core.coordinator.clients import Clients, welcome_to, why_not_greet
 from lockring.core.coordinator.clocks import Clocks
 from lockring.core.coordinator.decisions import Decisions, Moment
 from lockring.core.coordinator.heartbeats import Heartbeats
@@ -47,6 +47,7 @@ from lockring.core.coordinator.status import (
     left_ms_of,
     note_of,
     server_status_of,
+    state_reply,
     status_of,
     wait_reason_of,
 )
@@ -60,19 +61,16 @@ from lockring.core.timing import Timing, earliest, with_time_left
 from lockring.errors import LockringError, ProtocolError
 from lockring.ids import (
     NO_CLUSTER,
-    NO_INCARNATION,
-    NO_NODE,
     NO_REQUEST,
+    NO_VERSION,
     ClusterId,
     ConnectionId,
-    Incarnation,
-    NodeId,
     OperationNumber,
     RequestNumber,
     TermId,
+    Version,
 )
 from lockring.protocol import (
-    PROTOCOL,
     ClientHello,
     Drain,
     GetRoutes,
@@ -85,10 +83,8 @@ from lockring.protocol import (
     Message,
     Refusal,
     SlotRequests,
-    StateReply,
     StatusReply,
     Undrain,
-    Welcome,
 )
 
 
@@ -104,6 +100,7 @@ class CoordinatorCore:
         boot: id of this boot of the machine, "" if unknown.
         is_as_left: whether the store is as its last coordinator left it.
         store: the store, for people.
+        is_shared: whether other coordinators share it: nodes then hang up on one that stands still.
         replication: "sync" or "async"; part of the state.
         now_ns: monotonic clock.
         wall_ns: wall clock.
@@ -120,6 +117,7 @@ class CoordinatorCore:
         boot: str = "",
         is_as_left: bool = True,
         store: str = "",
+        is_shared: bool = False,
         replication: Replication = "sync",
         now_ns: int,
         wall_ns: int,
@@ -136,6 +134,7 @@ class CoordinatorCore:
             boot=boot if is_as_left else "",
             replication=replication,
             store=store,
+            is_shared=is_shared,
         )
         self._term = Term(settings, self._effects)
         self._roster = Roster()
@@ -171,9 +170,18 @@ class CoordinatorCore:
         return self._term.relocation
 
     @property
+    def newest(self) -> Version:
+        """The newest version that is known to have been in the store, from this process or from a node."""
+        return self._term.newest
+
+    @property
     def note(self) -> str:
         """A sentence on what the coordinator waits for, "" if for nothing."""
         return note_of(self._term, self._roster, self._runs)
+
+    def age_ns(self, now_ns: int) -> int:
+        """Return for how long newer states may have escaped this coordinator, in nanoseconds; 0 while it works."""
+        return self._term.store_report.age_ns(now_ns)
 
     def take_store_news(self) -> list[StoreNews]:
         """Hand out the lines for the log about the store since the last call, in order, and forget them."""
@@ -205,9 +213,15 @@ class CoordinatorCore:
         """
         self._clocks.set_wall(wall_ns=wall_ns, now_ns=now_ns)
 
-    def start(self, *, now_ns: int) -> None:
-        """Read the store and claim it. Call this once, before all other inputs."""
+    def start(self, *, newest: Version = NO_VERSION, now_ns: int) -> None:
+        """Read the store and claim it. Call this once, before all other inputs.
+
+        Args:
+            newest: the newest version that this process has read or written; a store without it has lost something.
+            now_ns: the monotonic clock, in nanoseconds.
+        """
         self._enter(now_ns)
+        self._term.know(newest)
         self._term.begin(now_ns=now_ns)
 
     def store_result(
@@ -320,7 +334,7 @@ class CoordinatorCore:
                 state = self._term.state or ClusterState()
                 error = why_not_greet(message, state.cluster)
                 if error is None:
-                    welcome = self._welcome(state)
+                    welcome = welcome_to(state, self._term.address, has_others=self._term.is_shared)
                     self._effects.append(Admit(sender, is_member=False, welcome=welcome))
                     follows = self._clients.admit(sender, message, self.note, left_ms=self.left_ms(now_ns))
                     self._effects += [Send(sender, each) for each in follows]
@@ -339,9 +353,9 @@ class CoordinatorCore:
             case Drain() | Undrain():
                 self._order(sender, message, now_ns)
             case GetState():
-                state = self._broadcast.whole().state
-                note = with_time_left(self.note, self.left_ms(now_ns))
-                self._effects.append(Send(sender, StateReply(message.request, state, note)))
+                state, note = self._broadcast.whole().state, with_time_left(self.note, self.left_ms(now_ns))
+                reply = state_reply(message.request, state, note, age_ns=self.age_ns(now_ns))
+                self._effects.append(Send(sender, reply))
             case GetRoutes():
                 self._effects.append(Send(sender, self._clients.whole_routes()))
             case GetStatus():
@@ -417,7 +431,8 @@ class CoordinatorCore:
         self._roster.arrive(node, state)
         self._membership.hear(node.replica, now_ns=now_ns)
         self._runs.reschedule(now_ns=now_ns)
-        welcome = self._welcome(state, join.node, join.incarnation)
+        term, life = self._term, (join.node, join.incarnation)
+        welcome = welcome_to(state, term.address, *life, has_others=term.is_shared)
         self._effects += (Send(sender, welcome), *self._broadcast.greet(sender, join.has))
 
     def _order(self, sender: ConnectionId, order: Leave | Drain | Undrain, now_ns: int) -> None:
@@ -427,20 +442,6 @@ class CoordinatorCore:
         if refusal is not None:
             self._effects.append(Send(sender, refusal))
         self._runs.reschedule(now_ns=now_ns)
-
-    def _welcome(
-        self, state: ClusterState, node: NodeId = NO_NODE, incarnation: Incarnation = NO_INCARNATION
-    ) -> Welcome:
-        """Return the answer to an accepted first message; a node gets its own id and incarnation back."""
-        return Welcome(
-            protocol=PROTOCOL,
-            cluster=state.cluster,
-            role="coordinator",
-            node=node,
-            incarnation=incarnation,
-            version=state.version,
-            coordinator=self._term.address,
-        )
 
     def _drop(self, connection: ConnectionId) -> None:
         self._roster.pending.drop(connection)

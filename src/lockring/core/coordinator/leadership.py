@@ -11,18 +11,16 @@ from collections.abc import Callable
 from typing import Final
 
 from lockring.core.coordinator.store_health import StoreHealth
-from lockring.core.coordinator.store_operations import OPERATION_TIMEOUT_NS
+from lockring.core.coordinator.store_operations import OPERATION_TIMEOUT_NS, SILENT
 from lockring.core.election import Candidate, Election
 from lockring.ids import OperationNumber, TermId
-from lockring.units import NS_PER_S, ms_to_ns
+from lockring.units import ms_to_ns
 
 LEAD_MS: Final = 3_000
 """How long a lead lasts that is not renewed. A new leader decides about a second after that, while nodes go on serving
 for the coordinator lease."""
 CAMPAIGNS_PER_LEAD: Final = 3
 """How often a coordinator campaigns within the time of a lead: two campaigns may fail before it is over."""
-
-_SILENT: Final = f"the store has not answered for {OPERATION_TIMEOUT_NS // NS_PER_S} s"
 
 
 class Leadership:
@@ -38,6 +36,7 @@ class Leadership:
         lead_ms: the same.
         candidate: this coordinator, under the name of its present or next term.
         election: the newest that the store has said of the coordinators.
+        has_led: whether a lead of this coordinator is over, and it was not said yet which one follows.
         health: the record of the campaigns that the store did not answer.
     """
 
@@ -48,6 +47,7 @@ class Leadership:
         self.lead_ms = lead_ms
         self.candidate = Candidate(new_term(), address)
         self.election = Election(None)
+        self.has_led = False
         self.health = StoreHealth()
 
     @property
@@ -72,7 +72,7 @@ class Leadership:
     def begin(self, operation: OperationNumber, now_ns: int) -> None:
         """Note that a campaign begins; one without an answer so far is given up."""
         if self._asked is not None:
-            self.health.failed(_SILENT, is_write=False, now_ns=now_ns)
+            self.health.failed(SILENT, is_write=False, now_ns=now_ns)
         self._asked = operation, now_ns
         self._due_ns = now_ns + self._pause_ns()
 
@@ -96,6 +96,7 @@ class Leadership:
         if self.is_leading:
             self.election = Election(None, self.election.standbys)
         self.candidate = Candidate(self._new_term(), self.candidate.address)
+        self.has_led = True
         self._asked = None
         self._due_ns = now_ns + self._pause_ns()
 

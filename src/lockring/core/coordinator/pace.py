@@ -1,6 +1,6 @@
 """How long a coordinator waits so that one write, or one read of the store, serves many nodes.
 
-Each write goes to every member, and each read brings the whole state. Both would be for one node at a time if a
+Each write goes to every member, and each read is a way to the store and back. Both would be for one node at a time if a
 thousand nodes come, ask and send heartbeats one by one. So what no client waits for is collected, for longer the more
 members there are. In a small cluster nothing waits.
 """

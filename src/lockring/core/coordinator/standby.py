@@ -1,6 +1,7 @@
 """The answers of a coordinator that stands by: what it has read in the store, and which coordinator leads.
 
-It decides nothing. Clients get routes and states from it as from the leader, up to a second old. Nodes are sent on to
+It decides nothing. Clients get routes and states from it as from the leader, up to a second old; a state that is older,
+since the store is not reached, says so. Nodes are sent on to
 the leader, whose address they need not have been started with: only it can give them leases. So are operators with
 orders.
 """
@@ -8,17 +9,16 @@ orders.
 from __future__ import annotations
 
 from lockring.cluster_state import ClusterState
-from lockring.core.coordinator.clients import Clients, why_not_greet
+from lockring.core.coordinator.clients import Clients, welcome_to, why_not_greet
 from lockring.core.coordinator.misplaced import why_not_first, why_not_taken
-from lockring.core.coordinator.status import server_status_of, standby_status
+from lockring.core.coordinator.status import server_status_of, standby_status, state_reply
 from lockring.core.coordinator.store_health import StoreReport, StoreTrouble
 from lockring.core.effects import Admit, Close, Effect, Refuse, Send
 from lockring.core.election import Election
 from lockring.core.state_history import StateHistory
 from lockring.errors import LockringError, NotCoordinator
-from lockring.ids import NO_INCARNATION, NO_NODE, NO_REQUEST, ConnectionId, RequestNumber, Version
+from lockring.ids import NO_REQUEST, ConnectionId, RequestNumber, Version
 from lockring.protocol import (
-    PROTOCOL,
     ClientHello,
     Drain,
     GetRoutes,
@@ -31,10 +31,8 @@ from lockring.protocol import (
     Refusal,
     ServerStatus,
     SlotRequests,
-    StateReply,
     StatusReply,
     Undrain,
-    Welcome,
 )
 
 
@@ -62,14 +60,21 @@ class StandbyDesk:
         self._effects = effects
         self._clients = Clients(now_ns=now_ns)
         self._history = StateHistory()
+        self._current_at_ns = now_ns
 
     @property
     def version(self) -> Version:
         """The version of the newest state that was read, 0 before the first."""
         return self._history.state.version
 
-    def learn(self, state: ClusterState | None) -> None:
-        """Take a state that was read in the store, and send clients their new routes; older ones are ignored."""
+    def learn(self, state: ClusterState | None, *, at_ns: int) -> None:
+        """Take a state that was read in the store, and send clients their new routes; older ones are ignored.
+
+        Args:
+            state: what the store had, None for nothing.
+            at_ns: when it had that, by the monotonic clock.
+        """
+        self._current_at_ns = at_ns
         if state is None or state.version <= self.version:
             return
         self._history.start_at(state)
@@ -107,23 +112,17 @@ class StandbyDesk:
             self._refuse(sender, error)
             return
         leader = self.election.leader
-        welcome = Welcome(
-            protocol=PROTOCOL,
-            cluster=self._history.state.cluster,
-            role="coordinator",
-            node=NO_NODE,
-            incarnation=NO_INCARNATION,
-            version=self.version,
-            coordinator=self._address if leader is None else leader.address,
-        )
+        address = self._address if leader is None else leader.address
+        welcome = welcome_to(self._history.state, address, has_others=True)
         self._effects.append(Admit(sender, is_member=False, welcome=welcome))
         self._effects += [Send(sender, each) for each in self._clients.admit(sender, hello, "", left_ms=0)]
 
     def _answer(self, sender: ConnectionId, message: Message, now_ns: int) -> None:
         match message:
             case GetState():
-                state = self._history.whole().state
-                self._effects.append(Send(sender, StateReply(message.request, state, self.note)))
+                state, age_ns = self._history.whole().state, now_ns - self._current_at_ns
+                reply = state_reply(message.request, state, self.note, age_ns=age_ns)
+                self._effects.append(Send(sender, reply))
             case GetRoutes():
                 self._effects.append(Send(sender, self._clients.whole_routes()))
             case GetStatus():

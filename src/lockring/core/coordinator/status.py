@@ -13,9 +13,9 @@ from lockring.core.coordinator.roster import Roster
 from lockring.core.coordinator.store_health import StoreReport
 from lockring.core.coordinator.term import Term
 from lockring.core.election import Election
-from lockring.ids import NO_INCARNATION, NO_NODE, NO_VERSION, NodeId, Version
-from lockring.protocol import ServerStatus
-from lockring.units import ns_to_ms_floor
+from lockring.ids import NO_INCARNATION, NO_NODE, NO_VERSION, NodeId, RequestNumber, Version
+from lockring.protocol import ServerStatus, StateReply
+from lockring.units import NS_PER_S, ns_to_ms_floor
 
 
 class CoordinatorStatus(msgspec.Struct, frozen=True):
@@ -32,6 +32,7 @@ class CoordinatorStatus(msgspec.Struct, frozen=True):
         waiting: slots that no node serves until leases have surely ended.
         absent: ids of the members that have failed, or whose connection has ended.
         heard: for each member, its id and how many milliseconds ago it was heard last, -1 if never.
+        is_store_failing: whether the store does not work, so that no leases are renewed.
     """
 
     phase: str
@@ -44,7 +45,11 @@ class CoordinatorStatus(msgspec.Struct, frozen=True):
     waiting: int
     absent: tuple[NodeId, ...]
     heard: tuple[tuple[NodeId, int], ...]
+    is_store_failing: bool = False
 
+
+STALE_NS: Final = 5 * NS_PER_S
+"""Age from which a state is said to be old: a coordinator that stands by reads once a second, and may have to wait."""
 
 _UNKNOWN: Final = (
     "it is unknown what was held before this start, and it may still be held (where there was no cluster before,"
@@ -126,7 +131,23 @@ def status_of(
         waiting=runs.waiting,
         absent=tuple(absent),
         heard=tuple(heard),
+        is_store_failing=term.store_report.trouble is not None,
     )
+
+
+def state_reply(request: RequestNumber, state: bytes, note: str, *, age_ns: int) -> StateReply:
+    """Return the answer to a question for the state, which says how old the state may be.
+
+    Args:
+        request: the question's number.
+        state: the encoded state.
+        note: a sentence on what the coordinator waits for, "" if for nothing.
+        age_ns: for how long newer states may have escaped this coordinator, in nanoseconds.
+    """
+    if age_ns >= STALE_NS:
+        age = f"what this coordinator knows of the cluster is {age_ns // NS_PER_S} s old"
+        note = f"{note}; {age}" if note else age
+    return StateReply(request, state, note, ns_to_ms_floor(age_ns))
 
 
 def standby_status(note: str, version: Version) -> CoordinatorStatus:

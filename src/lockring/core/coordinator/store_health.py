@@ -55,6 +55,10 @@ class StoreReport(NamedTuple):
     election: Election
     trouble: StoreTrouble | None
 
+    def age_ns(self, now_ns: int) -> int:
+        """Return for how long changes in the store may have escaped a coordinator, in nanoseconds; 0 if it works."""
+        return 0 if self.trouble is None else now_ns - self.trouble.since_ns
+
 
 class StoreHealth:
     """The record of failures of one coordinator's store. Not safe for use by several tasks.

@@ -17,6 +17,9 @@ from lockring.units import NS_PER_S
 OPERATION_TIMEOUT_NS: Final = 10 * NS_PER_S
 """Time after which a store operation's outcome counts as unknown; a store that slow cannot keep leases going."""
 
+SILENT: Final = f"the store has not answered for {OPERATION_TIMEOUT_NS // NS_PER_S} s"
+"""The reason for which an operation is given up, for people."""
+
 
 class OpenOperation(NamedTuple):
     """An operation without an answer so far.

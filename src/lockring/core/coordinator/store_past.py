@@ -3,8 +3,11 @@
 A *store that lost something* shows by a version that a node has seen, and that is newer than the store's, or one that
 coordinators have skipped when they began (`ClusterState.skipped`): the store went back, and went on from there. Which
 node has which slot is then unknown, and all slots wait for every lease to
-end: the *quarantine*. It happens once per process: afterwards no node serves on the strength of what was lost, and a
+end: the *quarantine*. It happens once per lead: afterwards no node serves on the strength of what was lost, and a
 higher version is enough.
+
+The coordinator knows of a loss before any node reports it if it has read or written what was lost. That knowledge
+belongs to the process, not to one of its leads: a coordinator that has only stood by has read the state too.
 
 A *store that the cluster has left* bears a mark, which `lockring coordinator export` wrote. A coordinator that finds it
 ends, whether it starts, stands by or leads: what it decided would be a second cluster's.
@@ -15,7 +18,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lockring.cluster_state import ClusterState, Relocation
-from lockring.ids import Version
+from lockring.ids import NO_VERSION, Version
 
 
 class Loss(NamedTuple):
@@ -35,7 +38,8 @@ class Loss(NamedTuple):
     def account(self) -> str:
         """The loss, as a sentence for people."""
         found = f"has version {self.found}" if self.found else "is empty"
-        return f"it has lost what it was given or was set back: it {found}, but {self.source} version {self.known}"
+        since = ", which it never had" if self.known < self.found else ""
+        return f"it has lost what it was given or was set back: it {found}, but {self.source} version {self.known}{since}"
 
 
 def abandoned(relocation: Relocation) -> str:
@@ -45,6 +49,32 @@ def abandoned(relocation: Relocation) -> str:
         " the store that has the state now. To undo the move, while no coordinator has started there: lockring coordinator"
         " import --force FILE, into this store"
     )
+
+
+class NewestVersion:
+    """The newest version that is known to have been in the store. Not safe for use by several tasks.
+
+    A version that a later state does not account for stays the newest one: it shows that the store has lost something.
+
+    Attributes:
+        version: that version; 0 before the first.
+    """
+
+    def __init__(self, version: Version = NO_VERSION) -> None:
+        self.version = version
+
+    def learn(self, state: ClusterState) -> None:
+        """Note a state that was read or written."""
+        if self.is_accounted_for(state):
+            self.version = state.version
+
+    def hear(self, version: Version) -> None:
+        """Note a version that must have been in the store."""
+        self.version = max(self.version, version)
+
+    def is_accounted_for(self, state: ClusterState) -> bool:
+        """Return whether the store can have a state without having lost anything that is known."""
+        return self.version <= state.version and not state.has_skipped(self.version)
 
 
 class StorePast:
@@ -57,6 +87,7 @@ class StorePast:
         cluster_is_chosen_here: whether the store knew of no cluster, so that its id is this process's choice.
         found: the state of the store just before the last claim.
         relocation: the mark that the cluster has left this store, None if it has not.
+        newest: the newest version that this process knows to have been in the store.
         loss: the newest loss that made all slots wait, None if there was none.
     """
 
@@ -67,6 +98,7 @@ class StorePast:
         self.cluster_is_chosen_here = False
         self.found = ClusterState()
         self.relocation: Relocation | None = None
+        self.newest = NewestVersion()
         self.loss: Loss | None = None
         self._is_loss_new = False
         self._has_claimed = False
@@ -87,10 +119,10 @@ class StorePast:
             self.has_lost = True
 
     def record_older(self, version: Version, found: Version) -> None:
-        """Record that the store was set back below a version that this very process wrote: it cannot be relied on."""
+        """Record that the store was set back below a version that this very process knows: it cannot be relied on."""
         self.version_min = max(self.version_min, version + 1)
         self.has_lost, self.is_quarantined = True, False
-        self._record(Loss(found, version, "this coordinator has written"))
+        self._record(Loss(found, version, "this coordinator has read or written"))
 
     def see(self, version: Version, found: Version) -> None:
         """Record that a node has seen a version which the store does not account for; it has another one."""

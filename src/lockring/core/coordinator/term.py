@@ -27,8 +27,8 @@ from lockring.cluster_state import (
     SlotState,
 )
 from lockring.core.coordinator.store_health import StoreHealth, StoreReport, StoreTrouble
-from lockring.core.coordinator.store_operations import OPERATION_TIMEOUT_NS, StoreOperations
-from lockring.core.coordinator.store_past import Loss, StorePast, abandoned
+from lockring.core.coordinator.store_operations import SILENT, StoreOperations
+from lockring.core.coordinator.store_past import Loss, NewestVersion, StorePast, abandoned
 from lockring.core.coordinator.transitions import VERSION_MAX, forgotten, replicated_from_now_on
 from lockring.core.effects import Effect
 from lockring.core.election import Election
@@ -37,7 +37,8 @@ from lockring.core.timing import Timing, up
 from lockring.ids import NO_CLUSTER, NO_VERSION, ClusterId, OperationNumber, TermId, Version
 from lockring.units import NS_PER_MS, NS_PER_S, ms_to_ns
 
-_SILENT: Final = f"the store has not answered for {OPERATION_TIMEOUT_NS // NS_PER_S} s"
+_LAPSED: Final = "the lead of this coordinator has ended"
+"""Otherwise a store refuses no write that expects the version that it has."""
 _UNREADABLE: Final = "the store cannot be read"
 _UNWRITABLE: Final = "a write to the store failed"
 
@@ -76,6 +77,7 @@ class TermSettings(NamedTuple):
         boot: id of this boot of the machine, if the store is as its last coordinator left it; else "".
         replication: "sync" or "async".
         store: the store, for people.
+        is_shared: whether other coordinators share it.
     """
 
     address: str
@@ -86,6 +88,7 @@ class TermSettings(NamedTuple):
     boot: str
     replication: Replication
     store: str = ""
+    is_shared: bool = False
 
 
 class Term:
@@ -139,6 +142,11 @@ class Term:
         return self._settings.address
 
     @property
+    def is_shared(self) -> bool:
+        """Whether other coordinators share the store."""
+        return self._settings.is_shared
+
+    @property
     def is_active(self) -> bool:
         """Whether the term is in the store, as far as is known."""
         return self.phase is Phase.ACTIVE
@@ -147,6 +155,11 @@ class Term:
     def knows_no_past(self) -> bool:
         """Whether the store had lost something, or everything, when this process found it."""
         return self._past.is_quarantined
+
+    @property
+    def newest(self) -> Version:
+        """The newest version that is known to have been in the store, from this process or from a node."""
+        return Version(max(self._past.newest.version, self._past.version_min - 1))
 
     @property
     def found(self) -> ClusterState:
@@ -206,6 +219,10 @@ class Term:
         self.deposed = frozenset()
         self._operations.read(now_ns)
 
+    def know(self, version: Version) -> None:
+        """Note a version that this process has read or written before this term. Call it before `begin`."""
+        self._past.newest.hear(version)
+
     def begin_above(self, version: Version, *, cluster: ClusterId = NO_CLUSTER, now_ns: int) -> None:
         """Claim the store with a version above what a node has seen, for the node's cluster if one is given."""
         self._past.see(version, NO_VERSION if self.state is None else self.state.version)
@@ -260,11 +277,11 @@ class Term:
         if operations.retry_at_ns is not None and now_ns >= operations.retry_at_ns:
             self.begin(now_ns=now_ns)
         elif operations.current is not None and operations.current.is_overdue(now_ns):
-            self._failed(_SILENT, is_write=self.is_writing, now_ns=now_ns)
+            self._failed(SILENT, is_write=self.is_writing, now_ns=now_ns)
             self.begin(now_ns=now_ns)
             return News.INTERRUPTED
         elif operations.confirming is not None and operations.confirming.is_overdue(now_ns):
-            self._failed(_SILENT, is_write=False, now_ns=now_ns)
+            self._failed(SILENT, is_write=False, now_ns=now_ns)
             operations.confirming = None
         return News.NONE
 
@@ -302,12 +319,17 @@ class Term:
             return self._installed(written)
         # The store has changed since the claim's read, so another coordinator is active. An active term reads again
         # first: a store that was set back shows another term too.
+        before = self._past.found if self.phase is Phase.CLAIMING or self.state is None else self.state
+        is_unchanged = state is not None and state.version == before.version
         if self.phase is Phase.CLAIMING and state is not None and state.term != self.name:
+            if is_unchanged:
+                self.step_down(f"{_LAPSED}, before its term was in the store")
+                return News.ENDED
             return self._end(state)
         if state is None or problem:
             self._pause(self._failed(problem or _UNWRITABLE, is_write=True, now_ns=now_ns), now_ns)
         else:
-            self.problem = "the store has another version than was expected"
+            self.problem = _LAPSED if is_unchanged else "the store has another version than was expected"
             self._pause(self.health.refused(), now_ns)
         return News.INTERRUPTED
 
@@ -346,8 +368,9 @@ class Term:
     def _claim(self, stored: ClusterState, now_ns: int, wall_ns: int) -> None:
         self.phase = Phase.CLAIMING
         settings, past = self._settings, self._past
-        if self.state is not None and stored.version < self.state.version:
-            past.record_older(self.state.version, stored.version)
+        if not past.newest.is_accounted_for(stored):
+            past.record_older(past.newest.version, stored.version)
+        past.newest.learn(stored)
         version = self._version_after(stored.version, wall_ns)
         past.record_found(stored, is_own=stored.term == self.name, may_be_empty=settings.new_cluster)
         # Leases are chosen once: a node that waits one out cannot know that another one still uses a different length.
@@ -394,6 +417,7 @@ class Term:
 
     def _installed(self, state: ClusterState) -> News:
         before, self.state = self.state, state
+        self._past.newest = NewestVersion(state.version)
         self.deposed = frozenset()
         if self.phase is Phase.ACTIVE:
             return News.WRITTEN

@@ -50,14 +50,17 @@ class Acquisitions:
         request = OpenRequest(connection, message.request, now_ns, session.promise_ms(left_ns))
         deadline_ns = None if message.wait_ms == WAIT_FOREVER else now_ns + message.wait_ms * NS_PER_MS
         session.last_acquire = (connection, message.request)
-        entry = slot.table.find(session.id, message.acquisition)
-        if entry is not None:
-            self._repeat(slot, entry, message, request, deadline_ns)
-            return
-        lock = slot.table.locks.get(message.name)
+        table = slot.table
+        share = table.shares.get(session.id)
+        if share is not None:
+            entry = share.entries.get(message.acquisition)
+            if entry is not None:
+                self._repeat(slot, entry, message, request, deadline_ns)
+                return
+        lock = table.locks.get(message.name)
         if lock is not None:
             self._leases.expire_holders(slot, lock, now_ns)
-            lock = slot.table.locks.get(message.name)
+            lock = table.locks.get(message.name)
         if lock is None or (lock.waiters is None and lock.admits(message.mode, message.permits)):
             if self._grants.grant(slot, message.name, session, message, request, now_ns=now_ns):
                 return
@@ -104,7 +107,8 @@ class Acquisitions:
 
         Its copies hear of the end with the next grant: a client repeats its latest releases should a crash undo them.
         """
-        entry = slot.table.find(message.session, message.acquisition)
+        share = slot.table.shares.get(message.session)
+        entry = None if share is None else share.entries.get(message.acquisition)
         if entry is not None:
             if entry.lock.name != message.name:
                 raise _of_another_lock(entry, message)
@@ -113,8 +117,10 @@ class Acquisitions:
             # an answer.
             if message.acquire and entry.session.last_acquire != (connection, message.acquire):
                 entry = None
+            elif isinstance(entry, LockHolder):
+                self._grants.drop_holder(slot, entry, now_ns)
             else:
-                self._grants.drop(slot, entry, now_ns)
+                self._grants.withdraw(entry, "cancelled")
         self._context.outbox.send(connection, ReleaseReply(message.request, entry is not None))
 
 

@@ -49,13 +49,17 @@ FROM_PEER: Final = frozenset({Replicate, HandOver, State, StateDifference})
 
 
 class Admission:
-    """The accepted connections that are not clients': strangers, and peers."""
+    """The accepted connections that are not clients': strangers, and peers.
+
+    Attributes:
+        peers: those that were admitted, by connection.
+    """
 
     def __init__(self, context: NodeContext) -> None:
         self._context = context
         self._strangers: dict[ConnectionId, None] = {}
         self._welcomed_without_id: dict[ConnectionId, None] = {}
-        self._peers: dict[ConnectionId, Replica] = {}
+        self.peers: dict[ConnectionId, Replica] = {}
         self._connection_of: dict[Replica, ConnectionId] = {}
 
     def connected(self, connection: ConnectionId) -> None:
@@ -66,7 +70,7 @@ class Admission:
         """Forget a connection that has ended."""
         self._strangers.pop(connection, None)
         self._welcomed_without_id.pop(connection, None)
-        peer = self._peers.pop(connection, None)
+        peer = self.peers.pop(connection, None)
         if peer is not None and self._connection_of.get(peer) == connection:
             del self._connection_of[peer]
 
@@ -74,10 +78,6 @@ class Admission:
         """Forget the clients that were welcomed before the node had joined a cluster, and return their connections."""
         connections, self._welcomed_without_id = list(self._welcomed_without_id), {}
         return connections
-
-    def peer_on(self, connection: ConnectionId) -> Replica | None:
-        """Return the peer that was admitted on a connection, None if none was."""
-        return self._peers.get(connection)
 
     def refuse_message(self, connection: ConnectionId, message: Message) -> None:
         """Refuse a peer that sends any other message than those of `FROM_PEER`."""
@@ -120,7 +120,7 @@ class Admission:
         if older is not None:
             self.disconnected(older)
             outbox.close(older, f"{peer.node} has opened a newer connection")
-        self._peers[connection] = peer
+        self.peers[connection] = peer
         self._connection_of[peer] = connection
         outbox.add(Admit(connection, is_member=True, welcome=self._welcome(), peer=peer))
 

@@ -13,20 +13,22 @@ from lockring.core.node.rights import Rights
 from lockring.core.node.slot import NodeSlot
 from lockring.core.route_book import RouteBook
 from lockring.core.state_history import StateHistory
-from lockring.core.timing import Timing
+from lockring.core.timing import DISTANT_PAST_NS, Timing
 from lockring.ids import ConnectionId, NodeId, SlotNumber, Version
 from lockring.protocol import Message, SlotRequest, SlotRequestKind
 
 
 class NodeOutbox:
-    """The effects that leave at the end of this turn.
+    """The effects that leave at the end of this turn, and the time of the next one.
 
     Attributes:
         effects: in order.
         asks: requests to the coordinator about slots, by kind, slot and node.
+        wake_at_ns: when the shell must call `on_timer` at the latest. Early does no harm, late does.
     """
 
     def __init__(self) -> None:
+        self.wake_at_ns = DISTANT_PAST_NS
         self.effects: list[Effect] = []
         self.asks: dict[tuple[SlotRequestKind, SlotNumber, NodeId], SlotRequest] = {}
 
@@ -57,6 +59,11 @@ class NodeOutbox:
     def add(self, effect: Effect) -> None:
         """Add an effect that has no name of its own here."""
         self.effects.append(effect)
+
+    def wake(self, at_ns: int) -> None:
+        """Have the node called at this time, if not before."""
+        if at_ns < self.wake_at_ns:
+            self.wake_at_ns = at_ns
 
     def ask(self, kind: SlotRequestKind, item: SlotRequest) -> None:
         """Ask the coordinator for a change at the end of this turn; the same request twice is one."""

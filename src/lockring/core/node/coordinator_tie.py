@@ -20,24 +20,27 @@ ten or more."""
 class CoordinatorTie:
     """The connection to the coordinator, as the node's rights depend on it.
 
-    A coordinator that stands still keeps its connections. Where there are several, the node hangs up after a few
+    A coordinator that stands still keeps its connections. Where another one may lead, the node hangs up after a few
     heartbeats without an answer, and finds the one that leads by dialing. Where there is one, waiting is all it can do.
 
     Attributes:
+        has_others: whether another coordinator than the present one may lead.
         away_since_ns: since when no connection stands on which the coordinator has welcomed the node; None while one
             does.
         heartbeat_at_ns: when the next heartbeat is due, while it does.
+        current_at_ns: when the newest heartbeat was sent that was acknowledged. No state escaped the node until then.
         is_astray: whether a difference of states did not fit the node's own.
     """
 
-    def __init__(self, context: NodeContext, *, has_others: bool) -> None:
+    def __init__(self, context: NodeContext) -> None:
         self._context = context
-        self._has_others = has_others
+        self.has_others = False
         self._unanswered = 0
         self._heartbeats = SentTimes()
         self._requests = 0
         self._why_away = "waiting for the coordinator"
         self.away_since_ns: int | None = context.now_ns
+        self.current_at_ns = context.now_ns
         self.heartbeat_at_ns = context.now_ns
         self.is_astray = False
 
@@ -84,7 +87,7 @@ class CoordinatorTie:
             now_ns: the time, from which the lease that is asked for counts.
         """
         context = self._context
-        if self._has_others and self._unanswered >= SILENT_HEARTBEATS:
+        if self.has_others and self._unanswered >= SILENT_HEARTBEATS:
             self._unanswered = 0
             context.outbox.close(COORDINATOR, f"it has not acknowledged {SILENT_HEARTBEATS} heartbeats")
         self._unanswered += 1
@@ -110,6 +113,7 @@ class CoordinatorTie:
         if sent_at_ns is None:
             return False
         self._unanswered = 0
+        self.current_at_ns = sent_at_ns
         context = self._context
         lease_ns = context.state.coordinator_lease_ms * NS_PER_MS
         context.rights.coordinator_lease.acknowledged(

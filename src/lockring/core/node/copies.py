@@ -77,22 +77,21 @@ class Copies:
     def replicated(self, primary: Replica, message: Replicate, now_ns: int) -> None:
         """Follow a primary's news and acknowledge them."""
         context = self._context
-        journal = context.journal
+        journal, me, states, slots = context.journal, context.replica, context.state.slots, context.slots
         positions: list[Position] = []
         news: list[StreamPart] = []
+        hand_overs = self._replicator.hand_overs_to(primary)
         for stream in message.streams:
-            if not 0 <= stream.slot < SLOTS:
+            number, since, joined = stream.slot, stream.since, stream.joined
+            if not 0 <= number < SLOTS:
                 continue
-            state = context.state.slots[stream.slot]
-            copy = state.copy_of(context.replica)
-            if (
-                state.primary != primary
-                or copy is None
-                or (state.since, copy.joined) != (stream.since, stream.joined)
-            ):
+            state = states[number]
+            copy = state.copy_of(me)
+            if copy is None or state.since != since or copy.joined != joined or state.primary != primary:
                 continue
-            self._replicator.hand_over_done(primary, stream.slot)
-            slot = context.slots[stream.slot]
+            if hand_overs is not None:
+                hand_overs.drop(number)
+            slot = slots[number]
             if journal is None:
                 index = slot.apply(stream, state.base, now_ns)
             elif type(stream) is Tail:  # nearly all are: no call to ask first
@@ -105,7 +104,7 @@ class Copies:
                     news.append(stream)
                 index = slot.apply(stream, state.base, now_ns)
             if index is not None:
-                positions.append(Position(stream.slot, stream.since, stream.joined, index))
+                positions.append(Position(number, since, joined, index))
         self._promises.acknowledge(primary, now_ns)
         if len(self._promises.heard_at_ns) > self._forget_above:
             self._forget_others(now_ns)
@@ -118,13 +117,15 @@ class Copies:
                 journal.parts_came(news)
             awaited = journal.number_of_positions(positions)
             if awaited > journal.durable or primary in self.held.by_primary:
-                journal.hurry()
+                if not news:
+                    journal.hurry()
                 held = HeldAck(sequence, version, number=awaited, positions=positions, since_ns=now_ns)
                 self.held.hold(primary, held)
             else:
                 context.outbox.reply(primary, ReplicateAck(sequence, version, positions))
         if message.serving:
-            self._not_serving.pop(primary, None)
+            if self._not_serving:
+                self._not_serving.pop(primary, None)
         elif primary not in self._not_serving:
             self._not_serving[primary] = None
             self.check_primaries(now_ns)
@@ -149,7 +150,7 @@ class Copies:
             return
         for primary, held in self.held.take_late(self._backup_lease_ns(), now_ns):
             version = min(held.version, context.journal.version)
-            context.outbox.reply(primary, ReplicateAck(held.sequence, version, []))
+            context.outbox.reply(primary, ReplicateAck(held.sequence, version, [], is_lease_only=True))
 
     def _pass_state_on(self, primary: Replica, version: Version, now_ns: int) -> None:
         """Pass the newest state to a primary that has gone on without it, so that it learns that its reigns are over.
@@ -158,7 +159,8 @@ class Copies:
         """
         context = self._context
         if version >= context.state.version:
-            self._behind.pop(primary, None)
+            if self._behind:
+                self._behind.pop(primary, None)
             return
         behind = self._behind.setdefault(primary, _Behind(now_ns, False))
         if now_ns - behind.since_ns >= BEHIND_NS:

@@ -70,6 +70,8 @@ from lockring.protocol import (
 )
 from lockring.units import NS_PER_MS
 
+_NOT_ARMED: Final = -1
+
 TICK_NS: Final = 100 * NS_PER_MS
 """How often the node looks whether a copy or a primary has fallen silent."""
 
@@ -90,7 +92,6 @@ class NodeCore:
         replica: Replica,
         *,
         timing: Timing | None = None,
-        has_standbys: bool = False,
         journal: JournalFound | None = None,
         durability: str = "none",
         now_ns: int,
@@ -100,18 +101,17 @@ class NodeCore:
         Args:
             replica: its id and incarnation.
             timing: how long things take; the two leases are the cluster state's.
-            has_standbys: whether there are several coordinators to dial.
             journal: the journal of its former lives, which this one goes on with; None to keep none. Reading it takes
                 some 3 µs for each holder and mutation in it.
             durability: how durable the shell keeps the journal, as a word for people.
             now_ns: the time.
         """
         self._context = NodeContext(replica, timing if timing is not None else Timing(), now_ns)
-        self.sessions = Sessions()
+        self.sessions = Sessions(self._context.outbox.wake)
         self._context.durability = durability
         if journal is not None:
             self._take_up(journal, now_ns)
-        self._coordinator = CoordinatorTie(self._context, has_others=has_standbys)
+        self._coordinator = CoordinatorTie(self._context)
         self._orders = OperatorOrders(self._context, self._coordinator)
         self.service = ClientService(self._context, self.sessions, self._coordinator, self._orders)
         self._replicator = Replicator(self._context)
@@ -121,7 +121,8 @@ class NodeCore:
         self._admission = Admission(self._context)
         self._departure: Departure | None = None
         self._tick_at_ns = now_ns + TICK_NS
-        self._armed_ns: int | None = None
+        # When the shell must call `on_timer`, as it knows since `take_effects`; not once something has come in.
+        self._armed_ns = _NOT_ARMED
 
     # ------------------------------------------------------------------ inputs
 
@@ -153,11 +154,11 @@ class NodeCore:
         """
         self._enter(now_ns)
         if isinstance(sender, int):
-            if sender in self.service.clients.by_connection:
-                self.service.requests.receive(sender, message, now_ns)
-                return
-            peer = self._admission.peer_on(sender)
+            peer = self._admission.peers.get(sender)
             if peer is None:
+                if sender in self.service.clients.by_connection:
+                    self.service.requests.receive(sender, message, now_ns)
+                    return
                 hello = self._admission.greet(sender, message)
                 if hello is not None:
                     self.service.connected(sender, hello)
@@ -206,20 +207,21 @@ class NodeCore:
     def requests(self, connection: ConnectionId, messages: list[Message], *, now_ns: int) -> int:
         """Take requests of a client in as `receive` would, but in fewer steps.
 
-        An input beside the contract's, for clients that send many requests at once: an acquire or a release in a
-        batch takes 7 % less time (6.3 µs instead of 6.8, in batches of 16). It ends after the first message that
-        may take long, so that the shell can look at its clock.
+        An input beside the contract's, for the requests of one read. It ends after the first message that may take
+        long, so that the shell can look at its clock.
 
         Returns:
             How many were taken: at least one, if there was one.
         """
         self._enter(now_ns)
         requests = self.service.requests
-        for place, message in enumerate(messages):
+        taken = 0
+        for message in messages:
             requests.receive(connection, message, now_ns)
+            taken += 1
             if type(message) not in QUICK:
-                return place + 1
-        return len(messages)
+                break
+        return taken
 
     def disconnected(self, endpoint: Endpoint, *, now_ns: int) -> None:
         """Hear that a connection is over: an accepted one, our own to a peer, or the one to the coordinator.
@@ -295,24 +297,13 @@ class NodeCore:
 
     def next_deadline_ns(self) -> int:
         """Return when the shell must call `on_timer`."""
-        if self._armed_ns is not None:
-            return self._armed_ns  # nothing has come in since `take_effects`
-        at_ns = self._tick_at_ns
-        tie = self._coordinator
-        if tie.away_since_ns is None and tie.heartbeat_at_ns < at_ns:
-            at_ns = tie.heartbeat_at_ns
-        if self._replicator.links:
-            at_ns = self._replicator.deadline_before_ns(at_ns)
-        to_begin = self._roles.to_begin.heap
-        if to_begin and to_begin[0][0] < at_ns:
-            at_ns = to_begin[0][0]
-        service_ns = self.service.deadline_before_ns(at_ns)
-        if service_ns < at_ns:
-            at_ns = min(at_ns, max(service_ns, self._context.catching_up_until_ns))
-        journal = self._context.journal
-        if journal is not None and journal.next.due_ns < at_ns:
-            return max(journal.next.due_ns, self._context.now_ns)
-        return at_ns
+        return self._armed_ns if self._armed_ns != _NOT_ARMED else self._deadline_ns()
+
+    def _deadline_ns(self) -> int:
+        at_ns, journal = self._context.outbox.wake_at_ns, self._context.journal
+        if journal is None or journal.next.due_ns >= at_ns:
+            return at_ns
+        return max(journal.next.due_ns, self._context.now_ns)
 
     def on_timer(self, *, now_ns: int) -> None:
         """Do what is due: heartbeats, new reigns, expiry, and a search for silent copies and primaries."""
@@ -332,18 +323,20 @@ class NodeCore:
 
     def take_effects(self, *, now_ns: int) -> list[Effect]:
         """Hand out the pending effects, in order. Rights are checked here, so `now_ns` must be a fresh reading."""
-        context = self._context
-        if self._armed_ns is not None:
+        context, outbox = self._context, self._context.outbox
+        if self._armed_ns != _NOT_ARMED:
             self._enter(now_ns)  # nothing has come in before
         elif now_ns > context.now_ns:
             context.now_ns = now_ns
         if self._replicator.links:
             self._replicator.replicate(now_ns)
         self.service.answer(now_ns)
-        if context.outbox.asks:
+        if outbox.asks:
             self._coordinator.send_asks()
-        effects, context.outbox.effects = context.outbox.effects, []
-        self._armed_ns = self.next_deadline_ns()
+        if outbox.wake_at_ns <= now_ns:
+            outbox.wake_at_ns = self._soonest_ns()
+        effects, outbox.effects = outbox.effects, []
+        self._armed_ns = self._deadline_ns()
         return effects
 
     # ------------------------------------------------------------------ the journal
@@ -362,6 +355,19 @@ class NodeCore:
             return None
         return journal.take_batch(now_ns)
 
+    def take_rest(self, *, now_ns: int) -> JournalBatch | None:
+        """Return what is left for the journal at the end of this life, as `take_journal` would in time.
+
+        Args:
+            now_ns: the time.
+
+        Returns:
+            The next batch, to be written at once; None if nothing is left.
+        """
+        journal = self._context.journal
+        assert journal is not None
+        return journal.take_rest(now_ns)
+
     def take_ahead(self, *, now_ns: int) -> list[Effect]:
         """Hand out the effects of this turn that need not wait for the batch that `take_journal` has just returned.
 
@@ -372,7 +378,7 @@ class NodeCore:
             now_ns: the time, read in this turn.
         """
         replicator = self._replicator
-        if not (replicator.links and replicator.has_urgent_news()):
+        if not replicator.with_news.urgent:
             return []
         context = self._context
         if now_ns > context.now_ns:
@@ -388,12 +394,9 @@ class NodeCore:
             number: of the batch.
             now_ns: the time.
         """
-        context = self._context
-        if self._armed_ns is not None:
+        if self._armed_ns != _NOT_ARMED:
             self._enter(now_ns)
-        elif now_ns > context.now_ns:
-            context.now_ns = now_ns
-        journal = context.journal
+        journal = self._context.journal
         assert journal is not None
         journal.journaled(number)
         # With a lone grant, each call that can be left out is felt in its time.
@@ -436,12 +439,6 @@ class NodeCore:
         journal = self._context.journal
         return "" if journal is None else journal.trouble
 
-    @property
-    def journal_is_settled(self) -> bool:
-        """Whether all that was recorded for the journal is durable, also what no answer waits for."""
-        journal = self._context.journal
-        return journal is None or journal.is_settled
-
     def join_facts(self) -> JoinFacts:
         """Return what this node says of itself and its former lives in a `Join`."""
         journal = self._context.journal
@@ -461,13 +458,14 @@ class NodeCore:
         """
         check_peer(welcome, peer, address)
 
-    def check_coordinator(self, welcome: Welcome, *, address: str) -> None:
-        """Check the answer to a `Join`, before the core hears that the connection is open.
+    def greet_coordinator(self, welcome: Welcome, *, address: str, has_others: bool = False) -> None:
+        """Take the answer to a `Join`, before `connected`; `has_others`: whether the shell knows of several.
 
         Raises:
             LockringError: the connection must end, since this node may not join what has answered.
         """
         check_coordinator(welcome, self.join_facts().cluster, address)
+        self._coordinator.has_others = has_others or welcome.has_others
 
     @property
     def replica(self) -> Replica:
@@ -559,18 +557,25 @@ class NodeCore:
 
     def _enter(self, now_ns: int) -> None:
         """Note the time of an input, and give it to what has arrived first if the process stood still before it."""
-        context = self._context
-        armed_ns, self._armed_ns = self._armed_ns, None
-        stall_ns = context.timing.stall_ns
-        if (
-            armed_ns is not None
-            and now_ns > armed_ns + stall_ns
-            # Not again soon after the last time, or a process that is always late would never expire anything.
-            and now_ns > context.catching_up_until_ns + 10 * stall_ns - stall_ns // 2
-        ):
-            context.catching_up_until_ns = now_ns + stall_ns // 2
+        context, armed_ns = self._context, self._armed_ns
+        if armed_ns != _NOT_ARMED:
+            self._armed_ns = _NOT_ARMED
+            stall_ns = context.timing.stall_ns
+            if now_ns > armed_ns + stall_ns:
+                # Not again soon after the last time, or a process that is always late would never expire anything.
+                if now_ns > context.catching_up_until_ns + 10 * stall_ns - stall_ns // 2:
+                    context.catching_up_until_ns = now_ns + stall_ns // 2
         if now_ns > context.now_ns:
             context.now_ns = now_ns
+
+    def _soonest_ns(self) -> int:
+        """Return when there will be something to do, apart from the journal."""
+        at_ns = min(self._tick_at_ns, self._roles.to_begin.soonest_ns)
+        if self._coordinator.is_up:
+            at_ns = min(at_ns, self._coordinator.heartbeat_at_ns)
+        at_ns = self._replicator.deadline_before_ns(at_ns)
+        service_ns = self.service.deadline_before_ns(at_ns)
+        return min(at_ns, max(service_ns, self._context.catching_up_until_ns))
 
     def _receive_state(self, message: State | StateDifference, now_ns: int) -> bool:
         """Take a state in that came, and return False if it was a difference that did not fit."""
@@ -598,3 +603,4 @@ class NodeCore:
             released=self._roles.released,
             now_ns=now_ns,
         )
+        self._context.outbox.wake(self._coordinator.heartbeat_at_ns)

@@ -125,8 +125,10 @@ class ClientRequests:
 
     def retry_parked(self, now_ns: int) -> None:
         """Handle the parked requests that can be answered now, those that have waited longest first."""
+        if not self._parked.by_slot:
+            return
         context = self._context
-        for number in self._parked.slots():
+        for number in list(self._parked.by_slot):
             state = context.state.slots[number]
             slot = context.slots.get(number)
             is_served = (

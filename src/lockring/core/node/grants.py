@@ -46,7 +46,7 @@ class NodeGrants:
         self._generations = generations
         self._events = events
         self.unanswered: dict[SlotNumber, None] = {}
-        self.timeouts: DeadlineQueue[LockWaiter] = DeadlineQueue(self._is_waiting)
+        self.timeouts: DeadlineQueue[LockWaiter] = DeadlineQueue(self._is_waiting, context.outbox.wake)
         self.waiters = 0
         # Waiters whose clients have no notice yet that they are in the queue: since the last tick, and since before it.
         self._fresh: list[LockWaiter] = []
@@ -109,15 +109,18 @@ class NodeGrants:
             if reign is None or not reign.unanswered:
                 del self.unanswered[number]
                 continue
-            if not context.rights.may_serve(number, now_ns=now_ns):
-                continue
             if sync and reign.streams:
                 acknowledged = reign.acknowledged_index()
             else:
                 acknowledged = reign.index if reign.journal is None else reign.journal.acked
+            may_answer = False
             for holder, request in list(reign.unanswered.items()):
                 if request.index > acknowledged:
                     continue
+                if not may_answer:
+                    may_answer = context.rights.may_serve(number, now_ns=now_ns)
+                    if not may_answer:
+                        break
                 del reign.unanswered[holder]
                 if holder.broken:
                     self._refuse_broken(holder, request)

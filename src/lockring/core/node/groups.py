@@ -133,7 +133,9 @@ class Groups:
         self._in_slot: dict[SlotNumber, dict[LockName, None]] = {}
         self.open: dict[LockName, None] = {}
         self.has_more = False
-        self.windows: DeadlineQueue[FollowedGroup] = DeadlineQueue(lambda group, at_ns: group.due_ns == at_ns)
+        self.windows: DeadlineQueue[FollowedGroup] = DeadlineQueue(
+            lambda group, at_ns: group.due_ns == at_ns, context.outbox.wake
+        )
 
     def view_of(self, name: LockName) -> Generation:
         """Return the number of the newest view of the group with this lock, 0 for none."""
@@ -331,6 +333,7 @@ class Groups:
                 del self.open[name]
             else:
                 self.has_more = True
+                context.outbox.wake(now_ns)
 
     def _send_to_followers(self, group: FollowedGroup) -> bool:
         """Send a group to the followers that do not know its state, and return whether the turn had room for all."""

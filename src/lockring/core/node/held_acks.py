@@ -6,8 +6,10 @@ only once the journal has it. The lease that comes with each acknowledgement mus
 - Acknowledgements to one primary leave in order, since a later one makes its primary forget the earlier ones.
 - Those given by one state leave as one; those given by different states do not. From the last one that was given by an
   older state, the primary learns what it has to send again, since the copy did not know yet that it is one.
-- If the oldest has waited for longer than a tick, all but the newest leave at once, without positions. The newest
-  takes their positions along.
+- If the oldest has waited for longer than a tick, all but the newest leave for their leases alone, by no newer state
+  than the journal has. They do not mean that the copy lacks what they do not mention, or knows no newer state. So the
+  last one of each state goes on waiting, and leaves once more.
+- The newest says what all of them do, for a primary of an earlier release, to which the others have left for good.
 - That ends after a third of the backup lease: then the primary hears nothing, and does without this copy after the
   time that it would take to miss a dead one. A copy whose disk fails must not hold up grants for longer.
 """
@@ -36,9 +38,10 @@ class HeldAck:
         number: of the batch that it waits for.
         positions: in order; a later one of the same slot says more.
         since_ns: since when the oldest of its positions has been waiting.
+        has_given_lease: whether it has left for its lease alone.
     """
 
-    __slots__ = ("number", "positions", "sequence", "since_ns", "version")
+    __slots__ = ("has_given_lease", "number", "positions", "sequence", "since_ns", "version")
 
     def __init__(
         self,
@@ -54,9 +57,10 @@ class HeldAck:
         self.number = number
         self.positions = positions
         self.since_ns = since_ns
+        self.has_given_lease = False
 
-    def follow(self, earlier: HeldAck) -> None:
-        """Take an earlier acknowledgement's positions along."""
+    def take_positions(self, earlier: HeldAck) -> None:
+        """Say what an earlier acknowledgement has said too, and wait for what that has waited for."""
         self.number = max(self.number, earlier.number)
         by_slot = {position.slot: position for position in (*earlier.positions, *self.positions)}
         self.positions = list(by_slot.values())
@@ -77,7 +81,11 @@ class HeldAcks:
 
     def hold(self, primary: Replica, held: HeldAck) -> None:
         """Let an acknowledgement wait, behind all others to its primary."""
-        self.by_primary.setdefault(primary, []).append(held)
+        waiting = self.by_primary.get(primary)
+        if waiting is None:
+            self.by_primary[primary] = [held]
+        else:
+            waiting.append(held)
         if held.number == NEVER:
             self.awaits_rewrite = True
 
@@ -100,10 +108,11 @@ class HeldAcks:
         return found
 
     def take_late(self, backup_lease_ns: int, now_ns: int) -> list[tuple[Replica, HeldAck]]:
-        """Let the newest of what has waited too long take the positions of the others.
+        """Let the newest of what has waited too long say what the others do.
 
         Returns:
-            The others, where they leave at once, without positions: one for each primary and version.
+            The others, to leave for their leases alone: one for each primary and version. Nothing, where even that has
+            gone on for too long.
         """
         found: list[tuple[Replica, HeldAck]] = []
         for primary, waiting in self.by_primary.items():
@@ -112,12 +121,12 @@ class HeldAcks:
                 continue
             newest, others = waiting[-1], _one_per_version(waiting[:-1])
             for held in reversed(others):
-                newest.follow(held)
-                held.positions = []
+                newest.take_positions(held)
             if waited_ns < backup_lease_ns // 3:
-                found += [(primary, held) for held in others]
-                others = []
-            elif others[-1].version == newest.version:
+                found += [(primary, held) for held in others if not held.has_given_lease]
+                for held in others:
+                    held.has_given_lease = True
+            if others[-1].version == newest.version:
                 del others[-1]
             waiting[:] = [*others, newest]
         return found
@@ -147,6 +156,6 @@ def _one_per_version(waiting: list[HeldAck]) -> list[HeldAck]:
     kept: list[HeldAck] = []
     for held in waiting:
         if kept and kept[-1].version == held.version:
-            held.follow(kept.pop())
+            held.take_positions(kept.pop())
         kept.append(held)
     return kept

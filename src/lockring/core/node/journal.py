@@ -195,15 +195,18 @@ class NodeJournal:
 
     def take_batch(self, now_ns: int) -> JournalBatch | None:
         """Make the next batch, which is due; None if there is nothing in it."""
-        batch, rewrite = self.next, self._rewrite
+        batch = self.next
         is_urgent = batch.due_ns == AT_ONCE_NS
         batch.due_ns = NOT_DUE_NS
         ends_rewrite = False
-        if rewrite.is_active:
+        if self._rewrite.is_active:
+            rewrite = self._rewrite
             if now_ns >= rewrite.at_ns:
                 ends_rewrite = self._rewrite_some(now_ns)
                 is_urgent = is_urgent or bool(self.trouble)  # grants wait for that
-            if not ends_rewrite:
+            if ends_rewrite:
+                rewrite.last = self.number + 1
+            else:
                 batch.due_ns = rewrite.at_ns
         # Not kept here: nothing bounds how long a sync may take.
         entries = batch.entries
@@ -211,19 +214,21 @@ class NodeJournal:
             return None
         self.number = number = self.number + 1
         self._under_way[number] = batch.reached
-        batch.entries, batch.reached = [], {}
-        if ends_rewrite:
-            rewrite.last = number
+        batch.entries = []
+        batch.reached = {}
         return JournalBatch(number, entries, is_urgent, ends_rewrite)
+
+    def take_rest(self, now_ns: int) -> JournalBatch | None:
+        """Make the next batch, whether or not it is due; None if nothing is left, nor of a rewrite."""
+        self._rewrite.at_ns = min(self._rewrite.at_ns, now_ns)
+        return self.take_batch(now_ns)
 
     def journaled(self, number: int) -> None:
         """Note that all batches up to one are durable."""
-        durable = self.durable
-        while durable < number:
-            durable += 1
-            for stream, index in self._under_way.pop(durable, _LOST).items():
+        while self.durable < number:
+            self.durable += 1
+            for stream, index in self._under_way.pop(self.durable, _LOST).items():
                 stream.acked = index
-        self.durable = durable
         if number >= self.number_of_state:
             self.version = self._noted
         if number >= self._rewrite.last:

@@ -22,31 +22,49 @@ _SENT_KEPT_MAX: Final = 4096
 
 
 class SentTimes:
-    """When the numbered messages to one receiver were sent, for as long as an answer may come."""
+    """When the numbered messages to one receiver were sent, for as long as an answer may come.
 
-    __slots__ = ("_at_ns", "sequence")
+    Of very many without an answer, the oldest are forgotten: the lease that they would give is over by then.
+
+    Attributes:
+        sequence: number of the last one.
+    """
+
+    __slots__ = ("_answered", "_at_ns", "sequence")
 
     def __init__(self) -> None:
         self.sequence = NO_SEQUENCE
+        self._answered = NO_SEQUENCE
         self._at_ns: dict[SequenceNumber, int] = {}
 
     def add(self, now_ns: int) -> SequenceNumber:
         """Give a number to the message that is sent now, and return it."""
-        self.sequence += 1  # type: ignore[assignment]  # born here
-        self._at_ns[self.sequence] = now_ns
-        if len(self._at_ns) > _SENT_KEPT_MAX:
-            del self._at_ns[next(iter(self._at_ns))]
-        return self.sequence
+        sequence: SequenceNumber = self.sequence + 1  # type: ignore[assignment]  # born here
+        self.sequence = sequence
+        at_ns = self._at_ns
+        at_ns[sequence] = now_ns
+        if len(at_ns) > _SENT_KEPT_MAX:
+            del at_ns[next(iter(at_ns))]
+        return sequence
+
+    def at_ns(self, sequence: SequenceNumber) -> int | None:
+        """Return when a message was sent; None if it is not known."""
+        return self._at_ns.get(sequence)
 
     def pop(self, sequence: SequenceNumber) -> int | None:
         """Forget a message and all before it, and return when it was sent; None if it is not known."""
         at_ns = self._at_ns.get(sequence)
         if at_ns is not None:
+            self._answered = sequence
             for each in list(self._at_ns):
                 if each > sequence:
                     break
                 del self._at_ns[each]
         return at_ns
+
+    def has_forgotten(self, sequence: SequenceNumber) -> bool:
+        """Return whether a message is not answered yet, though it is not known any more when it was sent."""
+        return self._answered < sequence <= self.sequence and sequence not in self._at_ns
 
 
 class Lease:
@@ -71,8 +89,10 @@ class Lease:
                 del self._set_aside[0]
             self._set_aside.append((until_ns, version))
             return
-        self.until_ns = max(self.until_ns, until_ns)
-        self.version = max(self.version, version)
+        if until_ns > self.until_ns:
+            self.until_ns = until_ns
+        if version > self.version:
+            self.version = version
 
     def learned(self, known_version: Version) -> None:
         """Count what was set aside until this version is known."""

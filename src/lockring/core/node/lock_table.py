@@ -22,6 +22,7 @@ from operator import attrgetter
 
 from lockring.core.node.locks import (
     HOLDERS_MAX,
+    NO_DEADLINE,
     LockEntry,
     LockHolder,
     LockWaiter,
@@ -120,7 +121,10 @@ class LockTable:
         # Written out, since a start on a journal, and a new copy, do this for every lock that is held.
         share = self.shares.get(mutation.session)
         if share is None:
-            share = self._share(self._sessions.open(mutation.session, mutation.owner, mutation.ttl_ms))
+            session = self._sessions.by_id.get(mutation.session)
+            if session is None:
+                session = self._sessions.open(mutation.session, mutation.owner, mutation.ttl_ms)
+            share = self._open_share(session)
         acquisition, generation, name = mutation.acquisition, mutation.generation, mutation.name
         there = share.entries.get(acquisition)
         if there is not None:
@@ -158,16 +162,23 @@ class LockTable:
         lock = self.locks.get(name)
         if lock is None:
             lock = self.locks[name] = LockEntry(name)
+        acquisition, payload = wanted.acquisition, wanted.payload
         share = self.shares.get(session.id)
         if share is None:
-            share = self._share(session)
-        waiter = share.entries.get(wanted.acquisition)
-        if waiter is not None:
-            assert waiter is wanted
-            self._dequeue(waiter, share)
+            share = self._open_share(session)
+        else:
+            waiter = share.entries.get(acquisition)
+            if waiter is not None:
+                assert waiter is wanted
+                self._dequeue(waiter, share)
         lock.seq = 0
         lock.generation = self.highest = generation
-        return self._hold(lock, share, wanted, generation, now_ns)
+        holder = LockHolder(lock, session, acquisition, generation, now_ns)
+        if payload:
+            self._payloads[holder] = payload
+        lock.add(holder, wanted.mode, wanted.permits)
+        share.add(acquisition, holder, self.served)
+        return holder
 
     def remove(self, session_id: SessionId, acquisition: AcquisitionNumber) -> LockHolder | None:
         """Take a holder out; None if it is not there (a late or repeated removal changes nothing)."""
@@ -180,8 +191,10 @@ class LockTable:
 
     def remove_holder(self, holder: LockHolder) -> None:
         """Take out a holder that is there."""
-        share = self.shares[holder.session.id]
-        share.discard(holder.acquisition, not holder.broken, self.served)
+        share, acquisition = self.shares[holder.session.id], holder.acquisition
+        del share.entries[acquisition]
+        if not holder.broken:
+            share.uncount(acquisition, self.served)
         if self.broken:
             self.broken.pop(holder, None)
         if self._payloads:
@@ -210,10 +223,12 @@ class LockTable:
 
     def apply_all(self, mutations: Sequence[Mutation], now_ns: int) -> None:
         """Apply a primary's mutations, in their order."""
-        put, apply = self.put, self.apply
+        put, remove, apply = self.put, self.remove, self.apply
         for mutation in mutations:
             if type(mutation) is Put:
                 put(mutation, now_ns)
+            elif type(mutation) is Remove:
+                remove(mutation.session, mutation.acquisition)
             else:
                 apply(mutation, now_ns)
 
@@ -242,7 +257,8 @@ class LockTable:
             lock.waiters.append(waiter)
         else:
             insort(lock.waiters, waiter, key=_place)
-        self._share(session).add(waiter.acquisition, waiter, self.served)
+        share = self.shares.get(session.id) or self._open_share(session)
+        share.add(waiter.acquisition, waiter, self.served)
         return waiter
 
     def dequeue(self, waiter: LockWaiter) -> None:
@@ -334,7 +350,7 @@ class LockTable:
             for waiter in lock.waiters or ()
         ]
         generation, seq = lock.generation, lock.seq
-        if lock.is_free:
+        if lock.held is None:
             generation, seq = max(self.highest, self.inherited), SEQ_FREE
         elif lock.mode != Mode.EXCLUSIVE:
             # A copy that was filled by a snapshot knows the present holders of a shared lock, not those that let go
@@ -380,22 +396,6 @@ class LockTable:
 
     # ------------------------------------------------------------------ inner
 
-    def _hold(
-        self,
-        lock: LockEntry,
-        share: Share,
-        wanted: Acquire | LockWaiter,
-        generation: Generation,
-        at_ns: int,
-    ) -> LockHolder:
-        acquisition, payload = wanted.acquisition, wanted.payload
-        holder = LockHolder(lock, share.session, acquisition, generation, at_ns)
-        if payload:
-            self._payloads[holder] = payload
-        lock.add(holder, wanted.mode, wanted.permits)
-        share.add(acquisition, holder, self.served)
-        return holder
-
     def _put_of(self, holder: LockHolder, now_ns: int) -> Put:
         """Return the mutation that adds this holder."""
         lock, session = holder.lock, holder.session
@@ -413,13 +413,12 @@ class LockTable:
             payload=self.payload_of(holder),
         )
 
-    def _share(self, session: Session) -> Share:
-        share = self.shares.get(session.id)
-        if share is None:
-            share = self.shares[session.id] = Share(session)
-            session.tables += 1
-            if self.served:
-                session.served[self.slot] = share
+    def _open_share(self, session: Session) -> Share:
+        """Open the share of a session that has had nothing here, and return it."""
+        share = self.shares[session.id] = Share(session)
+        session.tables += 1
+        if self.served:
+            session.served[self.slot] = share
         return share
 
     def _dequeue(self, waiter: LockWaiter, share: Share) -> None:
@@ -433,16 +432,19 @@ class LockTable:
             del waiters[at]
         if not waiters:
             waiter.lock.waiters = None
-        share.discard(waiter.acquisition, True, self.served)
+        del share.entries[waiter.acquisition]
+        share.uncount(waiter.acquisition, self.served)
 
     def _tidy(self, lock: LockEntry, share: Share) -> None:
-        if lock.is_free and not lock.waiters:
+        if lock.held is None and not lock.waiters:
             self.locks.pop(lock.name, None)
-        if not share.entries and self.shares.pop(share.session.id, None) is not None:
-            share.session.tables -= 1
+        session = share.session
+        if not share.entries and self.shares.pop(session.id, None) is not None:
+            session.tables -= 1
             if self.served:
-                del share.session.served[self.slot]
-            self._sessions.forget_if_unused(share.session)
+                del session.served[self.slot]
+            if session.deadline_ns == NO_DEADLINE:
+                self._sessions.forget_if_unused(session)
 
 
 def _left_ms(session: Session, now_ns: int) -> int:

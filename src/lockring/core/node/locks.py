@@ -28,7 +28,7 @@ from lockring.ids import (
     SlotNumber,
 )
 from lockring.protocol import Acquire, Mode
-from lockring.units import NS_PER_MS, ms_to_ns, ns_to_ms_floor
+from lockring.units import NS_PER_MS, ns_to_ms_floor
 
 NO_DEADLINE: Final = -1
 """The deadline of a session that does not run at this node."""
@@ -38,6 +38,10 @@ _NOT_MIXED: Final = -1
 
 _FRESH_MAX: Final = 1024
 """Bound of a session's acquisitions that are not folded into its digests yet."""
+
+# An enumeration's member is looked up through its class, which takes as long as five calls.
+_EXCLUSIVE: Final[int] = Mode.EXCLUSIVE.value
+_SHARED: Final[int] = Mode.SHARED.value
 
 HOLDERS_MAX: Final = 10_000
 """Bound of the shared holders of one lock; more wait. It lets a lock with all payloads fit into one message."""
@@ -53,69 +57,64 @@ class LockEntry:
         generation: the generation of the last grant, 0 before the first one known here.
         seq: the number of mutations since that grant.
         waiters: in queue order, None if there are none.
+        held: its holder, or the list of them where there were several at once; None while it is free.
     """
 
-    __slots__ = ("_held", "generation", "mode", "name", "permits", "seq", "waiters")
+    # Nearly all locks have one holder, and a list of one takes 100 bytes. Hence the two shapes of `held`.
+    __slots__ = ("generation", "held", "mode", "name", "permits", "seq", "waiters")
 
     def __init__(self, name: LockName) -> None:
         self.name = name
-        self.mode: int = Mode.EXCLUSIVE
+        self.mode = _EXCLUSIVE
         self.permits = 1
         self.generation = NO_GENERATION
         self.seq = 0
-        self._held: LockHolder | list[LockHolder] | None = None
+        self.held: LockHolder | list[LockHolder] | None = None
         self.waiters: list[LockWaiter] | None = None
 
     def admits(self, mode: int, permits: int) -> bool:
         """Return whether the present holders leave room for one more of this mode."""
-        if self._held is None:
+        if self.held is None:
             return True
-        if mode != self.mode or mode == Mode.EXCLUSIVE:
+        if mode != self.mode or mode == _EXCLUSIVE:
             return False
-        room = HOLDERS_MAX if mode == Mode.SHARED else min(permits, self.permits, HOLDERS_MAX)
+        room = HOLDERS_MAX if mode == _SHARED else min(permits, self.permits, HOLDERS_MAX)
         return len(self.holders) < room
-
-    # Nearly all locks have one holder, and a list of one takes 100 bytes. Hence the two shapes.
 
     @property
     def holders(self) -> Sequence[LockHolder]:
         """The lock's holders, in the order of their grants."""
-        held = self._held
+        held = self.held
         if held is None:
             return ()
         return held if isinstance(held, list) else (held,)
-
-    @property
-    def is_free(self) -> bool:
-        """Whether it has no holder."""
-        return self._held is None
 
     def add(self, holder: LockHolder, mode: int, permits: int) -> None:
         """Add a holder behind the others.
 
         The semaphore's permits are the fewest that any holder has asked for since the lock was free.
         """
-        held = self._held
+        held = self.held
         self.mode = mode
         if held is None or permits < self.permits:
             self.permits = permits
         if held is None:
-            self._held = holder
+            self.held = holder
         elif isinstance(held, list):
             held.append(holder)
         else:
-            self._held = [held, holder]
+            self.held = [held, holder]
 
     def drop(self, holder: LockHolder) -> None:
         """Take out a holder that is there."""
-        held = self._held
+        held = self.held
         if isinstance(held, list):
             held.remove(holder)
             if not held:
-                self._held = None
+                self.held = None
         else:
             assert held is holder
-            self._held = None
+            self.held = None
 
 
 class LockHolder:
@@ -346,7 +345,7 @@ class Session:
         self.id = session_id
         self.owner = owner
         self.ttl_ms = ttl_ms
-        self.lifetime_ns = up(ms_to_ns(ttl_ms))
+        self.lifetime_ns = up(ttl_ms * NS_PER_MS)
         self.deadline_ns = NO_DEADLINE
         self.tables = 0
         self.served: dict[SlotNumber, Share] = {}
@@ -415,14 +414,8 @@ class Share:
         else:
             self.mixed = _NOT_MIXED
 
-    def discard(self, acquisition: AcquisitionNumber, counted: bool, served: bool) -> None:
-        """Take an entry out."""
-        del self.entries[acquisition]
-        if counted:
-            self.uncount(acquisition, served)
-
     def uncount(self, acquisition: AcquisitionNumber, served: bool) -> None:
-        """Keep an entry but let keepalives disagree on it (it was broken)."""
+        """Stop counting an entry: it was taken out, or broken, so that keepalives disagree on it."""
         self.count -= 1
         if not served:
             self.mixed = _NOT_MIXED

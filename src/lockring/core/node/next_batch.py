@@ -23,7 +23,8 @@ class JournalStream:
     Attributes:
         batch: the journal's next one, which takes the slot's mutations as they happen.
         is_begun: whether its start is in a batch; if not, nothing is added, since that start will contain it.
-        acked: index up to which all is as durable as was asked for, -1 before the start of the stream is.
+        acked: index up to which all is as durable as was asked for, -1 before the start of the stream is. It is that of
+            a mutation for which an answer may wait: removals behind it are not counted.
     """
 
     __slots__ = ("acked", "batch", "is_begun")
@@ -39,7 +40,7 @@ class NextBatch:
 
     Attributes:
         entries: in order.
-        reached: how far they take the streams of reigns, by the stream.
+        reached: how far they take the streams of reigns for which an answer may wait, by the stream.
         due_ns: when they must be handed out: `AT_ONCE_NS`, `NOT_DUE_NS`, or a time.
     """
 

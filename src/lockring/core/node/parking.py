@@ -57,10 +57,14 @@ class ParkedRequest:
 
 
 class ParkedRequests:
-    """All parked requests of a node, by slot."""
+    """All parked requests of a node.
+
+    Attributes:
+        by_slot: in the order of their arrival; no slot without any.
+    """
 
     def __init__(self) -> None:
-        self._by_slot: dict[SlotNumber, list[ParkedRequest]] = {}
+        self.by_slot: dict[SlotNumber, list[ParkedRequest]] = {}
         self._count = 0
 
     @property
@@ -68,17 +72,13 @@ class ParkedRequests:
         """Whether no more can be parked."""
         return self._count >= PARKED_MAX
 
-    def slots(self) -> list[SlotNumber]:
-        """Return the numbers of the slots with parked requests."""
-        return list(self._by_slot)
-
     def add(self, request: ParkedRequest) -> None:
         """Park a request, or park it again."""
-        self._by_slot.setdefault(request.number, []).append(request)
+        self.by_slot.setdefault(request.number, []).append(request)
         self._count += 1
 
     def take(self, number: SlotNumber) -> list[ParkedRequest]:
         """Take out the requests of a slot: those first whose senders have waited longest."""
-        requests = self._by_slot.pop(number)
+        requests = self.by_slot.pop(number)
         self._count -= len(requests)
         return sorted(requests, key=ParkedRequest.since_ns)

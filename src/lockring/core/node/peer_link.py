@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from lockring.cluster_state import Replica
 from lockring.core.node.leases import Lease, SentTimes
-from lockring.core.node.peer_news import PeerNews
+from lockring.core.node.peer_news import PeerNews, PeersWithNews
 from lockring.core.node.reign import CopyStream
 from lockring.core.timing import DISTANT_PAST_NS
 from lockring.ids import NO_SEQUENCE, NO_VERSION, SequenceNumber, SlotNumber, Version
@@ -106,7 +106,6 @@ class PeerLink:
 
     Attributes:
         peer: that life of the peer.
-        up: whether this node's connection to it stands.
         down_since_ns: since when it does not stand.
         lease: the lease that the peer's acknowledgements grant.
         streams: by slot, the streams of all slots that this peer copies from this node.
@@ -131,16 +130,14 @@ class PeerLink:
         "sent",
         "state_sent",
         "streams",
-        "up",
     )
 
-    def __init__(self, peer: Replica, now_ns: int) -> None:
+    def __init__(self, peer: Replica, peers: PeersWithNews, now_ns: int) -> None:
         self.peer = peer
-        self.up = False
         self.down_since_ns = now_ns
         self.lease = Lease()
         self.streams: dict[SlotNumber, CopyStream] = {}
-        self.news = PeerNews()
+        self.news = PeerNews(peer, peers)
         self.sent = SentTimes()
         self.heartbeat_at_ns = DISTANT_PAST_NS
         self.hand_overs = HandOvers()
@@ -148,22 +145,27 @@ class PeerLink:
         self.asked_at_ns = DISTANT_PAST_NS
         self.budget = SnapshotBudget()
 
+    @property
+    def is_up(self) -> bool:
+        """Whether this node's connection to the peer stands."""
+        return self.news.is_up
+
     def connected(self) -> None:
         """Start every stream from what is acknowledged: our connection stands (again)."""
-        self.up = True
+        self.news.is_up = True
         self._restart()
 
     def disconnected(self, now_ns: int) -> None:
         """Note that our connection is gone, and all that was under way with it."""
-        if self.up:
-            self.up = False
+        if self.news.is_up:
+            self.news.is_up = False
             self.down_since_ns = now_ns
         self._restart()
 
     def open(self, number: SlotNumber, stream: CopyStream) -> None:
         """Carry one more stream."""
         self.streams[number] = stream
-        self.news.starting[number] = None
+        self.news.start(number)
 
     def close(self, number: SlotNumber) -> None:
         """Carry this stream no more."""
@@ -179,7 +181,7 @@ class PeerLink:
         for number, stream in self.streams.items():
             if stream.acked is None and not stream.must_start() and stream.started <= sequence:
                 stream.sent = None
-                self.news.starting[number] = None
+                self.news.start(number)
 
     def _restart(self) -> None:
         self.budget.reset()
@@ -190,6 +192,6 @@ class PeerLink:
                 self.news.starting[number] = None
             else:
                 self.news.dirty[number] = None
-                self.news.urgent = True
+        self.news.hurry()
         self.hand_overs.restart()
         self.heartbeat_at_ns = DISTANT_PAST_NS

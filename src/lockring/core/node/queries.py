@@ -50,7 +50,7 @@ class Queries:
         self._grants = grants
         self._groups = groups
         self.broken: DeadlineQueue[tuple[SlotNumber, LockHolder]] = DeadlineQueue(
-            lambda item, _: item[1].broken
+            lambda item, _: item[1].broken, context.outbox.wake
         )
 
     def end_broken_due(self, now_ns: int) -> None:

@@ -7,6 +7,8 @@ Rules:
   `Resume`; then come the mutations without a gap.
 - The journal is one more copy, whose link is the disk. It is always required, gives no lease, and is never sent
   anything twice: what is lost on the way is written as a snapshot.
+- An acknowledgement that waited for a copy's journal may come after a lost connection, in a stream that was started
+  again since, or is still to be. What it says of the former start counts for nothing.
 - A copy is *required* once a grant must not be answered without its acknowledgement, nor the slot served without its
   lease: the backup, and a learner from before the coordinator is asked to make it the backup.
 """
@@ -112,10 +114,16 @@ class CopyStream:
         return self.sent is None or bool(self.parts)
 
     def acknowledged(self, index: MutationIndex) -> None:
-        """Note that the copy has everything up to `index`, maybe from a connection that is gone."""
-        self.acked = index if self.acked is None else max(index, self.acked)
-        if self.sent is not None:
-            self.sent = max(self.sent, self.acked)
+        """Note that the copy has everything up to `index`, maybe from a connection that is gone.
+
+        It counts only if the stream goes on from there: of mutations before its start, nothing may be kept.
+        """
+        if self.sent is None or index < self.begins:
+            return
+        if self.acked is None or index > self.acked:
+            self.acked = index
+            if index > self.sent:
+                self.sent = index
 
     def refused(self) -> None:
         """Send a snapshot: the copy has nothing to go on from."""
@@ -174,26 +182,26 @@ class Reign:
 
     def record(self, mutation: Mutation, now_ns: int) -> None:
         """Append a mutation of the table to the log, for every copy, and to the journal's next batch."""
-        after = self.index
+        after, table = self.index, self.table
         index: MutationIndex = after + 1  # type: ignore[assignment]  # born here
         self.index = index
         urgent = type(mutation) is not Remove  # an answer waits for all others
         journal = self.journal
         if journal is not None and journal.is_begun:
             # In line, since each call is felt in the time of a lone grant.
-            batch, table = journal.batch, self.table
-            if urgent:
-                batch.due_ns = AT_ONCE_NS
-            elif batch.due_ns > now_ns + REMOVALS_NS:
-                batch.due_ns = now_ns + REMOVALS_NS
+            batch = journal.batch
             batch.entries.append(
                 Tail(table.slot, self.since, OWN_TENURE, after, table.highest, mutations=[mutation])
             )
-            batch.reached[journal] = index
+            if urgent:
+                batch.due_ns = AT_ONCE_NS
+                batch.reached[journal] = index
+            elif batch.due_ns > now_ns + REMOVALS_NS:
+                batch.due_ns = now_ns + REMOVALS_NS
         if self.streams:
             self._log.append(mutation)
             for stream in self.streams.values():
-                stream.news.add(self.table.slot, urgent, now_ns)
+                stream.news.add(table.slot, urgent, now_ns)
         else:
             self._log_start = index
 
@@ -214,21 +222,27 @@ class Reign:
         least = self.index if self.journal is None else self.journal.acked
         for stream in self.streams.values():
             if stream.required:
-                if stream.acked is None:
+                acked = stream.acked
+                if acked is None:
                     return NEEDS_SNAPSHOT
-                least = min(least, stream.acked)
+                if acked < least:
+                    least = acked
         return least
 
     def trim(self) -> None:
         """Forget mutations that no stream needs any more."""
-        keep_from = self.index
+        keep_from = index = self.index
         for stream in self.streams.values():
-            kept_from = stream.kept_from(self.index)
+            kept_from = stream.kept_from(index)
             if kept_from < keep_from:
                 keep_from = kept_from
-        if keep_from > self._log_start:
+        if keep_from == index:
+            self._log.clear()
+        elif keep_from > self._log_start:
             del self._log[: keep_from - self._log_start]
-            self._log_start = keep_from
+        else:
+            return
+        self._log_start = keep_from
 
     def end_for(self, replica: Replica) -> HandOverSlot | None:
         """Return what a successor needs to go on from where this reign ends; None if it is too far behind."""
@@ -257,22 +271,16 @@ class Reign:
 
     def take_tail(self, stream: CopyStream) -> Tail | None:
         """Count the next mutations of a started stream as sent, and return them; None if there are none."""
-        assert stream.sent is not None
         after = stream.sent
+        assert after is not None
         if after == self.index:
             return None
         at = after - self._log_start
         assert at >= 0
         mutations = self._log[at : at + TAIL_MUTATIONS_MAX]
         stream.sent = after + len(mutations)  # type: ignore[assignment]  # born here
-        return Tail(
-            slot=self.table.slot,
-            since=self.since,
-            joined=stream.copy.joined,
-            after=after,
-            highest=self.table.highest,
-            mutations=mutations,
-        )
+        table = self.table
+        return Tail(table.slot, self.since, stream.copy.joined, after, table.highest, mutations=mutations)
 
     def _start_snapshot(self, stream: CopyStream, now_ns: int) -> Snapshot:
         parts = snapshot_of(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from lockring.cluster_state import ClusterState, Copy, Replica, SlotState
 from lockring.core.node.context import NodeContext
-from lockring.core.node.peer_link import PeerLink, StateSent
+from lockring.core.node.peer_link import HandOvers, PeerLink, StateSent
+from lockring.core.node.peer_news import PeersWithNews
 from lockring.core.node.reign import NEARLY_IN_SYNC, STREAMS_PER_MESSAGE, CopyStream, Reign
 from lockring.core.node.slot import NodeSlot
-from lockring.core.timing import ASK_AGAIN_NS, DISTANT_PAST_NS
+from lockring.core.timing import ASK_AGAIN_NS, DISTANT_FUTURE_NS, DISTANT_PAST_NS
 from lockring.ids import SequenceNumber, SlotNumber, Version
 from lockring.protocol import (
     HandOver,
@@ -26,11 +27,19 @@ FIRST_CONTACT_NS = 2_000 * NS_PER_MS
 
 
 class Replicator:
-    """All links of a node."""
+    """All links of a node.
+
+    Attributes:
+        links: by the life of the peer.
+        with_news: those with something to be sent.
+    """
 
     def __init__(self, context: NodeContext) -> None:
         self._context = context
         self.links: dict[Replica, PeerLink] = {}
+        self.with_news = PeersWithNews(context.outbox.wake)
+        self._heartbeats_at_ns = DISTANT_PAST_NS
+        self._lease_ns = self._heartbeat_ns = 0  # of the state
         self._learners: dict[SlotNumber, None] = {}
         self._in_sync_at_ns = DISTANT_PAST_NS
 
@@ -39,6 +48,7 @@ class Replicator:
     def connected(self, peer: Replica, now_ns: int) -> None:
         """Start the streams to a peer on the new connection to it."""
         self._link(peer, now_ns).connected()
+        self._heartbeats_at_ns = DISTANT_PAST_NS
 
     def disconnected(self, peer: Replica, now_ns: int) -> None:
         """Note that the connection to a peer is gone."""
@@ -49,26 +59,29 @@ class Replicator:
     def is_down(self, peer: Replica, for_ns: int, now_ns: int) -> bool:
         """Return whether the connection to a peer has been down for that long."""
         link = self.links.get(peer)
-        return link is not None and not link.up and now_ns - link.down_since_ns > for_ns
+        return link is not None and not link.is_up and now_ns - link.down_since_ns > for_ns
 
     def learned(self, state: ClusterState) -> None:
         """Count the acknowledgements that were set aside for a newer state, and forget links that it makes useless."""
         self._context.rights.copies_changed()
+        self._lease_ns = state.backup_lease_ms * NS_PER_MS
+        self._heartbeat_ns = min(self._context.timing.peer_heartbeat_ns, self._lease_ns // 4)
         for peer in list(self.links):
             link = self.links[peer]
             link.lease.learned(state.version)
             if (
-                not link.up
+                not link.is_up
                 and not link.streams
                 and not link.hand_overs.by_slot
                 and not state.is_current(peer)
             ):
+                link.news.taken()
                 del self.links[peer]
 
     def _link(self, peer: Replica, now_ns: int) -> PeerLink:
         link = self.links.get(peer)
         if link is None:
-            link = self.links[peer] = PeerLink(peer, now_ns)
+            link = self.links[peer] = PeerLink(peer, self.with_news, now_ns)
         return link
 
     # ------------------------------------------------------------------ copies
@@ -103,6 +116,7 @@ class Replicator:
                 )
                 reign.streams[peer] = there
                 link.open(number, there)
+                self._heartbeats_at_ns = DISTANT_PAST_NS
             there.required = there.required or is_backup
         reign.trim()
         self._context.rights.copies_changed()
@@ -118,43 +132,52 @@ class Replicator:
 
     def deadline_before_ns(self, at_ns: int) -> int:
         """Return when deferred news must leave, or `at_ns` if that is earlier."""
-        for link in self.links.values():
-            news = link.news
-            if link.up and news.dirty and news.send_by_ns < at_ns:
+        for news in self.with_news.patient:
+            if news.is_up and news.dirty and news.send_by_ns < at_ns:
                 at_ns = news.send_by_ns
         return at_ns
 
-    def has_urgent_news(self) -> bool:
-        """Return whether an answer waits for a copy that can be sent what it lacks now."""
-        for link in self.links.values():
-            news = link.news
-            if news.urgent and link.up:
-                return True
-        return False
-
     def replicate(self, now_ns: int) -> None:
         """Send every copy its news, and a heartbeat where one is due."""
-        context = self._context
-        for link in self.links.values():
-            if not link.up:
-                continue
+        peers = self.with_news
+        if peers.urgent:
+            for news in list(peers.urgent):
+                self._send_news(self.links[news.peer], now_ns)
+        if peers.patient:
+            for news in list(peers.patient):
+                if now_ns >= news.send_by_ns:
+                    self._send_news(self.links[news.peer], now_ns)
+        if now_ns >= self._heartbeats_at_ns:
+            self._send_heartbeats(now_ns)
+
+    def _send_news(self, link: PeerLink, now_ns: int) -> None:
+        news = link.news
+        if news.is_up:
             if link.hand_overs.due:
                 ends = link.hand_overs.take_due()
-                context.outbox.send(link.peer, HandOver(context.state.version, ends))
-            while link.news.is_due(now_ns):
-                streams, cost, started = self._news(link, now_ns)
+                self._context.outbox.send(link.peer, HandOver(self._context.state.version, ends))
+            while news.starting or news.dirty:
+                streams, cost, started = self._take_news(link, now_ns)
                 if not streams:
                     break
                 self._send(link, streams, cost, started, now_ns)
-            if link.streams and now_ns >= link.heartbeat_at_ns:
-                self._send(link, [], 0, [], now_ns)
+        news.taken()
 
-    def _news(self, link: PeerLink, now_ns: int) -> tuple[list[StreamPart], int, list[CopyStream]]:
+    def _send_heartbeats(self, now_ns: int) -> None:
+        """Send a heartbeat where nothing was sent for long, and note when the next one may be due."""
+        soonest_ns = DISTANT_FUTURE_NS
+        for link in self.links.values():
+            if link.streams and link.is_up:
+                if now_ns >= link.heartbeat_at_ns:
+                    self._send(link, [], 0, [], now_ns)
+                soonest_ns = min(soonest_ns, link.heartbeat_at_ns)
+        self._heartbeats_at_ns = soonest_ns
+
+    def _take_news(self, link: PeerLink, now_ns: int) -> tuple[list[StreamPart], int, list[CopyStream]]:
         parts: list[StreamPart] = []
         started: list[CopyStream] = []
         cost = 0
         news = link.news
-        news.urgent = False
         while news.starting and link.budget.has_room(cost) and len(parts) < STREAMS_PER_MESSAGE:
             number = next(iter(news.starting))
             stream = link.streams[number]
@@ -165,20 +188,21 @@ class Replicator:
             if not stream.parts:
                 del news.starting[number]
                 news.dirty[number] = None
-                news.urgent = True
+        dirty = news.dirty
+        # The newest first: where a removal goes along with the next grant of its session, the copy would else have
+        # nothing of the session in between, forget it, and make it again.
         room = STREAMS_PER_MESSAGE - len(parts)
-        for number in list(news.dirty)[:room]:
-            del news.dirty[number]
+        for number in list(reversed(dirty))[:room]:
+            del dirty[number]
             stream = link.streams[number]
-            if stream.must_start():
-                continue
-            tail = stream.reign.take_tail(stream)
+            if stream.sent is None or stream.parts:
+                continue  # it is still to be started
+            reign = stream.reign
+            tail = reign.take_tail(stream)
             if tail is not None:
                 parts.append(tail)
-                if stream.sent != stream.reign.index:
-                    news.dirty[number] = None
-        if news.dirty:
-            news.urgent = True
+                if stream.sent != reign.index:
+                    dirty[number] = None
         return parts, cost, started
 
     def _send(
@@ -190,9 +214,7 @@ class Replicator:
             stream.started = sequence
         if cost:
             link.budget.spend(sequence, cost)
-        link.heartbeat_at_ns = now_ns + min(
-            context.timing.peer_heartbeat_ns, context.state.backup_lease_ms * NS_PER_MS // 4
-        )
+        link.heartbeat_at_ns = now_ns + self._heartbeat_ns
         serving = not context.rights.is_coordinator_lease_over(now_ns)
         context.outbox.send(link.peer, Replicate(sequence, context.state.version, serving, streams))
 
@@ -202,36 +224,45 @@ class Replicator:
         """Extend a copy's lease by an acknowledgement, and note how far its tables are."""
         context = self._context
         link = self.links.get(peer)
-        sent_at_ns = None if link is None else link.sent.pop(message.sequence)
-        if link is None or sent_at_ns is None:
+        sequence = message.sequence
+        if link is None:
             return
         version = context.state.version
-        lease_ns = context.state.backup_lease_ms * NS_PER_MS
-        link.lease.acknowledged(sent_at_ns + lease_ns, message.version, version)
-        link.budget.acknowledged(message.sequence)
+        if message.is_lease_only:
+            sent_at_ns = link.sent.at_ns(sequence)
+            if sent_at_ns is not None:
+                link.lease.acknowledged(sent_at_ns + self._lease_ns, message.version, version)
+                link.budget.acknowledged(sequence)
+            return
+        sent_at_ns = link.sent.pop(sequence)
+        if sent_at_ns is not None:
+            link.lease.acknowledged(sent_at_ns + self._lease_ns, message.version, version)
+        elif not link.sent.has_forgotten(sequence):
+            return
+        # Without a lease too, it says what the copy has, and what it has not understood: nothing says so again.
+        link.budget.acknowledged(sequence)
+        streams = link.streams
         for position in message.positions:
             # The link has the streams of the present reigns only; one of another reign or tenure is out of date.
             number = position.slot
-            stream = link.streams.get(number)
-            if (
-                stream is None
-                or stream.reign.since != position.since
-                or stream.copy.joined != position.joined
-            ):
+            stream = streams.get(number)
+            if stream is None:
                 continue
             reign, index = stream.reign, position.reached
-            if message.sequence < stream.started or index > reign.index:
+            if reign.since != position.since or stream.copy.joined != position.joined:
+                continue
+            if sequence < stream.started or index > reign.index:
                 continue
             if index < 0:
                 stream.refused()
-                link.news.starting[number] = None
+                link.news.start(number)
                 continue
             stream.acknowledged(index)
             reign.trim()
             if number in self._learners:
                 self._check_learner(number, reign, now_ns)
         if message.version < version:
-            self._pass_state(link, message.sequence, message.version)
+            self._pass_state(link, sequence, message.version)
 
     def _pass_state(self, link: PeerLink, sequence: SequenceNumber, version: Version) -> None:
         """Send the newest state to a peer that does not know it, and again what it could not understand without.
@@ -245,7 +276,7 @@ class Replicator:
         newest, sent = context.state.version, link.state_sent
         # A message behind the differences was acknowledged without them: they did not fit.
         is_astray = not sent.is_whole and sequence > sent.after and version < sent.version
-        if link.up and (sent.version < newest or is_astray):
+        if link.is_up and (sent.version < newest or is_astray):
             news = [context.history.whole()] if is_astray else context.news_for(link.peer, version)
             link.state_sent = StateSent(newest, link.sent.sequence, is_whole=isinstance(news[0], State))
             for message in news:
@@ -288,7 +319,7 @@ class Replicator:
                 continue
             never = link.lease.until_ns == DISTANT_PAST_NS
             grace_ns = FIRST_CONTACT_NS if never else timing.link_grace_ns
-            down = not link.up and now_ns - link.down_since_ns > grace_ns
+            down = not link.is_up and now_ns - link.down_since_ns > grace_ns
             silent = not never and link.lease.until_ns - now_ns < lease_ns // 3
             for number, stream in link.streams.items():
                 reigning_ns = now_ns - stream.reign.started_ns
@@ -310,13 +341,14 @@ class Replicator:
         """Send the successor in a slot the end of this node's reign, until news of its own reign arrives."""
         end = reign.end_for(successor)
         if end is not None:
-            self._link(successor, now_ns).hand_overs.add(end)
+            link = self._link(successor, now_ns)
+            link.hand_overs.add(end)
+            link.news.hurry()
 
-    def hand_over_done(self, successor: Replica, number: SlotNumber) -> None:
-        """Stop handing over to a successor that has begun its own reign."""
+    def hand_overs_to(self, successor: Replica) -> HandOvers | None:
+        """Return what is handed over to a successor, until its own reigns are heard of; None for nothing."""
         link = self.links.get(successor)
-        if link is not None and link.hand_overs.by_slot:
-            link.hand_overs.drop(number)
+        return link.hand_overs if link is not None and link.hand_overs.by_slot else None
 
     def forget_hand_overs(self, number: SlotNumber) -> None:
         """Forget the ends of earlier reigns in a slot that has a new one."""
@@ -339,6 +371,7 @@ class Replicator:
                 assert number in starting or not stream.must_start()
             assert streams.keys() >= starting.keys()
             assert streams.keys() >= link.news.dirty.keys()
+            assert link.news.is_known()
         assert carried == sum(len(slot.reign.streams) for slot in slots.values() if slot.reign is not None)
 
 

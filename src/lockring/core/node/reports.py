@@ -10,6 +10,7 @@ from lockring.core.node.status import NodeStatus, server_status_of, status_of
 from lockring.core.node.trouble import Troubles
 from lockring.ids import ConnectionId
 from lockring.protocol import GetState, GetStatus, StateReply, StatusReply
+from lockring.units import NS_PER_MS
 
 
 class NodeReports:
@@ -45,7 +46,8 @@ class NodeReports:
         if not note:
             self._troubles.look(now_ns)
             note = self._troubles.note(now_ns)
-        reply = StateReply(message.request, self._context.history.whole().state, note)
+        age_ms = max(0, now_ns - self._tie.current_at_ns) // NS_PER_MS
+        reply = StateReply(message.request, self._context.history.whole().state, note, age_ms)
         self._context.outbox.send(connection, reply)
 
     def send_status(self, connection: ConnectionId, message: GetStatus, now_ns: int) -> None:

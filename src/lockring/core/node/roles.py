@@ -76,7 +76,7 @@ class SlotRoles:
         self._sessions = sessions
         self._replicator = replicator
         self._promises = promises
-        self.to_begin: DeadlineQueue[SlotNumber] = DeadlineQueue(self._is_to_begin)
+        self.to_begin: DeadlineQueue[SlotNumber] = DeadlineQueue(self._is_to_begin, context.outbox.wake)
         self._begin_at_ns: dict[SlotNumber, int] = {}
         self._early: dict[SlotNumber, HandOverSlot] = {}
         self.released = ReleasedSlots()

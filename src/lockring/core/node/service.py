@@ -196,11 +196,9 @@ class ClientService:
         """Return when `on_timer` has something to do, or `at_ns` if that is earlier."""
         if self.groups.has_more:
             return min(at_ns, self._context.now_ns)
-        # Peeks at the heaps: four calls for each turn of the loop would be felt in the time of a lock.
         for queue in self._queues:
-            heap = queue.heap
-            if heap and heap[0][0] < at_ns:
-                at_ns = heap[0][0]
+            if queue.soonest_ns < at_ns:
+                at_ns = queue.soonest_ns
         return at_ns
 
     def on_timer(self, now_ns: int) -> None:

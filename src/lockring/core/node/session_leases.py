@@ -58,7 +58,11 @@ class SessionLeases:
             self._expire(session, now_ns)
             session = sessions.open(message.session, message.owner, message.ttl_ms)
         session.connection = connection
-        sessions.extend(session, now_ns + session.lifetime_ns)
+        deadline_ns = now_ns + session.lifetime_ns
+        if session.in_queue and deadline_ns > session.deadline_ns:
+            session.deadline_ns = deadline_ns  # as `extend` does: no call for it with every request
+        else:
+            sessions.extend(session, deadline_ns)
         return session
 
     def reign_began(self, slot: NodeSlot, now_ns: int) -> None:

@@ -5,6 +5,8 @@ On a copy nothing runs out: sessions are there to name what the records belong t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lockring.core.deadline_queue import DeadlineQueue
 from lockring.core.node.locks import NO_BASIS, NO_DEADLINE, Session
 from lockring.ids import SessionId
@@ -15,9 +17,14 @@ class Sessions:
 
     __slots__ = ("by_id", "queue")
 
-    def __init__(self) -> None:
+    def __init__(self, wake: Callable[[int], None] | None = None) -> None:
+        """Make a node without sessions.
+
+        Args:
+            wake: called with the time (ns) at which one may run out, for a node that must be called then.
+        """
         self.by_id: dict[SessionId, Session] = {}
-        self.queue: DeadlineQueue[Session] = DeadlineQueue(lambda session, _: session.in_queue)
+        self.queue: DeadlineQueue[Session] = DeadlineQueue(lambda session, _: session.in_queue, wake)
 
     def __len__(self) -> int:
         return len(self.by_id)

@@ -122,17 +122,16 @@ class NodeSlot:
             The index that the table is at now; -1 if it needs a snapshot; None if there is nothing to say yet.
         """
         tenure = (stream.since, stream.joined)
-        if isinstance(stream, Snapshot):
-            return self._apply_snapshot(stream, tenure, now_ns)
-        if isinstance(stream, Resume):
+        if isinstance(stream, Tail):  # nearly all are
             if self.following != tenure:
-                if not self._ended_at(stream, base):
-                    return NEEDS_SNAPSHOT
-                self._follow(tenure, NO_INDEX)
-        elif self.following == tenure:
+                return NEEDS_SNAPSHOT
             self._apply_tail(stream, now_ns)
-        else:
-            return NEEDS_SNAPSHOT
+        elif isinstance(stream, Snapshot):
+            return self._apply_snapshot(stream, tenure, now_ns)
+        elif self.following != tenure:
+            if not self._ended_at(stream, base):
+                return NEEDS_SNAPSHOT
+            self._follow(tenure, NO_INDEX)
         content = self.content  # every message of a primary comes by here: no call for it
         assert content is not None
         return content[1]
@@ -180,13 +179,19 @@ class NodeSlot:
         return self.content == (stream.ended_since, stream.ended_index) and self.base == base
 
     def _apply_tail(self, tail: Tail, now_ns: int) -> None:
-        index = self._index()
-        if tail.after > index:
+        content = self.content
+        assert content is not None
+        index, after, mutations, table = content[1], tail.after, tail.mutations, self.table
+        reached: MutationIndex = after + len(mutations)  # type: ignore[assignment]  # born here
+        if after > index:
             return
-        self.table.apply_all(tail.mutations[index - tail.after :], now_ns)
-        self.table.highest = max(self.table.highest, tail.highest)
-        reached: MutationIndex = tail.after + len(tail.mutations)  # type: ignore[assignment]  # born here
-        self.content = (tail.since, max(index, reached))
+        if after < index:
+            mutations = mutations[index - after :]
+        table.apply_all(mutations, now_ns)
+        if tail.highest > table.highest:
+            table.highest = tail.highest
+        if reached > index:
+            self.content = (tail.since, reached)
 
     def _follow(self, tenure: tuple[Version, Version], index: MutationIndex) -> None:
         self.following = tenure

@@ -13,7 +13,7 @@ import msgspec
 
 from lockring.config import VARIABLE_PREFIX, settings_of
 from lockring.server.lifecycle import PARENT_VARIABLE
-from lockring.store.etcd.place import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE
+from lockring.store.passwords import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE
 
 PORTS: Final = range(20_000, 32_000)
 """Below the ports that systems give to outgoing connections, so that none of these can collide."""

@@ -20,6 +20,7 @@ from lockring.cluster_state import ClusterState
 from lockring.errors import CannotListen, LockringError
 from lockring.net.oneshot import ask_state, ask_status
 from lockring.ring_picture import draw
+from lockring.server.directory_use import refuse_another_use
 from lockring.server.local.children import command_of, free_ports, is_free, variables_of
 from lockring.server.local.supervised import LinePrinter, SupervisedChild
 from lockring.server.settings import GRPC_PORT_OFFSET, CoordinatorSettings, NodeSettings, UpSettings
@@ -56,7 +57,7 @@ class UpServer:
 
         Raises:
             CannotListen: one of the ports is taken.
-            StoreError: the default data directory cannot be used.
+            StoreError: the default data directory cannot be used, or the directory belongs to another command.
         """
         settings = self._settings
         leaders = [f"C{number}" for number in range(1, settings.coordinators + 1)]
@@ -65,6 +66,8 @@ class UpServer:
         names = [*leaders, *(f"N{number}" for number in range(1, settings.nodes + 1))]
         addresses = dict(zip(names, self._addresses(names, len(leaders)), strict=True))
         kept = kept_by_up(settings)
+        if kept.data_dir is not None:
+            refuse_another_use(kept.data_dir, "up")
         coordinator = self._coordinator(kept)
         in_colour = takes_colour(sys.stderr)
         printer = LinePrinter(names, in_colour=in_colour)

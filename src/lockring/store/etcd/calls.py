@@ -42,6 +42,9 @@ from lockring.system_errors import reason_of
 
 ROUNDS: Final = 2
 """How often each member is asked at most, if all refuse at once."""
+_FIRST_S_MAX: Final = 1.0
+"""How long a member is waited for before others are asked: far less than a lead lasts, since a renewal of the lead may
+wait behind the call."""
 _ROUND_PAUSE_S: Final = 0.2
 _CALL_S_MIN: Final = 0.05
 _TEXT_MAX: Final = 300
@@ -162,6 +165,8 @@ class EtcdCalls:
                 break
             # A member that stands still leaves the others their share of the time.
             share_s = max(_CALL_S_MIN, left_s / (count - attempt % count))
+            if attempt < count - 1:
+                share_s = min(share_s, _FIRST_S_MAX)
             try:
                 return self.once(method, request, time.monotonic() + share_s)
             except Unanswered as error:
@@ -353,6 +358,12 @@ class _Credentials:
         return self._current, True
 
     def _reason_of(self, error: Exception) -> str:
+        if isinstance(error, _HasPassphrase):
+            key = self._files.key or self._files.cert
+            return (
+                f"the key {key} is encrypted with a passphrase, for which a coordinator cannot ask; store it without, readable"
+                f" by the coordinator's user alone: openssl pkey -in {key} -out FILE"
+            )
         if isinstance(error, ssl.SSLError) and error.reason == _PAIR_MISMATCH:
             return f"the key {self._files.key} is not that of the certificate {self._files.cert}"
         if isinstance(error, ssl.SSLError):
@@ -369,11 +380,20 @@ class _Credentials:
         if files.ca:
             context.load_verify_locations(files.ca)
         if files.cert:
-            context.load_cert_chain(files.cert, files.key)
+            context.load_cert_chain(files.cert, files.key, password=_refuse_passphrase)
         ca, cert, key = (
             Path(path).read_bytes() if path else None for path in (files.ca, files.cert, files.key)
         )
         return ca, cert, key
+
+
+class _HasPassphrase(OSError):
+    """A key cannot be read without a passphrase."""
+
+
+def _refuse_passphrase() -> str:
+    """Stand for the question for a passphrase, which OpenSSL would put to the terminal, and wait there."""
+    raise _HasPassphrase
 
 
 def _identity(path: str) -> tuple[int, ...]:

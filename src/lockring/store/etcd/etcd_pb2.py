@@ -24,51 +24,53 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1elockring/store/etcd/etcd.proto\x12\x13lockring.store.etcd\"K\n\x08KeyValue\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x14\n\x0cmod_revision\x18\x03 \x01(\x03\x12\r\n\x05value\x18\x05 \x01(\x0c\x12\r\n\x05lease\x18\x06 \x01(\x03\"=\n\x0cRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\r\n\x05limit\x18\x03 \x01(\x03\";\n\rRangeResponse\x12*\n\x03kvs\x18\x02 \x03(\x0b\x32\x1d.lockring.store.etcd.KeyValue\"7\n\nPutRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\r\n\x05lease\x18\x03 \x01(\x03\"\r\n\x0bPutResponse\"\x98\x02\n\x07\x43ompare\x12\x33\n\x06result\x18\x01 \x01(\x0e\x32#.lockring.store.etcd.Compare.Result\x12\x33\n\x06target\x18\x02 \x01(\x0e\x32#.lockring.store.etcd.Compare.Target\x12\x0b\n\x03key\x18\x03 \x01(\x0c\x12\x19\n\x0f\x63reate_revision\x18\x05 \x01(\x03H\x00\x12\x16\n\x0cmod_revision\x18\x06 \x01(\x03H\x00\x12\x0f\n\x05value\x18\x07 \x01(\x0cH\x00\"\x13\n\x06Result\x12\t\n\x05\x45QUAL\x10\x00\"5\n\x06Target\x12\x0b\n\x07VERSION\x10\x00\x12\n\n\x06\x43REATE\x10\x01\x12\x07\n\x03MOD\x10\x02\x12\t\n\x05VALUE\x10\x03\x42\x06\n\x04with\"z\n\tOperation\x12\x32\n\x05range\x18\x01 \x01(\x0b\x32!.lockring.store.etcd.RangeRequestH\x00\x12.\n\x03put\x18\x02 \x01(\x0b\x32\x1f.lockring.store.etcd.PutRequestH\x00\x42\t\n\x07request\"{\n\x07Outcome\x12\x33\n\x05range\x18\x01 \x01(\x0b\x32\".lockring.store.etcd.RangeResponseH\x00\x12/\n\x03put\x18\x02 \x01(\x0b\x32 .lockring.store.etcd.PutResponseH\x00\x42\n\n\x08response\"\x9d\x01\n\nTxnRequest\x12-\n\x07\x63ompare\x18\x01 \x03(\x0b\x32\x1c.lockring.store.etcd.Compare\x12/\n\x07success\x18\x02 \x03(\x0b\x32\x1e.lockring.store.etcd.Operation\x12/\n\x07\x66\x61ilure\x18\x03 \x03(\x0b\x32\x1e.lockring.store.etcd.Operation\"Q\n\x0bTxnResponse\x12\x11\n\tsucceeded\x18\x02 \x01(\x08\x12/\n\tresponses\x18\x03 \x03(\x0b\x32\x1c.lockring.store.etcd.Outcome\",\n\x11LeaseGrantRequest\x12\x0b\n\x03ttl\x18\x01 \x01(\x03\x12\n\n\x02id\x18\x02 \x01(\x03\"-\n\x12LeaseGrantResponse\x12\n\n\x02id\x18\x02 \x01(\x03\x12\x0b\n\x03ttl\x18\x03 \x01(\x03\"#\n\x15LeaseKeepAliveRequest\x12\n\n\x02id\x18\x01 \x01(\x03\"%\n\x16LeaseKeepAliveResponse\x12\x0b\n\x03ttl\x18\x03 \x01(\x03\" \n\x12LeaseRevokeRequest\x12\n\n\x02id\x18\x01 \x01(\x03\"\x15\n\x13LeaseRevokeResponse\"5\n\x13\x41uthenticateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"%\n\x14\x41uthenticateResponse\x12\r\n\x05token\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1elockring/store/etcd/etcd.proto\x12\x13lockring.store.etcd\"-\n\x06Header\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x11\n\traft_term\x18\x04 \x01(\x04\"\\\n\x08KeyValue\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x14\n\x0cmod_revision\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\r\n\x05value\x18\x05 \x01(\x0c\x12\r\n\x05lease\x18\x06 \x01(\x03\"P\n\x0cRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\r\n\x05limit\x18\x03 \x01(\x03\x12\x11\n\tkeys_only\x18\x08 \x01(\x08\"h\n\rRangeResponse\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x1b.lockring.store.etcd.Header\x12*\n\x03kvs\x18\x02 \x03(\x0b\x32\x1d.lockring.store.etcd.KeyValue\"7\n\nPutRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\r\n\x05lease\x18\x03 \x01(\x03\"\r\n\x0bPutResponse\"\x98\x02\n\x07\x43ompare\x12\x33\n\x06result\x18\x01 \x01(\x0e\x32#.lockring.store.etcd.Compare.Result\x12\x33\n\x06target\x18\x02 \x01(\x0e\x32#.lockring.store.etcd.Compare.Target\x12\x0b\n\x03key\x18\x03 \x01(\x0c\x12\x19\n\x0f\x63reate_revision\x18\x05 \x01(\x03H\x00\x12\x16\n\x0cmod_revision\x18\x06 \x01(\x03H\x00\x12\x0f\n\x05value\x18\x07 \x01(\x0cH\x00\"\x13\n\x06Result\x12\t\n\x05\x45QUAL\x10\x00\"5\n\x06Target\x12\x0b\n\x07VERSION\x10\x00\x12\n\n\x06\x43REATE\x10\x01\x12\x07\n\x03MOD\x10\x02\x12\t\n\x05VALUE\x10\x03\x42\x06\n\x04with\"z\n\tOperation\x12\x32\n\x05range\x18\x01 \x01(\x0b\x32!.lockring.store.etcd.RangeRequestH\x00\x12.\n\x03put\x18\x02 \x01(\x0b\x32\x1f.lockring.store.etcd.PutRequestH\x00\x42\t\n\x07request\"{\n\x07Outcome\x12\x33\n\x05range\x18\x01 \x01(\x0b\x32\".lockring.store.etcd.RangeResponseH\x00\x12/\n\x03put\x18\x02 \x01(\x0b\x32 .lockring.store.etcd.PutResponseH\x00\x42\n\n\x08response\"\x9d\x01\n\nTxnRequest\x12-\n\x07\x63ompare\x18\x01 \x03(\x0b\x32\x1c.lockring.store.etcd.Compare\x12/\n\x07success\x18\x02 \x03(\x0b\x32\x1e.lockring.store.etcd.Operation\x12/\n\x07\x66\x61ilure\x18\x03 \x03(\x0b\x32\x1e.lockring.store.etcd.Operation\"~\n\x0bTxnResponse\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x1b.lockring.store.etcd.Header\x12\x11\n\tsucceeded\x18\x02 \x01(\x08\x12/\n\tresponses\x18\x03 \x03(\x0b\x32\x1c.lockring.store.etcd.Outcome\",\n\x11LeaseGrantRequest\x12\x0b\n\x03ttl\x18\x01 \x01(\x03\x12\n\n\x02id\x18\x02 \x01(\x03\"-\n\x12LeaseGrantResponse\x12\n\n\x02id\x18\x02 \x01(\x03\x12\x0b\n\x03ttl\x18\x03 \x01(\x03\"#\n\x15LeaseKeepAliveRequest\x12\n\n\x02id\x18\x01 \x01(\x03\"%\n\x16LeaseKeepAliveResponse\x12\x0b\n\x03ttl\x18\x03 \x01(\x03\" \n\x12LeaseRevokeRequest\x12\n\n\x02id\x18\x01 \x01(\x03\"\x15\n\x13LeaseRevokeResponse\"5\n\x13\x41uthenticateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"%\n\x14\x41uthenticateResponse\x12\r\n\x05token\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lockring.store.etcd.etcd_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_KEYVALUE']._serialized_start=55
-  _globals['_KEYVALUE']._serialized_end=130
-  _globals['_RANGEREQUEST']._serialized_start=132
-  _globals['_RANGEREQUEST']._serialized_end=193
-  _globals['_RANGERESPONSE']._serialized_start=195
-  _globals['_RANGERESPONSE']._serialized_end=254
-  _globals['_PUTREQUEST']._serialized_start=256
-  _globals['_PUTREQUEST']._serialized_end=311
-  _globals['_PUTRESPONSE']._serialized_start=313
-  _globals['_PUTRESPONSE']._serialized_end=326
-  _globals['_COMPARE']._serialized_start=329
-  _globals['_COMPARE']._serialized_end=609
-  _globals['_COMPARE_RESULT']._serialized_start=527
-  _globals['_COMPARE_RESULT']._serialized_end=546
-  _globals['_COMPARE_TARGET']._serialized_start=548
-  _globals['_COMPARE_TARGET']._serialized_end=601
-  _globals['_OPERATION']._serialized_start=611
-  _globals['_OPERATION']._serialized_end=733
-  _globals['_OUTCOME']._serialized_start=735
-  _globals['_OUTCOME']._serialized_end=858
-  _globals['_TXNREQUEST']._serialized_start=861
-  _globals['_TXNREQUEST']._serialized_end=1018
-  _globals['_TXNRESPONSE']._serialized_start=1020
-  _globals['_TXNRESPONSE']._serialized_end=1101
-  _globals['_LEASEGRANTREQUEST']._serialized_start=1103
-  _globals['_LEASEGRANTREQUEST']._serialized_end=1147
-  _globals['_LEASEGRANTRESPONSE']._serialized_start=1149
-  _globals['_LEASEGRANTRESPONSE']._serialized_end=1194
-  _globals['_LEASEKEEPALIVEREQUEST']._serialized_start=1196
-  _globals['_LEASEKEEPALIVEREQUEST']._serialized_end=1231
-  _globals['_LEASEKEEPALIVERESPONSE']._serialized_start=1233
-  _globals['_LEASEKEEPALIVERESPONSE']._serialized_end=1270
-  _globals['_LEASEREVOKEREQUEST']._serialized_start=1272
-  _globals['_LEASEREVOKEREQUEST']._serialized_end=1304
-  _globals['_LEASEREVOKERESPONSE']._serialized_start=1306
-  _globals['_LEASEREVOKERESPONSE']._serialized_end=1327
-  _globals['_AUTHENTICATEREQUEST']._serialized_start=1329
-  _globals['_AUTHENTICATEREQUEST']._serialized_end=1382
-  _globals['_AUTHENTICATERESPONSE']._serialized_start=1384
-  _globals['_AUTHENTICATERESPONSE']._serialized_end=1421
+  _globals['_HEADER']._serialized_start=55
+  _globals['_HEADER']._serialized_end=100
+  _globals['_KEYVALUE']._serialized_start=102
+  _globals['_KEYVALUE']._serialized_end=194
+  _globals['_RANGEREQUEST']._serialized_start=196
+  _globals['_RANGEREQUEST']._serialized_end=276
+  _globals['_RANGERESPONSE']._serialized_start=278
+  _globals['_RANGERESPONSE']._serialized_end=382
+  _globals['_PUTREQUEST']._serialized_start=384
+  _globals['_PUTREQUEST']._serialized_end=439
+  _globals['_PUTRESPONSE']._serialized_start=441
+  _globals['_PUTRESPONSE']._serialized_end=454
+  _globals['_COMPARE']._serialized_start=457
+  _globals['_COMPARE']._serialized_end=737
+  _globals['_COMPARE_RESULT']._serialized_start=655
+  _globals['_COMPARE_RESULT']._serialized_end=674
+  _globals['_COMPARE_TARGET']._serialized_start=676
+  _globals['_COMPARE_TARGET']._serialized_end=729
+  _globals['_OPERATION']._serialized_start=739
+  _globals['_OPERATION']._serialized_end=861
+  _globals['_OUTCOME']._serialized_start=863
+  _globals['_OUTCOME']._serialized_end=986
+  _globals['_TXNREQUEST']._serialized_start=989
+  _globals['_TXNREQUEST']._serialized_end=1146
+  _globals['_TXNRESPONSE']._serialized_start=1148
+  _globals['_TXNRESPONSE']._serialized_end=1274
+  _globals['_LEASEGRANTREQUEST']._serialized_start=1276
+  _globals['_LEASEGRANTREQUEST']._serialized_end=1320
+  _globals['_LEASEGRANTRESPONSE']._serialized_start=1322
+  _globals['_LEASEGRANTRESPONSE']._serialized_end=1367
+  _globals['_LEASEKEEPALIVEREQUEST']._serialized_start=1369
+  _globals['_LEASEKEEPALIVEREQUEST']._serialized_end=1404
+  _globals['_LEASEKEEPALIVERESPONSE']._serialized_start=1406
+  _globals['_LEASEKEEPALIVERESPONSE']._serialized_end=1443
+  _globals['_LEASEREVOKEREQUEST']._serialized_start=1445
+  _globals['_LEASEREVOKEREQUEST']._serialized_end=1477
+  _globals['_LEASEREVOKERESPONSE']._serialized_start=1479
+  _globals['_LEASEREVOKERESPONSE']._serialized_end=1500
+  _globals['_AUTHENTICATEREQUEST']._serialized_start=1502
+  _globals['_AUTHENTICATEREQUEST']._serialized_end=1555
+  _globals['_AUTHENTICATERESPONSE']._serialized_start=1557
+  _globals['_AUTHENTICATERESPONSE']._serialized_end=1594
 # @@protoc_insertion_point(module_scope)

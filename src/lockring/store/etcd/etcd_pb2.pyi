@@ -24,6 +24,32 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class Header(_message.Message):
+    """What each answer says of the cluster."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    RAFT_TERM_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """The revision of the store after the call."""
+    raft_term: _builtins.int
+    """Raised at each election of the members' own leader, and so after each restart."""
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        raft_term: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["raft_term", b"raft_term", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Header: _TypeAlias = Header  # noqa: Y015
+
+@_typing.final
 class KeyValue(_message.Message):
     """A key as it is stored."""
 
@@ -31,12 +57,15 @@ class KeyValue(_message.Message):
 
     KEY_FIELD_NUMBER: _builtins.int
     MOD_REVISION_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
     key: _builtins.bytes
     """Its name."""
     mod_revision: _builtins.int
     """The revision at which it was last written."""
+    version: _builtins.int
+    """How often it was written since it was made."""
     value: _builtins.bytes
     """What it holds."""
     lease: _builtins.int
@@ -46,12 +75,13 @@ class KeyValue(_message.Message):
         *,
         key: _builtins.bytes = ...,
         mod_revision: _builtins.int = ...,
+        version: _builtins.int = ...,
         value: _builtins.bytes = ...,
         lease: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "lease", b"lease", "mod_revision", b"mod_revision", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "lease", b"lease", "mod_revision", b"mod_revision", "value", b"value", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -66,22 +96,26 @@ class RangeRequest(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     RANGE_END_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    KEYS_ONLY_FIELD_NUMBER: _builtins.int
     key: _builtins.bytes
     """The first key."""
     range_end: _builtins.bytes
     """The key after the last one; empty if only `key` is asked for."""
     limit: _builtins.int
     """The most keys that may be returned, 0 for any number."""
+    keys_only: _builtins.bool
+    """Whether the keys are returned without what they hold."""
     def __init__(
         self,
         *,
         key: _builtins.bytes = ...,
         range_end: _builtins.bytes = ...,
         limit: _builtins.int = ...,
+        keys_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "limit", b"limit", "range_end", b"range_end"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "keys_only", b"keys_only", "limit", b"limit", "range_end", b"range_end"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -93,7 +127,12 @@ class RangeResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    HEADER_FIELD_NUMBER: _builtins.int
     KVS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> Global___Header:
+        """The cluster at that moment."""
+
     @_builtins.property
     def kvs(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyValue]:
         """The keys."""
@@ -101,11 +140,12 @@ class RangeResponse(_message.Message):
     def __init__(
         self,
         *,
+        header: Global___Header | None = ...,
         kvs: _abc.Iterable[Global___KeyValue] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kvs", b"kvs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "kvs", b"kvs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -350,10 +390,15 @@ class TxnResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    HEADER_FIELD_NUMBER: _builtins.int
     SUCCEEDED_FIELD_NUMBER: _builtins.int
     RESPONSES_FIELD_NUMBER: _builtins.int
     succeeded: _builtins.bool
     """Whether everything held."""
+    @_builtins.property
+    def header(self) -> Global___Header:
+        """The cluster after it."""
+
     @_builtins.property
     def responses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Outcome]:
         """The results of the operations that were carried out, in their order."""
@@ -361,12 +406,13 @@ class TxnResponse(_message.Message):
     def __init__(
         self,
         *,
+        header: Global___Header | None = ...,
         succeeded: _builtins.bool = ...,
         responses: _abc.Iterable[Global___Outcome] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["responses", b"responses", "succeeded", b"succeeded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "responses", b"responses", "succeeded", b"succeeded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

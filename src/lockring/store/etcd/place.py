@@ -19,16 +19,13 @@ from typing import Final
 
 from lockring.addresses import format_address
 from lockring.errors import InvalidRequest, StoreError
+from lockring.store.passwords import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE
 from lockring.store.url_parts import Secrets, UrlHost, UrlParts, take_apart
 from lockring.system_errors import reason_of
 
 PORT: Final = 2379
 PREFIX: Final = "lockring"
 PREFIX_MAX: Final = 200
-PASSWORD_VARIABLE: Final = "LOCKRING_STORE_PASSWORD"
-"""Holds the password, where the URL has none."""
-PASSWORD_FILE_VARIABLE: Final = "LOCKRING_STORE_PASSWORD_FILE"
-"""Names a file that holds it."""
 
 _FORM: Final = "etcd://[USER@]HOST[:PORT],…[/PREFIX]"
 _OF_TLS: Final = ("ca", "cert", "key")

@@ -15,6 +15,9 @@
 - *The outcome of a write.* If no answer arrives, the state is read back. The write has taken place if it is there. If
   another state is there, the write can no longer succeed, or was replaced already: it counts as not stored. Otherwise
   its outcome is unknown, and reported so: the request may still be on its way. It is not sent a second time.
+- *The state is fetched once.* A read asks for keys without what they hold, and for the state only if that was written
+  since the last time, the lead has changed, or etcd's members have elected a leader. An etcd that was set back to a
+  backup may have the same revision for another state, but not under all of the same.
 - *A campaign may be repeated.* It writes the same keys with the same lease, and none once that lease has ended.
 
 Reads are no transactions: a member without space refuses even one that writes nothing.
@@ -57,6 +60,7 @@ from lockring.store.etcd.etcd_pb2 import (
     RangeRequest,
     RangeResponse,
     TxnRequest,
+    TxnResponse,
 )
 from lockring.store.etcd.place import parse
 
@@ -84,11 +88,37 @@ _LAYOUT_NEW: Final = b"1 new"
 """Stands in the place of `_LAYOUT` until the first state is written."""
 
 
-class _StateKey(NamedTuple):
-    """The state's key as a read has shown it: its revision, 0 if there was none, and the state."""
+class _Trace(NamedTuple):
+    """The signs, without the state itself, that it is the same as before.
 
+    Attributes:
+        elections: the term of etcd's members, raised at each election of their own leader.
+        revision: at which the state was last written, 0 if there is none.
+        writes: how often its key was written.
+        lease: of the coordinator that leads, 0 if none does. Only it writes, and no lease comes twice.
+    """
+
+    elections: int
     revision: int
+    writes: int
+    lease: int
+
+    def after(self, write: TxnResponse) -> _Trace:
+        """Return the trace after a write of the state that has succeeded."""
+        header = write.header
+        return _Trace(header.raft_term, header.revision, self.writes + 1, self.lease)
+
+
+class _StateKey(NamedTuple):
+    """The state's key as a read has shown it: its trace, and the state, None if there was none."""
+
+    trace: _Trace
     state: ClusterState | None
+
+    @property
+    def revision(self) -> int:
+        """The revision at which it was written, 0 if there was none."""
+        return self.trace.revision
 
     @property
     def version(self) -> Version:
@@ -125,7 +155,7 @@ class EtcdStore:
         self._prefix = f"{place.prefix}/".encode()
         self._calls = EtcdCalls(place)
         self._mutex = threading.Lock()
-        self._known: tuple[bytes, ClusterState] | None = None
+        self._known: tuple[_Trace, ClusterState] | None = None
         self._lasts_s: dict[int, int] = {}
         self._is_closed = False
         self.created = False
@@ -182,7 +212,7 @@ class EtcdStore:
             except (Unanswered, OutOfSpace) as error:
                 return self._what_became_of_it(before, state, error, until_s)
             if answer.succeeded:
-                self._known = data, state
+                self._known = before.trace.after(answer), state
             return answer.succeeded
 
     # ----------------------------------------------------------------------- the lead
@@ -278,23 +308,29 @@ class EtcdStore:
         return self._read(until_s).state is None and value == _LAYOUT_NEW
 
     def _read(self, until_s: float) -> _StateKey:
-        """Read the state. It is read whole: etcd set back to a backup may have the same revision for another state."""
-        found = self._range(RangeRequest(key=self._key(_STATE)), until_s).kvs
+        """Read the state; most often it is the one of the last time, and need not be fetched."""
+        trace = self._trace(self._range(self._all_below(b"", keys_only=True), until_s))
+        if trace.revision and self._known is not None and self._known[0] == trace:
+            return _StateKey(trace, self._known[1])
+        found = self._range(RangeRequest(key=self._key(_STATE)), until_s).kvs if trace.revision else []
         if not found:
-            return _StateKey(0, None)
-        return _StateKey(found[0].mod_revision, self._decoded(found[0]))
+            return _StateKey(trace._replace(revision=0, writes=0), None)
+        trace = trace._replace(revision=found[0].mod_revision, writes=found[0].version)
+        self._known = trace, self._decoded(found[0])
+        return _StateKey(*self._known)
+
+    def _trace(self, found: RangeResponse) -> _Trace:
+        keys = {each.key: each for each in found.kvs}
+        state, leader = keys.get(self._key(_STATE), KeyValue()), keys.get(self._key(_LEADER), KeyValue())
+        return _Trace(found.header.raft_term, state.mod_revision, state.version, leader.lease)
 
     def _decoded(self, found: KeyValue) -> ClusterState:
-        """Return the state that a key holds; most often it is the one of the last time, and need not be decoded."""
-        if self._known is None or self._known[0] != found.value:
-            try:
-                self._known = found.value, decode_state(found.value)
-            except ProtocolError as error:
-                raise StoreError(
-                    f"the key {_shown(found.key)} is damaged: {error}; restore it from a backup, or name another prefix in"
-                    " the URL"
-                ) from error
-        return self._known[1]
+        try:
+            return decode_state(found.value)
+        except ProtocolError as error:
+            raise StoreError(
+                f"the key {_shown(found.key)} is damaged: {error}; restore it from a backup, or name another prefix in the URL"
+            ) from error
 
     def _what_became_of_it(
         self, before: _StateKey, state: ClusterState, cause: StoreError, until_s: float
@@ -400,10 +436,10 @@ class EtcdStore:
     def _put(self, name: bytes, value: bytes, lease: int = 0) -> Operation:
         return Operation(put=PutRequest(key=self._key(name), value=value, lease=lease))
 
-    def _all_below(self, name: bytes, limit: int = 0) -> RangeRequest:
+    def _all_below(self, name: bytes, *, limit: int = 0, keys_only: bool = False) -> RangeRequest:
         start = self._key(name)
         assert start.endswith(b"/")
-        return RangeRequest(key=start, range_end=start[:-1] + b"0", limit=limit)
+        return RangeRequest(key=start, range_end=start[:-1] + b"0", limit=limit, keys_only=keys_only)
 
     def _range(self, request: RangeRequest, until_s: float) -> RangeResponse:
         return self._calls.repeat(RANGE, request, until_s=until_s)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from lockring.core.client.request_log import LOG_ENTRIES_MAX, RequestLog
 from lockring.core.client.requests import LISTED_BYTES_MAX
 from lockring.core.digest import mix
@@ -87,6 +89,28 @@ class TestKeepalives:
         assert all(world.believes(ticket) for ticket in tickets)
         world.now_ns += 1
         assert not any(world.believes(ticket) for ticket in tickets)
+
+    def test_after_a_short_promise_the_next_keepalive_comes_after_a_third_of_it(self) -> None:
+        world = connected()
+        world.hold("x")
+        promise_ms, keepalive = TTL_MS, only(world.pass_s(3), Keepalive)
+        for _ in range(3):
+            promise_ms //= 4
+            world.say(A, KeepaliveReply(keepalive.request, promise_ms, True))
+            said_at_ns = world.now_ns
+            keepalive = next_keepalive(world)
+            assert (world.now_ns - said_at_ns) / NS_PER_MS == pytest.approx(max(promise_ms / 3, 50), abs=10)
+        world.say(A, KeepaliveReply(keepalive.request, TTL_MS, True))
+        assert only(world.pass_s(3), Keepalive).count == 1
+
+    def test_a_grant_with_a_short_promise_is_renewed_after_a_third_of_it(self) -> None:
+        world = connected()
+        ticket = world.acquire("x")
+        world.take()
+        world.say(A, GrantReply(ticket.exchange.request, 1, 900, ticket.exchange.request))
+        said_at_ns = world.now_ns
+        next_keepalive(world)
+        assert (world.now_ns - said_at_ns) / NS_PER_MS == pytest.approx(300, abs=10)
 
     def test_a_lock_acquired_after_the_keepalive_was_sent_is_not_renewed_by_its_answer(self) -> None:
         world = connected()
@@ -306,7 +330,7 @@ class TestKeepalives:
             before = world.now_ns
             keepalive = next_keepalive(world)
             gaps.append(round((world.now_ns - before) / NS_PER_S, 2))
-        assert gaps == [0.1, 0.2, 0.4, 0.8, 1.6]
+        assert gaps == [0.1, 0.2, 0.4, 0.8, 1.5]  # and at last a third of what is left
 
     def test_a_refused_keepalive_is_repeated_after_a_pause(self) -> None:
         world = connected()

@@ -5,16 +5,19 @@ from __future__ import annotations
 from itertools import count
 from typing import TypeVar
 
+import msgspec
 import pytest
 
-from lockring.cluster_state import ClusterState, Relocation
+from lockring.cluster_state import ClusterState, Relocation, Replica, SlotState, decode_state
 from lockring.core.coordinator import CandidateCore, CoordinatorCore
 from lockring.core.coordinator.leadership import LEAD_MS
 from lockring.core.coordinator.status import server_status_of, standby_status
 from lockring.core.coordinator.store_health import StoreReport
-from lockring.core.effects import Effect, Fail, Note, StoreCampaign, StoreRead, StoreResign, StoreWrite
+from lockring.core.effects import Effect, Fail, Note, Send, StoreCampaign, StoreRead, StoreResign, StoreWrite
 from lockring.core.election import Candidate, Election
-from lockring.ids import NO_VERSION, OperationNumber, TermId
+from lockring.ids import NO_VERSION, OperationNumber, TermId, Version
+from lockring.protocol import PROTOCOL, ClientHello, GetState, StateReply
+from lockring.slots import SLOTS
 from lockring.units import NS_PER_S
 
 T = TypeVar("T")
@@ -60,6 +63,13 @@ class Process:
         election = Election(leader or campaign.candidate)
         self.core.election_result(campaign.operation, election, now_ns=self.now_ns)
         return self.effects()
+
+    def stand_by(self, state: ClusterState | None) -> list[Effect]:
+        """Let another coordinator lead, and the next read of one that stands by show this state."""
+        effects = self.effects(1.0)
+        for campaign in of(StoreCampaign, effects):
+            self.core.election_result(campaign.operation, Election(OTHER), now_ns=self.now_ns)
+        return self.stored(the(StoreRead, effects).operation, state)
 
     def stored(self, operation: OperationNumber, state: ClusterState | None) -> list[Effect]:
         """Answer an operation on the store, and return the effects after it."""
@@ -148,6 +158,176 @@ def test_a_standby_says_once_who_leads() -> None:
     notes = [each.text for each in of(Note, process.campaign(OTHER))]
     assert notes == [f"the coordinator at {OTHER.address} leads; this one stands by"]
     assert of(Note, process.campaign(OTHER)) == []
+
+
+def test_a_change_of_the_lead_is_one_line_that_names_the_next_leader() -> None:
+    process = Process()
+    read = the(StoreRead, process.campaign(None))
+    claim = the(StoreWrite, process.stored(read.operation, None))
+    theirs = ClusterState(cluster="c", version=claim.state.version + 1, term=OTHER.term)
+    process.core.store_result(claim.operation, ok=False, state=theirs, now_ns=process.now_ns)
+    notes = [*of(Note, process.effects()), *of(Note, process.campaign(OTHER, seconds=2))]
+    assert notes == [
+        Note(f"this coordinator leads no more: the one at {OTHER.address} does", is_warning=True)
+    ]
+
+
+def test_a_claim_that_comes_after_the_end_of_the_lead_names_no_other_coordinator() -> None:
+    """The state that it finds may be of a former lead of this very process."""
+    process = Process()
+    found = held(5, coordinator="127.0.0.1:9501")
+    claim = the(StoreWrite, process.stored(the(StoreRead, process.campaign(None)).operation, found))
+    decider = process.core.deciding
+    assert decider is not None
+    process.core.store_result(claim.operation, ok=False, state=found, now_ns=process.now_ns)
+    assert process.core.deciding is None
+    assert decider.note == "the lead of this coordinator has ended, before its term was in the store"
+
+
+def test_a_write_that_comes_after_the_end_of_the_lead_says_so() -> None:
+    process = Process()
+    claim = the(StoreWrite, process.stored(the(StoreRead, process.campaign(None)).operation, held(5)))
+    process.core.store_result(claim.operation, ok=True, state=claim.state, now_ns=process.now_ns)
+    process.effects()
+    decider = process.core.deciding
+    assert decider is not None
+    after = msgspec.structs.replace(claim.state, version=Version(claim.state.version + 1))
+    decider._term.write(after, frozenset(), now_ns=process.now_ns)
+    write = the(StoreWrite, process.effects())
+    process.core.store_result(write.operation, ok=False, state=claim.state, now_ns=process.now_ns)
+    assert decider.note == "the lead of this coordinator has ended"
+
+
+def held(version: int, **fields: object) -> ClusterState:
+    """Return a state of the store in which a node has all slots."""
+    slot = SlotState(epoch=1, since=1, base=1, primary=Replica("a", 1), generation_below=10)
+    return ClusterState(cluster="c", version=version, term="earlier", slots=(slot,) * SLOTS, **fields)
+
+
+def demand_loss(process: Process, found: ClusterState, known: int) -> ClusterState:
+    """Fail unless a lead that finds this state relies on nothing in it, for it knows of another; return its claim."""
+    read = the(StoreRead, process.campaign(None, seconds=2))
+    claim = the(StoreWrite, process.stored(read.operation, found)).state
+    assert claim.version > known
+    assert claim.skipped == ()
+    assert {slot.primary for slot in claim.slots} == {None}
+    process.core.store_result(the_open(process), ok=True, state=claim, now_ns=process.now_ns)
+    (warning,) = (each.text for each in of(Note, process.effects()) if each.is_warning)
+    assert f"this coordinator has read or written version {known}" in warning
+    return claim
+
+
+def the_open(process: Process) -> OperationNumber:
+    """Return the number of the newest operation on the store."""
+    return process.core._operations._count
+
+
+def test_a_coordinator_relies_on_no_store_that_lacks_what_it_has_read_while_it_stood_by() -> None:
+    process = Process()
+    process.stand_by(held(50))
+    demand_loss(process, held(40), 50)
+
+
+def test_a_coordinator_relies_on_no_store_that_lacks_what_it_has_written_in_a_former_lead() -> None:
+    process = Process()
+    read = the(StoreRead, process.campaign(None))
+    claim = the(StoreWrite, process.stored(read.operation, held(40)))
+    assert {slot.primary for slot in claim.state.slots} == {Replica("a", 1)}
+    process.core.store_result(claim.operation, ok=True, state=claim.state, now_ns=process.now_ns)
+    process.effects()
+    process.campaign(OTHER)  # its own row has gone back with the state
+    demand_loss(process, held(40), claim.state.version)
+
+
+def test_a_coordinator_relies_on_no_store_that_went_on_without_what_it_has_read() -> None:
+    process = Process()
+    process.stand_by(held(50))
+    process.stand_by(held(70, skipped=((40, 60),)))
+    demand_loss(process, held(80, skipped=((40, 60),)), 50)
+
+
+def test_a_coordinator_relies_on_a_store_whose_loss_has_been_made_up_for() -> None:
+    process = Process()
+    process.stand_by(held(50))
+    process.stand_by(held(70, skipped=((40, 60),)))
+    read = the(StoreRead, process.campaign(None, seconds=2))
+    claim = the(StoreWrite, process.stored(read.operation, held(90)))
+    assert {slot.primary for slot in claim.state.slots} == {Replica("a", 1)}
+
+
+def test_what_a_node_has_shown_of_a_loss_outlasts_the_lead() -> None:
+    process = Process()
+    read = the(StoreRead, process.campaign(None))
+    claim = the(StoreWrite, process.stored(read.operation, held(40)))
+    process.core.store_result(claim.operation, ok=True, state=claim.state, now_ns=process.now_ns)
+    process.effects()
+    seen = Version(claim.state.version + 1000)
+    assert process.core.deciding is not None
+    process.core.deciding._term.begin_above(seen, now_ns=process.now_ns)
+    process.campaign(OTHER)
+    demand_loss(process, claim.state, seen)
+
+
+def shown(process: Process) -> StateReply:
+    """Return what a coordinator answers a client that asks for the state."""
+    process.core.connected(7, now_ns=process.now_ns)
+    process.core.receive(7, ClientHello(PROTOCOL, "", "client", 1), now_ns=process.now_ns)
+    process.core.receive(7, GetState(1), now_ns=process.now_ns)
+    (reply,) = (each.message for each in of(Send, process.effects()) if isinstance(each.message, StateReply))
+    process.core.disconnected(7, now_ns=process.now_ns)
+    return reply
+
+
+def cut_off(process: Process, seconds: int) -> None:
+    """Let a store answer nothing for a while."""
+    problem = "the store is cut off"
+    for _ in range(seconds):
+        for each in process.effects(1.0):
+            if isinstance(each, StoreCampaign):
+                process.core.election_result(each.operation, None, problem=problem, now_ns=process.now_ns)
+            elif isinstance(each, StoreRead):
+                process.core.store_result(
+                    each.operation, ok=False, state=None, problem=problem, now_ns=process.now_ns
+                )
+
+
+def test_a_standby_says_how_old_its_state_is() -> None:
+    process = Process()
+    process.stand_by(held(5))
+    assert shown(process).age_ms == 0
+    assert "old" not in shown(process).note
+    cut_off(process, 3600)
+    reply = shown(process)
+    assert decode_state(reply.state).version == 5
+    assert reply.age_ms == 3_600_000
+    assert reply.note == "the store is cut off; what this coordinator knows of the cluster is 3600 s old"
+    process.stand_by(held(6))
+    assert shown(process).age_ms == 0
+
+
+def test_a_leader_that_does_not_reach_its_store_says_how_old_its_state_is() -> None:
+    process = Process()
+    read = the(StoreRead, process.campaign(None))
+    claim = the(StoreWrite, process.stored(read.operation, held(40)))
+    process.core.store_result(claim.operation, ok=True, state=claim.state, now_ns=process.now_ns)
+    assert shown(process).age_ms == 0
+    cut_off(process, 60)
+    assert process.core.deciding is not None, "no other one is known to lead"
+    reply = shown(process)
+    assert reply.age_ms == 59_000
+    assert reply.note.endswith("what this coordinator knows of the cluster is 59 s old")
+
+
+def test_a_leader_that_stands_by_again_shows_the_state_of_its_lead() -> None:
+    process = Process()
+    process.stand_by(held(5))
+    read = the(StoreRead, process.campaign(None, seconds=2))
+    claim = the(StoreWrite, process.stored(read.operation, held(5)))
+    process.core.store_result(claim.operation, ok=True, state=claim.state, now_ns=process.now_ns)
+    process.campaign(OTHER)
+    reply = shown(process)
+    assert decode_state(reply.state).version == claim.state.version
+    assert reply.age_ms == 0
 
 
 LEFT = ClusterState(

@@ -636,19 +636,21 @@ def test_a_store_set_back_under_a_running_coordinator_is_not_relied_on() -> None
     assert world.state.version > newest
     assert world.primaries() == {"-": 4096}
     (warning,) = (each for each in world.notes if "no lock is granted" in each)
-    assert f"it has version {version}, but this coordinator has written version {newest}" in warning
+    assert f"it has version {version}, but this coordinator has read or written version {newest}" in warning
     assert "for up to 31.5 s" in warning
     note = world.core.note
     assert (
         "4096 slots are not served: it is unknown what is held, since the coordinator's store cannot be"
         in note
     )
-    assert f"this coordinator has written version {newest}" in note
+    assert f"this coordinator has read or written version {newest}" in note
     assert "--new-cluster" not in note
     world.stored = None
     world.run(1.1)
     assert world.core.is_active
-    assert any("it is empty, but this coordinator has written version" in each for each in world.notes)
+    assert any(
+        "it is empty, but this coordinator has read or written version" in each for each in world.notes
+    )
     assert world.state.cluster == "cluster-of-first"
     world.run(34)
     assert "-" not in world.primaries()

@@ -42,7 +42,7 @@ def test_another_life_may_not_answer(answer: Welcome) -> None:
 @pytest.mark.parametrize("cluster", ["c", "another"])
 def test_a_new_node_joins_any_cluster(cluster: str) -> None:
     core = NodeCore(Replica("A", 1), now_ns=0)
-    core.check_coordinator(welcome("coordinator", cluster=cluster), address="c:1")
+    core.greet_coordinator(welcome("coordinator", cluster=cluster), address="c:1")
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,6 @@ def test_a_new_node_joins_any_cluster(cluster: str) -> None:
     ],
 )
 def test_a_node_joins_only_coordinators_of_its_cluster(answer: Welcome, error: type[LockringError]) -> None:
-    joined().check_coordinator(welcome("coordinator"), address="c:1")
+    joined().greet_coordinator(welcome("coordinator"), address="c:1")
     with pytest.raises(error, match="c:1"):
-        joined().check_coordinator(answer, address="c:1")
+        joined().greet_coordinator(answer, address="c:1")

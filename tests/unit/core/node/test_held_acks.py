@@ -50,12 +50,14 @@ def test_those_of_two_states_leave_one_by_one() -> None:
     assert told(held.take_durable(5)) == [(2, OLD, [position(1, 3)]), (3, NEW, [position(2, 1)])]
 
 
-def test_late_ones_leave_without_positions_and_the_newest_takes_these_along() -> None:
+def test_late_ones_leave_for_their_leases_once_and_the_last_of_each_state_again_with_its_positions() -> None:
     held = holding(
         (0, OLD, [position(1, 3)]), (1, NEW, [position(1, 4)]), (2, NEW, [position(2, 1)]), (3, NEW, [])
     )
-    assert told(held.take_late(LEASE_NS, HELD_NS)) == [(1, OLD, []), (3, NEW, [])]
-    assert told(held.take_durable(5)) == [(4, NEW, [position(1, 4), position(2, 1)])]
+    assert [ack.sequence for _, ack in held.take_late(LEASE_NS, HELD_NS)] == [1, 3]
+    assert held.take_late(LEASE_NS, 2 * HELD_NS) == []
+    newest = [position(1, 4), position(2, 1)]
+    assert told(held.take_durable(5)) == [(1, OLD, [position(1, 3)]), (4, NEW, newest)]
 
 
 def test_nothing_leaves_late_before_its_time_or_alone() -> None:
@@ -69,7 +71,7 @@ def test_a_copy_that_says_nothing_any_more_still_remembers_by_which_states_it_wo
         assert held.take_late(LEASE_NS, LEASE_NS // 3) == []
         assert [ack.sequence for ack in held.by_primary[PRIMARY]] == [2, 4]
     held.recovered(9)
-    assert told(held.take_durable(9)) == [(2, OLD, []), (4, NEW, [position(1, 3)])]
+    assert told(held.take_durable(9)) == [(2, OLD, [position(1, 3)]), (4, NEW, [position(1, 3)])]
 
 
 def test_what_waits_for_long_counts_from_the_oldest() -> None:
@@ -78,4 +80,4 @@ def test_what_waits_for_long_counts_from_the_oldest() -> None:
     ack = HeldAck(SequenceNumber(3), NEW, number=5, positions=[], since_ns=LEASE_NS // 3)
     held.hold(PRIMARY, ack)
     assert held.take_late(LEASE_NS, LEASE_NS // 3) == []
-    assert [each.sequence for each in held.by_primary[PRIMARY]] == [3]
+    assert [each.sequence for each in held.by_primary[PRIMARY]] == [1, 3]

@@ -215,6 +215,20 @@ def test_a_new_life_serves_before_it_writes_again_what_the_former_one_has_writte
     assert any(each.ends_rewrite for each in nodes.disks["A"].batches[before:])
 
 
+def test_the_end_of_a_life_takes_what_is_not_due_yet_with_the_ages_of_that_moment() -> None:
+    nodes = alone()
+    nodes.client("A", "s").acquire("x", 1)
+    nodes.advance(300 * MS)
+    core = nodes.cores["A"]
+    core.rewrite(now_ns=nodes.now)
+    batches = []
+    while (batch := core.take_rest(now_ns=nodes.now)) is not None:
+        batches.append(batch)
+    assert [each.ends_rewrite for each in batches] == [False] * (len(batches) - 1) + [True]
+    snapshots = [entry for each in batches for entry in each.entries if isinstance(entry, Snapshot)]
+    assert [put.age_ms for each in snapshots for put in each.holders] == [300]
+
+
 # ---------------------------------------------------------------------- a copy
 
 
@@ -466,7 +480,7 @@ def test_a_coordinator_of_another_cluster_than_the_journal_s_is_not_joined() -> 
     core = nodes.restart("A")
     welcome = Welcome(PROTOCOL, "another", "coordinator", "", 0, 1)
     with pytest.raises(WrongCluster, match="another"):
-        core.check_coordinator(welcome, address="h:1")
+        core.greet_coordinator(welcome, address="h:1")
 
 
 def test_a_journal_that_is_not_complete_vouches_for_nothing_but_names_its_cluster() -> None:

@@ -52,7 +52,17 @@ def test_sent_times_are_bounded() -> None:
     first = sent.add(0)
     numbers = [sent.add(at) for at in range(10_000)]
     assert sent.pop(first) is None
+    assert sent.has_forgotten(first)
     assert sent.pop(numbers[-1]) == 9_999
+    assert not sent.has_forgotten(first), "a later answer is there"
+
+
+def test_only_a_message_that_was_sent_and_not_answered_can_be_forgotten() -> None:
+    sent = SentTimes()
+    first = sent.add(10)
+    assert [number for number in (-1, 0, first, 99) if sent.has_forgotten(number)] == []
+    sent.pop(first)
+    assert not sent.has_forgotten(first)
 
 
 def test_promise_binds_for_the_lengthened_lease_after_the_acknowledgement() -> None:

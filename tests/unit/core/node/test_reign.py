@@ -8,6 +8,7 @@ from lockring.cluster_state import Copy, Replica
 from lockring.core.node.lock_table import LockTable
 from lockring.core.node.next_batch import JournalStream, NextBatch
 from lockring.core.node.peer_link import LINK_COST_MAX, PeerLink
+from lockring.core.node.peer_news import PeersWithNews
 from lockring.core.node.reign import SNAPSHOT_PART_HOLDERS, CopyStream, Reign
 from lockring.core.node.sessions import Sessions
 from lockring.ids import MutationIndex
@@ -22,7 +23,7 @@ def reign() -> Reign:
 
 
 def stream_to(reign: Reign, peer: Replica, *, joined: int = 6, link: PeerLink | None = None) -> CopyStream:
-    link = link or PeerLink(peer, 0)
+    link = link or PeerLink(peer, PeersWithNews(lambda at_ns: None), 0)
     link.connected()
     stream = CopyStream(
         reign,
@@ -81,7 +82,7 @@ def test_stream_of_a_former_primary_begins_with_resume_and_falls_back_to_a_snaps
 
 
 def test_stream_on_a_new_connection_starts_from_the_acknowledged_index(reign: Reign) -> None:
-    link = PeerLink(B, 0)
+    link = PeerLink(B, PeersWithNews(lambda at_ns: None), 0)
     stream = stream_to(reign, B, link=link)
     reign.take_start(stream, 0)
     stream.acknowledged(0)
@@ -97,7 +98,7 @@ def test_stream_on_a_new_connection_starts_from_the_acknowledged_index(reign: Re
 
 
 def test_acknowledgement_that_comes_after_its_connection_broke_is_not_sent_again(reign: Reign) -> None:
-    link = PeerLink(B, 0)
+    link = PeerLink(B, PeersWithNews(lambda at_ns: None), 0)
     stream = stream_to(reign, B, link=link)
     reign.take_start(stream, 0)
     stream.acknowledged(0)
@@ -111,10 +112,35 @@ def test_acknowledgement_that_comes_after_its_connection_broke_is_not_sent_again
     assert reign.take_tail(stream) is None
 
 
+@pytest.mark.parametrize("is_started_again", [False, True])
+def test_acknowledgement_of_a_snapshot_that_is_sent_once_more_does_not_count(
+    reign: Reign, *, is_started_again: bool
+) -> None:
+    link = PeerLink(B, PeersWithNews(lambda at_ns: None), 0)
+    stream = stream_to(reign, B, link=link)
+    grant(reign, 1)
+    reign.take_start(stream, 0)
+    link.disconnected(10)
+    grant(reign, 2)
+    reign.trim()
+    link.connected()
+    if is_started_again:
+        reign.take_start(stream, 20)
+    stream.acknowledged(1)
+    reign.check_invariants()
+    if not is_started_again:
+        reign.take_start(stream, 20)
+    stream.acknowledged(2)
+    grant(reign, 3)
+    tail = reign.take_tail(stream)
+    assert tail is not None
+    assert (tail.after, len(tail.mutations)) == (2, 1)
+
+
 def test_large_snapshot_goes_in_parts_and_the_link_has_a_bound(reign: Reign) -> None:
     for number in range(1, 3 * SNAPSHOT_PART_HOLDERS + 2):
         grant(reign, number)
-    link = PeerLink(B, 0)
+    link = PeerLink(B, PeersWithNews(lambda at_ns: None), 0)
     stream = stream_to(reign, B, link=link)
     parts = [reign.take_start(stream, 0)]
     while stream.parts:
@@ -141,6 +167,7 @@ def test_no_grant_is_answered_while_a_required_copy_has_nothing(reign: Reign) ->
     stream = stream_to(reign, B)
     stream.required = True
     grant(reign, 1)
+    reign.take_start(stream, 0)
     assert reign.acknowledged_index() == -1
     stream.acknowledged(1)
     assert reign.acknowledged_index() == 1

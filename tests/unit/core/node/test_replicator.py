@@ -10,12 +10,15 @@ from lockring.core.effects import COORDINATOR
 from lockring.core.node.departure import is_drained
 from lockring.core.node.peer_news import REMOVALS_NS
 from lockring.core.timing import up
+from lockring.ids import MutationIndex
 from lockring.protocol import (
     GetState,
     GrantReply,
     HandOver,
     HandOverSlot,
     HeartbeatAck,
+    Message,
+    Position,
     Replicate,
     ReplicateAck,
     Routes,
@@ -170,6 +173,73 @@ def test_acknowledgement_of_nothing_that_was_sent_gives_no_lease(pair: Nodes) ->
     pair.deliver("A", pair.replicas["B"], ReplicateAck(77_777, pair.state.version, []))
     pair.deliver("A", COORDINATOR, HeartbeatAck(77_777, pair.state.version))
     assert not pair.cores["A"].may_serve(slot_of("x"), now_ns=pair.now)
+
+
+def test_acknowledgement_of_a_message_whose_time_is_forgotten_gives_no_lease_yet_says_what_was_not_understood(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lockring.core.node.leases._SENT_KEPT_MAX", 4)
+    nodes = Nodes("A", "B")
+    nodes.assign("A", None, "x", "y")
+    nodes.advance(200 * MS)
+    nodes.lag = {"B"}
+    acks: list[Message] = []
+    later = nodes._later
+
+    def hold(node: str, sender: object, message: Message) -> None:
+        if node == "A" and isinstance(message, ReplicateAck):
+            acks.append(message)
+        else:
+            later(node, sender, message)
+
+    monkeypatch.setattr(nodes, "_later", hold)
+    nodes.slots(lambda slot: msgspec.structs.replace(slot, backup=nodes.copy_of("B")), slot_of("x"))
+    nodes.lag = set()
+    nodes.tell()
+    primary, backup = nodes.cores["A"], nodes.replicas["B"]
+    client = nodes.client("A", "s")
+    client.acquire("x", 1)
+    nodes.advance(3 * S)  # six heartbeats
+    link = primary._replicator.links[backup]
+    monkeypatch.undo()
+    primary.receive(backup, acks[0], now_ns=nodes.now)
+    assert link.lease.until_ns < nodes.now
+    nodes.settle()
+    for ack in acks[1:]:
+        primary.receive(backup, ack, now_ns=nodes.now)
+    nodes.settle()
+    assert len(of(GrantReply, client.inbox)) == 1
+
+
+def test_acknowledgement_for_the_lease_alone_leaves_all_else_to_the_one_that_follows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nodes = Nodes("A", "B")
+    nodes.assign("A", "B", "x")
+    nodes.advance(S)
+    primary, backup = nodes.cores["A"], nodes.replicas["B"]
+    link = primary._replicator.links[backup]
+    nodes.lag = {"B"}
+    nodes.slots(
+        lambda slot: slot, slot_of("y")
+    )  # another state, which the backup's journal does not have yet
+    nodes.cut = {("A", "B")}
+    stream = link.streams[slot_of("x")]
+    stream.acked = None  # as after a start that waits for the backup's journal
+    nodes.advance(500 * MS)
+    sequence, before_ns = link.sent.sequence, link.lease.until_ns
+    for _ in range(2):
+        ack = ReplicateAck(sequence, nodes.state.version - 1, [], is_lease_only=True)
+        primary.receive(backup, ack, now_ns=nodes.now)
+        assert link.lease.until_ns > before_ns
+        assert not stream.must_start(), "the backup may have it"
+        assert link.state_sent.version == 0, "the backup may know the state"
+    state = nodes.state.slots[slot_of("x")]
+    assert state.backup is not None
+    position = Position(slot_of("x"), state.since, state.backup.joined, MutationIndex(0))
+    full = ReplicateAck(sequence, nodes.state.version, [position])
+    primary.receive(backup, full, now_ns=nodes.now)
+    assert stream.acked == 0
 
 
 def test_copy_that_cannot_resume_gets_a_snapshot(pair: Nodes) -> None:

@@ -1,0 +1,36 @@
+"""Which identity may do what: rules, the decision about one request, and limits. Pure values and functions.
+
+- `verbs`: the rights that there are.
+- `rules`: one line of a role, such as `acquire jobs/*`.
+- `name_table`: the rules of one verb, compiled so that one search finds the rule for a name.
+- `permissions`: all that one identity may do, and its limits.
+- `policy`: the roles, and which identities have which.
+- `quotas`: the counters of one identity, checked against its limits.
+- `requirements`: the right that each message and each gRPC method needs.
+
+The decision: a `deny` rule that matches refuses. If none does, the most specific rule that matches allows. If none
+matches, the request is refused.
+"""
+
+from __future__ import annotations
+
+from lockring.core.access.name_table import NameTable as NameTable
+from lockring.core.access.permissions import EVERYTHING as EVERYTHING
+from lockring.core.access.permissions import NOTHING as NOTHING
+from lockring.core.access.permissions import Permissions as Permissions
+from lockring.core.access.permissions import compile_permissions as compile_permissions
+from lockring.core.access.permissions import why_denied as why_denied
+from lockring.core.access.policy import AccessPolicy as AccessPolicy
+from lockring.core.access.policy import AccessRole as AccessRole
+from lockring.core.access.policy import Assignee as Assignee
+from lockring.core.access.policy import ClaimPattern as ClaimPattern
+from lockring.core.access.quotas import Limits as Limits
+from lockring.core.access.quotas import Quota as Quota
+from lockring.core.access.requirements import GRPC_REQUIREMENTS as GRPC_REQUIREMENTS
+from lockring.core.access.requirements import REQUIREMENTS as REQUIREMENTS
+from lockring.core.access.requirements import Condition as Condition
+from lockring.core.access.requirements import Requirement as Requirement
+from lockring.core.access.rules import Rule as Rule
+from lockring.core.access.rules import parse_rule as parse_rule
+from lockring.core.access.verbs import Verb as Verb
+from lockring.core.access.verbs import verb_of as verb_of
