@@ -191,8 +191,13 @@ COMPILER      := $(BIN)/python -m compiled.compiler
 
 # Tests that a compiled core or client can fail while the interpreted one passes.
 COMPILED_UNITS := tests/unit/core tests/unit/net tests/unit/journal tests/unit/client tests/unit/server
+# Fewer of each kind, for `make test`.
+COMPILED_CLUSTER := tests/cluster/test_survival.py tests/cluster/test_shared.py tests/cluster/test_watching.py \
+    tests/cluster/test_groups.py tests/cluster/test_restart.py
+COMPILED_HOSTILE := tests/hostile/test_hostile.py::test_hostile_inputs_change_nothing_and_end_nothing
+COMPILED_CHAOS   := tests/chaos/test_chaos.py::test_a_minute_of_faults_loses_nothing_and_lets_no_two_hold_a_lock
 
-.PHONY: compiled compiled-short
+.PHONY: compiled compiled-short compiled-cluster-short compiled-faults-short
 compiled: $(VENV)/.installed-dev
 	LOCKRING_COMPILE=1 $(MAKE) --no-print-directory built VENV=$(COMPILED) EXTRAS=dev
 	$(COMPILED_TEST) $(COMPILED_UNITS) $(SPREAD)
@@ -203,13 +208,19 @@ compiled: $(VENV)/.installed-dev
 compiled-short: $(VENV)/.installed-dev
 	@if $(COMPILER); then \
 	    LOCKRING_COMPILE=plain $(MAKE) --no-print-directory built VENV=$(COMPILED) EXTRAS=dev && \
-	    $(COMPILED_TEST) $(COMPILED_UNITS) $(SPREAD) -m "not slow" && \
-	    $(COMPILED_TEST) $(COMPILED_CLUSTER) --numprocesses=$(CLUSTER_WORKERS) --dist=worksteal && \
-	    $(COMPILED_TEST) tests/hostile tests/chaos/test_chaos.py; \
+	    $(COMPILED_TEST) tests/unit/core tests/unit/net $(SPREAD) -m "not slow" && \
+	    $(MAKE) --no-print-directory --jobs=2 $(WHOLE) compiled-cluster-short compiled-faults-short; \
 	else \
 	    echo "the compiled build is left out, without a compiler; mypyc looks whether its modules can be compiled" && \
 	    $(BIN)/python -m compiled --only-c build/only-c; \
 	fi
+
+compiled-cluster-short:
+	$(COMPILED_TEST) $(COMPILED_CLUSTER) --numprocesses=$(CLUSTER_WORKERS) --dist=worksteal
+
+compiled-faults-short:
+	$(COMPILED_TEST) $(COMPILED_HOSTILE)
+	$(COMPILED_TEST) $(COMPILED_CHAOS)
 
 # Figures go into the documentation only where all was measured in full.
 # Servers and clients of the benchmark run on the fastest Python of this machine, unless PYTHON names another one.
