@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from copy import copy
 from itertools import pairwise
 from typing import Any
 
 from msgspec.structs import replace
 
 from lockring.cluster_state import Copy, Replica
+from lockring.core.coordinator import VERSION_MAX
 from lockring.core.coordinator import core as coordinator_core
 from lockring.core.coordinator.heirs import Heirs
 from lockring.core.coordinator.join_checks import not_the_latest
@@ -18,12 +20,13 @@ from lockring.core.node.core import NodeCore
 from lockring.core.node.former_lives import FormerLives
 from lockring.core.node.held_acks import HeldAcks
 from lockring.core.node.journal import NodeJournal
+from lockring.ids import Version
 from lockring.journal import codec, journal, verdict
 from lockring.journal.found import FoundSegment, found_segments
 from lockring.journal.journal import Journal
 from lockring.journal.reading import JournalContent
 from lockring.journal.sync_point import SyncPoint
-from lockring.protocol import Position
+from lockring.protocol import Position, Replicate
 from tests.sim.framework.disk import SimDisk, SimFiles
 from tests.sim.framework.journal_shell import Durability
 from tests.sim.framework.node_shell import NodeShell
@@ -301,13 +304,59 @@ def drill_state_before_journaled(seed: int) -> None:
 
 
 @mutant
+def late_acknowledgement_by_older_state() -> list[Change]:
+    """A copy gives its lease late by the state that its journal has, although it knows a newer one."""
+    take_late = HeldAcks.take_late
+
+    def changed(self: HeldAcks, journal_version: Version, backup_lease_ns: int, now_ns: int) -> Any:
+        found = []
+        for primary, held in take_late(self, VERSION_MAX, backup_lease_ns, now_ns):
+            given = copy(held)
+            given.version = min(held.version, journal_version)
+            found.append((primary, given))
+        return found
+
+    return [(HeldAcks, "take_late", changed)]
+
+
+@drill
+def drill_late_acknowledgement_by_older_state() -> None:
+    """A backup takes over, cannot write its journal, and hears from the former primary, which has not heard of that."""
+    cluster, _ = holding(2, "process")
+    former, successor, senders = cluster.primary(), cluster.backup(), [""]
+
+    def heard(sender: str, receiver: str, message: object) -> None:
+        del receiver
+        if isinstance(message, Replicate):
+            senders.append(sender)
+
+    cluster.world.heard = heard
+    cluster.crash(cluster.coordinator)
+    cluster.step(lambda: senders[-1] == former.name, 5)
+    cluster.step(lambda: senders[-1] == successor.name, 5)
+    cluster.run(0.01)  # until that is acknowledged; now it says nothing for a while
+    _disk_of(successor).is_full = True
+    cluster.tell_again(
+        successor,
+        cluster.decide(
+            lambda slot, version: replace(slot, since=version, primary=_life(successor), backup=None)
+        ),
+    )
+    for name in cluster.names(6)[1:]:  # each is sent to the copy at once
+        cluster.simulation.clients[0].take(name, ttl_ms=TTL_MS)
+        cluster.run(0.06)
+    cluster.silence(successor, former, 60)  # which would pass the newer state on
+    cluster.run(10)
+
+
+@mutant
 def acknowledges_without_journal() -> list[Change]:
     """A copy whose disk fails goes on to give leases, however long it has not had a position to go with them."""
     take_late = HeldAcks.take_late
 
-    def changed(self: HeldAcks, backup_lease_ns: int, now_ns: int) -> Any:
+    def changed(self: HeldAcks, journal_version: Version, backup_lease_ns: int, now_ns: int) -> Any:
         del backup_lease_ns
-        return take_late(self, 1_000 * S, now_ns)
+        return take_late(self, journal_version, 1_000 * S, now_ns)
 
     return [(HeldAcks, "take_late", changed)]
 

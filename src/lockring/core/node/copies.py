@@ -148,9 +148,8 @@ class Copies:
         context = self._context
         if context.journal is None or not self.held.by_primary:
             return
-        for primary, held in self.held.take_late(self._backup_lease_ns(), now_ns):
-            version = min(held.version, context.journal.version)
-            context.outbox.reply(primary, ReplicateAck(held.sequence, version, [], is_lease_only=True))
+        for primary, held in self.held.take_late(context.journal.version, self._backup_lease_ns(), now_ns):
+            context.outbox.reply(primary, ReplicateAck(held.sequence, held.version, [], is_lease_only=True))
 
     def _pass_state_on(self, primary: Replica, version: Version, now_ns: int) -> None:
         """Pass the newest state to a primary that has gone on without it, so that it learns that its reigns are over.

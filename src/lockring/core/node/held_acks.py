@@ -6,9 +6,10 @@ only once the journal has it. The lease that comes with each acknowledgement mus
 - Acknowledgements to one primary leave in order, since a later one makes its primary forget the earlier ones.
 - Those given by one state leave as one; those given by different states do not. From the last one that was given by an
   older state, the primary learns what it has to send again, since the copy did not know yet that it is one.
-- If the oldest has waited for longer than a tick, all but the newest leave for their leases alone, by no newer state
-  than the journal has. They do not mean that the copy lacks what they do not mention, or knows no newer state. So the
-  last one of each state goes on waiting, and leaves once more.
+- If the oldest has waited for longer than a tick, all but the newest leave for their leases alone. They do not mean that
+  the copy lacks what they do not mention. So the last one of each state goes on waiting, and leaves once more.
+- Those given by a state that the journal lacks do not leave for that either. By an older state they would promise a
+  primary the slots that this copy has taken over from it since.
 - The newest says what all of them do, for a primary of an earlier release, to which the others have left for good.
 - That ends after a third of the backup lease: then the primary hears nothing, and does without this copy after the
   time that it would take to miss a dead one. A copy whose disk fails must not hold up grants for longer.
@@ -107,8 +108,15 @@ class HeldAcks:
                     del self.by_primary[primary]
         return found
 
-    def take_late(self, backup_lease_ns: int, now_ns: int) -> list[tuple[Replica, HeldAck]]:
+    def take_late(
+        self, journal_version: Version, backup_lease_ns: int, now_ns: int
+    ) -> list[tuple[Replica, HeldAck]]:
         """Let the newest of what has waited too long say what the others do.
+
+        Args:
+            journal_version: of the newest state that the journal has.
+            backup_lease_ns: how long a lease lasts.
+            now_ns: the time.
 
         Returns:
             The others, to leave for their leases alone: one for each primary and version. Nothing, where even that has
@@ -123,8 +131,11 @@ class HeldAcks:
             for held in reversed(others):
                 newest.take_positions(held)
             if waited_ns < backup_lease_ns // 3:
-                found += [(primary, held) for held in others if not held.has_given_lease]
-                for held in others:
+                due = [
+                    held for held in others if held.version <= journal_version and not held.has_given_lease
+                ]
+                found += [(primary, held) for held in due]
+                for held in due:
                     held.has_given_lease = True
             if others[-1].version == newest.version:
                 del others[-1]

@@ -54,21 +54,32 @@ def test_late_ones_leave_for_their_leases_once_and_the_last_of_each_state_again_
     held = holding(
         (0, OLD, [position(1, 3)]), (1, NEW, [position(1, 4)]), (2, NEW, [position(2, 1)]), (3, NEW, [])
     )
-    assert [ack.sequence for _, ack in held.take_late(LEASE_NS, HELD_NS)] == [1, 3]
-    assert held.take_late(LEASE_NS, 2 * HELD_NS) == []
+    assert [ack.sequence for _, ack in held.take_late(NEW, LEASE_NS, HELD_NS)] == [1, 3]
+    assert held.take_late(NEW, LEASE_NS, 2 * HELD_NS) == []
     newest = [position(1, 4), position(2, 1)]
     assert told(held.take_durable(5)) == [(1, OLD, [position(1, 3)]), (4, NEW, newest)]
 
 
+def test_those_of_a_state_that_the_journal_lacks_do_not_leave_late_under_an_older_one() -> None:
+    held = holding((0, OLD, []), (1, NEW, []), (2, NEW, []))
+    assert [(ack.sequence, ack.version) for _, ack in held.take_late(OLD, LEASE_NS, HELD_NS)] == [(1, OLD)]
+    ack = HeldAck(SequenceNumber(4), NEW, number=5, positions=[], since_ns=3)
+    held.hold(PRIMARY, ack)
+    assert held.take_late(OLD, LEASE_NS, 2 * HELD_NS) == []
+    assert [(ack.sequence, ack.version) for _, ack in held.take_late(NEW, LEASE_NS, 3 * HELD_NS)] == [
+        (3, NEW)
+    ]
+
+
 def test_nothing_leaves_late_before_its_time_or_alone() -> None:
-    assert holding((0, OLD, []), (1, NEW, [])).take_late(LEASE_NS, HELD_NS - 1) == []
-    assert holding((0, OLD, [])).take_late(LEASE_NS, HELD_NS) == []
+    assert holding((0, OLD, []), (1, NEW, [])).take_late(NEW, LEASE_NS, HELD_NS - 1) == []
+    assert holding((0, OLD, [])).take_late(NEW, LEASE_NS, HELD_NS) == []
 
 
 def test_a_copy_that_says_nothing_any_more_still_remembers_by_which_states_it_would_have() -> None:
     held = holding((0, OLD, []), (1, OLD, [position(1, 3)]), (2, NEW, []), (3, NEW, []), number=NEVER)
     for _ in range(2):
-        assert held.take_late(LEASE_NS, LEASE_NS // 3) == []
+        assert held.take_late(NEW, LEASE_NS, LEASE_NS // 3) == []
         assert [ack.sequence for ack in held.by_primary[PRIMARY]] == [2, 4]
     held.recovered(9)
     assert told(held.take_durable(9)) == [(2, OLD, [position(1, 3)]), (4, NEW, [position(1, 3)])]
@@ -76,8 +87,8 @@ def test_a_copy_that_says_nothing_any_more_still_remembers_by_which_states_it_wo
 
 def test_what_waits_for_long_counts_from_the_oldest() -> None:
     held = holding((0, OLD, []), (HELD_NS, NEW, []))
-    held.take_late(LEASE_NS, HELD_NS)
+    held.take_late(NEW, LEASE_NS, HELD_NS)
     ack = HeldAck(SequenceNumber(3), NEW, number=5, positions=[], since_ns=LEASE_NS // 3)
     held.hold(PRIMARY, ack)
-    assert held.take_late(LEASE_NS, LEASE_NS // 3) == []
+    assert held.take_late(NEW, LEASE_NS, LEASE_NS // 3) == []
     assert [each.sequence for each in held.by_primary[PRIMARY]] == [1, 3]
