@@ -6,8 +6,8 @@ only once the journal has it. The lease that comes with each acknowledgement mus
 - Acknowledgements to one primary leave in order, since a later one makes its primary forget the earlier ones.
 - Those given by one state leave as one; those given by different states do not. From the last one that was given by an
   older state, the primary learns what it has to send again, since the copy did not know yet that it is one.
-- If the oldest has waited for longer than a tick, all but the newest leave for their leases alone. They do not mean that
-  the copy lacks what they do not mention. So the last one of each state goes on waiting, and leaves once more.
+- If the oldest has waited for longer than a tick, all but the newest leave for their leases alone. They do not mean
+  that the copy lacks what they do not mention. So the last one of each state goes on waiting, and leaves once more.
 - Those given by a state that the journal lacks do not leave for that either. By an older state they would promise a
   primary the slots that this copy has taken over from it since.
 - The newest says what all of them do, for a primary of an earlier release, to which the others have left for good.

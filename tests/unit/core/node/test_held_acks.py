@@ -63,9 +63,9 @@ def test_late_ones_leave_for_their_leases_once_and_the_last_of_each_state_again_
 def test_those_of_a_state_that_the_journal_lacks_do_not_leave_late_under_an_older_one() -> None:
     held = holding((0, OLD, []), (1, NEW, []), (2, NEW, []))
     assert [(ack.sequence, ack.version) for _, ack in held.take_late(OLD, LEASE_NS, HELD_NS)] == [(1, OLD)]
+    assert held.take_late(OLD, LEASE_NS, 2 * HELD_NS) == []
     ack = HeldAck(SequenceNumber(4), NEW, number=5, positions=[], since_ns=3)
     held.hold(PRIMARY, ack)
-    assert held.take_late(OLD, LEASE_NS, 2 * HELD_NS) == []
     assert [(ack.sequence, ack.version) for _, ack in held.take_late(NEW, LEASE_NS, 3 * HELD_NS)] == [
         (3, NEW)
     ]
