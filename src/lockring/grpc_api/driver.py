@@ -36,7 +36,7 @@ _FOREVER_NS: Final = 10**6 * NS_PER_S
 AGAIN: Final = (Moved, Unavailable, StaleVersion, NotCoordinator)
 """Errors that say nothing of the lock: the same question may be asked again."""
 
-_decoder: Final = msgspec.msgpack.Decoder(ToNode)
+_decoder: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(ToNode)
 
 LossHandler = Callable[[LossOnBehalf], None]
 """Takes a loss that a node has reported of a session."""

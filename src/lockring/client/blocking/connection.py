@@ -38,7 +38,7 @@ _SIZES: Final = (64 * 1024,)
 system calls."""
 
 _yield: Final[Callable[[], None]] = getattr(os, "sched_yield", lambda: None)  # not every system has it
-decoder: Final = msgspec.msgpack.Decoder(ToClient)
+decoder: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(ToClient)
 
 
 class ClientConnection:
