@@ -746,6 +746,34 @@ def drill_idle_link_trusted() -> None:
 
 
 @mutant
+def news_trusted_to_come() -> list[Change]:
+    """A client that waits for a route does not look whether its connections still bring any news."""
+    return [(DialPlan, "is_stuck", lambda self, now_ns: False)]
+
+
+@drill
+def drill_news_trusted_to_come() -> None:
+    """The only node starts again, and a router forgets all connections of a client that waits for its slots."""
+    cluster = Scenario(nodes=1, clients=1)
+    (client,), node = cluster.simulation.clients, cluster.primary()
+    (held,) = cluster.hold(client, cluster.name)
+    cluster.crash(node)
+    node.start()
+    wanted = client.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.wait(lambda: held.outcome != "held", 60)
+    cluster.wait(lambda: len(client.ends) >= 2, 10)
+    cluster.run(1)
+    assert not cluster.serves(node)
+    for end in list(client.ends.values()):
+        cluster.simulation.network.hush(end, both=True)
+    cluster.wait(lambda: cluster.serves(node), 60)
+    cluster.run(12)
+    cluster.demand(
+        wanted.outcome == "held", "P7", f"{cluster.name!r} is free, and its client does not hear of that"
+    )
+
+
+@mutant
 def held_by_hearsay() -> list[Change]:
     """An acquire without an answer at the end of its time is taken for one behind other holders."""
 

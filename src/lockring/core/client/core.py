@@ -458,12 +458,12 @@ class ClientCore:
         self._renewals.expire_all(now_ns)
         self._endings.on_timer(now_ns)
         self._renewals.on_timer(now_ns)
-        self._requests.check_links(now_ns, everywhere=self._moves.has_met_another_cluster)
         self._moves.close_silent(now_ns)
         if self._shutdown.is_begun:
             self._shutdown.close_links(now_ns)
             return
         self._moves.maintain_links(now_ns)
+        self._requests.check_links(now_ns, everywhere=self._moves.is_stuck(now_ns))
         soonest_ns = self._outstanding.alarms.soonest_ns
         for share in self._sessions.shares():
             soonest_ns = min(soonest_ns, share.check_at_ns, share.keepalive_at_ns)

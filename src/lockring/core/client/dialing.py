@@ -168,10 +168,9 @@ class DialPlan:
 
     # ------------------------------------------------------------------ verdicts
 
-    @property
-    def has_met_another_cluster(self) -> bool:
-        """Whether a server of another cluster has answered, and none of this one since."""
-        return self._foreign_since_ns != 0
+    def is_stuck(self, now_ns: int) -> bool:
+        """Return whether something has been out of reach for a moment. The news of it may come on any link."""
+        return self.stuck_since_ns != 0 and now_ns >= self.stuck_since_ns + WIDEN_NS
 
     def is_replaced(self, *, has_any: bool) -> bool:
         """Return whether another cluster has taken the place of this one.

@@ -3,8 +3,8 @@
 A late answer shows it only where an answer is due. A request that may rightly stay open for long (an acquire behind
 other holders, a watch) shows nothing by its silence. So beside it the client asks something that is answered at once.
 
-A link on which nothing waits may be dead for as long as it likes, with one exception: where another cluster has been
-met, the client must learn whether any server of its own is left.
+A link on which nothing waits may be dead for as long as it likes, unless something waits for a route, or for a link
+to another server: the news of it, or that this cluster is gone, may come on any link.
 """
 
 from __future__ import annotations

@@ -123,10 +123,9 @@ class Moves:
         if self._dialing.is_replaced(has_any=self._sessions.has_tickets()):
             self._leave_cluster(now_ns)
 
-    @property
-    def has_met_another_cluster(self) -> bool:
-        """Whether a server of another cluster has answered, and none of this one since."""
-        return self._dialing.has_met_another_cluster
+    def is_stuck(self, now_ns: int) -> bool:
+        """Return whether something has been out of reach for a moment."""
+        return self._dialing.is_stuck(now_ns)
 
     def maintain_links(self, now_ns: int) -> None:
         """Open the links that are needed."""

@@ -225,13 +225,13 @@ def test_an_earlier_failure_proves_nothing_about_the_other_addresses() -> None:
     assert lost(fail(world, C)) == [(ticket, "other-cluster")]
 
 
-def test_an_idle_link_is_checked_once_another_cluster_was_met_and_given_up_if_it_is_dead() -> None:
+def test_an_idle_link_is_checked_while_something_waits_for_a_route_and_given_up_if_it_is_dead() -> None:
     world = connected(first=routes(1, primaries=None))
-    world.acquire("x")
     silent = world.link_of[A]
     world.deaf.add(silent)
     assert not any(is_ping(effect) for effect in world.take() + world.pass_s(6))
-    effects = refuse(world, B) + world.pass_s(12)
+    world.acquire("x")
+    effects = world.take() + world.pass_s(8)
     assert any(is_ping(effect) and effect.link == silent for effect in effects)
     assert any(isinstance(effect, Disconnect) and effect.link == silent for effect in effects)
 
