@@ -44,6 +44,9 @@ PUBLIC: Final = (
 )
 DRIVER: Final = "grants, loops and forks refer to it weakly, which compiled objects do not support"
 LIST: Final = "it has a subclass of list, which the compiler does not support"
+HANDLERS: Final = (
+    "Python runs the handlers of signals in interpreted functions alone, and this is one for that"
+)
 GENERATOR: Final = "it has an asynchronous generator, which the compiler does not support"
 
 INTERPRETED: Final = {
@@ -61,6 +64,7 @@ INTERPRETED: Final = {
     "client/blocking/driver": DRIVER,
     "client/blocking/grants": PUBLIC,
     "client/blocking/groups": PUBLIC,
+    "client/blocking/handlers": HANDLERS,
     "client/blocking/locks": PUBLIC,
     "client/blocking/loss_notices": PUBLIC,
     "client/blocking/threading_lock": PUBLIC,

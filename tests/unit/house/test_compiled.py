@@ -55,6 +55,7 @@ def test_a_module_that_stays_interpreted_has_its_reason(module: str, reason: str
         modules.PUBLIC: module.startswith("client/"),
         modules.DRIVER: "__weakref__" in source or re.search(r"^class \w*Driver\b", source, re.MULTILINE),
         modules.LIST: re.search(r"^class \w+\(list\[", source, re.MULTILINE),
+        modules.HANDLERS: len(tree.body) == 3 and isinstance(tree.body[2], ast.FunctionDef),
         modules.GENERATOR: bool(compilable.asynchronous_generators(tree)),
     }
     assert found[reason]

@@ -26,10 +26,14 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any, Final, TypeVar, TypeVarTuple
 
+from lockring.build_kind import BUILD, COMPILED
+from lockring.client.blocking.handlers import let_handlers_run
 from lockring.clock import monotonic_ns
 from lockring.errors import ReentrantCall
+
+_IS_COMPILED: Final = BUILD == COMPILED
 
 Ts = TypeVarTuple("Ts")
 R = TypeVar("R")
@@ -84,6 +88,8 @@ class Section:
         Raises:
             ReentrantCall: this thread is in a section already, and nothing was done.
         """
+        if _IS_COMPILED:
+            let_handlers_run()
         if self._busy[0] and not self.may_enter():
             raise reentrant_call()
         with self._lock:
