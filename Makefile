@@ -63,8 +63,8 @@ test: $(VENV)/.installed-dev
 	$(MAKE) --no-print-directory check && \
 	$(MAKE) --no-print-directory coverage && \
 	$(MAKE) --no-print-directory sim-short && \
-	$(MAKE) --no-print-directory --jobs=2 $(WHOLE) cluster beside || { echo "make test: FAILED, see above" >&2; exit 1; }; \
-	echo "make test: check, unit, coverage, simulation, store, cluster, upgrade, hostile and chaos tests passed in $$(($$(date +%s) - start)) s"
+	$(MAKE) --no-print-directory --jobs=3 $(WHOLE) cluster beside compiled-short || { echo "make test: FAILED, see above" >&2; exit 1; }; \
+	echo "make test: check, unit, coverage, simulation, store, cluster, upgrade, hostile, chaos and compiled tests passed in $$(($$(date +%s) - start)) s"
 
 PYTHON_SOURCES := src tests bench proto client_sync compiled hatch_build.py
 
@@ -204,12 +204,13 @@ compiled: $(VENV)/.installed-dev
 	$(COMPILED_TEST) tests/cluster --numprocesses=$(CLUSTER_WORKERS) --dist=worksteal
 	$(COMPILED_TEST) tests/hostile tests/chaos
 
-# Without a training run, which halves the time to compile and changes the speed alone.
+# Without a training run, which halves the time to compile and changes the speed alone. Compiled beside other tests, so
+# that those come first.
 compiled-short: $(VENV)/.installed-dev
 	@if $(COMPILER); then \
-	    LOCKRING_COMPILE=plain $(MAKE) --no-print-directory built VENV=$(COMPILED) EXTRAS=dev && \
+	    LOCKRING_COMPILE=plain nice -n 19 $(MAKE) --no-print-directory built VENV=$(COMPILED) EXTRAS=dev && \
 	    $(COMPILED_TEST) tests/unit/core tests/unit/net $(SPREAD) -m "not slow" && \
-	    $(MAKE) --no-print-directory --jobs=2 $(WHOLE) compiled-cluster-short compiled-faults-short; \
+	    $(MAKE) --no-print-directory compiled-cluster-short compiled-faults-short; \
 	else \
 	    echo "the compiled build is left out, without a compiler; mypyc looks whether its modules can be compiled" && \
 	    $(BIN)/python -m compiled --only-c build/only-c; \
