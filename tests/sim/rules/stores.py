@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lockring.cluster_state import ClusterState
-from lockring.core.coordinator import CoordinatorCore
+from lockring.core.coordinator import CoordinatorCore, invariants, store_past, term
 from lockring.core.coordinator.store_health import StoreHealth
 from lockring.core.coordinator.store_past import StorePast
 from lockring.core.coordinator.term import News, Phase, Term
@@ -304,3 +304,52 @@ def drill_set_back_below_its_leader() -> None:
     cluster.hold(client, cluster.name, ttl_ms=30_000)
     store.set_back(store.length - moments)
     cluster.run(60)
+
+
+@mutant
+def versions_below_reservations() -> list[Change]:
+    """Versions rise with the clock alone, whatever is reserved."""
+    return [
+        (term, "version_above_reserved", lambda state: NO_VERSION),
+        (invariants, "is_above_reserved", lambda state: True),
+    ]
+
+
+@mutant
+def lost_reservations_uncounted() -> list[Change]:
+    """A coordinator begins just above a lost version, as if nothing had been reserved with it."""
+    return [(store_past, "version_above_seen", lambda version: Version(version + 1))]
+
+
+def _tokens_over_a_lost_store() -> None:
+    """Let a slot change hands with reservations that outrun the clock, and the store lose everything after that."""
+    cluster = Scenario(nodes=2, clients=1, replication="async")
+    coordinator, client = cluster.coordinator, cluster.simulation.clients[0]
+    cluster.set_back_the_clock(coordinator)
+    former, successor = cluster.primary(), cluster.backup()
+    cluster.crash(former)
+    cluster.wait(lambda: cluster.primary() is successor, 10)
+    former.start()
+    cluster.quiet()
+    cluster.crash(successor)
+    cluster.wait(lambda: cluster.primary() is former, 10)
+    for _ in range(3):
+        cluster.let_go(client, *cluster.hold(client, cluster.name))
+    cluster.crash(coordinator)
+    coordinator.new_cluster = False
+    cluster.simulation.store.wipe()
+    coordinator.start()
+    cluster.run(40)
+    cluster.hold(client, cluster.name)
+
+
+@drill
+def drill_versions_below_reservations() -> None:
+    """A slot changes hands twice while the clock is behind, with `async` replication, and then the store is lost."""
+    _tokens_over_a_lost_store()
+
+
+@drill
+def drill_lost_reservations_uncounted() -> None:
+    """The same: the last that the lost store had reserved was above its version."""
+    _tokens_over_a_lost_store()

@@ -6,7 +6,7 @@ from lockring.cluster_state import ClusterState
 from lockring.core.coordinator.heartbeats import Heartbeats
 from lockring.core.coordinator.roster import Roster
 from lockring.core.coordinator.term import Phase, Term
-from lockring.core.coordinator.transitions import check_state
+from lockring.core.coordinator.transitions import check_state, is_above_reserved
 
 
 class Checks:
@@ -35,4 +35,7 @@ class Checks:
             assert not [*roster.lives(), *roster.pending.connections()]
         if term.state is not None and term.state is not self._checked:
             check_state(term.state)
+            assert is_above_reserved(term.state), (
+                f"version {term.state.version} is below what its slots reserve"
+            )
             self._checked = term.state

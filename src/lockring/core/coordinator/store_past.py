@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lockring.cluster_state import ClusterState, Relocation
+from lockring.core.coordinator.transitions import version_above_seen
 from lockring.ids import NO_VERSION, Version
 
 
@@ -81,7 +82,7 @@ class StorePast:
     """The store as this process first claimed it. Not safe for use by several tasks.
 
     Attributes:
-        version_min: the lowest version that the next write may bear: above all that nodes have seen.
+        lost: the newest version that is known to have been lost, 0 if none is.
         has_lost: whether something was lost that the next claim must make up for.
         is_quarantined: whether a claim has made up for a loss.
         cluster_is_chosen_here: whether the store knew of no cluster, so that its id is this process's choice.
@@ -92,7 +93,7 @@ class StorePast:
     """
 
     def __init__(self) -> None:
-        self.version_min = 0
+        self.lost = NO_VERSION
         self.has_lost = False
         self.is_quarantined = False
         self.cluster_is_chosen_here = False
@@ -102,6 +103,11 @@ class StorePast:
         self.loss: Loss | None = None
         self._is_loss_new = False
         self._has_claimed = False
+
+    @property
+    def version_min(self) -> Version:
+        """The lowest version that the next write may bear: above all that was lost and can have been reserved."""
+        return version_above_seen(self.lost) if self.lost else NO_VERSION
 
     def record_found(self, stored: ClusterState, *, is_own: bool, may_be_empty: bool) -> None:
         """Record the state of the store just before a claim.
@@ -120,13 +126,13 @@ class StorePast:
 
     def record_older(self, version: Version, found: Version) -> None:
         """Record that the store was set back below a version that this very process knows: it cannot be relied on."""
-        self.version_min = max(self.version_min, version + 1)
+        self.lost = max(self.lost, version)
         self.has_lost, self.is_quarantined = True, False
         self._record(Loss(found, version, "this coordinator has read or written"))
 
     def see(self, version: Version, found: Version) -> None:
         """Record that a node has seen a version which the store does not account for; it has another one."""
-        self.version_min = max(self.version_min, version + 1)
+        self.lost = max(self.lost, version)
         self.has_lost = True
         if not self.is_quarantined:
             self._record(Loss(found, version, "a node has seen"))

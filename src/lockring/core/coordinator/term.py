@@ -8,7 +8,8 @@ The store holds one state, and compares and sets it by version. The rules:
   claim raises the version, so the lost write cannot arrive later.
 - *A store that fails is tried again after a pause* that grows with each failure; see `store_health`.
 - *Confirmation.* A read whose result still bears the term says that no successor had begun when the read was made.
-- *Versions only rise*, above the store's, above the wall clock's, and above everything that a node has seen.
+- *Versions only rise*, above the store's, above the wall clock's, above everything that a node has seen, and above all
+  generations that are reserved, so that a state's version bounds the tokens that were given under it.
 - *A store that lost something* is claimed with all slots forgotten; see `store_past`.
 - *A store that the cluster has left* is never claimed: the coordinator that decides now has another one.
 """
@@ -29,7 +30,12 @@ from lockring.cluster_state import (
 from lockring.core.coordinator.store_health import StoreHealth, StoreReport, StoreTrouble
 from lockring.core.coordinator.store_operations import SILENT, StoreOperations
 from lockring.core.coordinator.store_past import Loss, NewestVersion, StorePast, abandoned
-from lockring.core.coordinator.transitions import VERSION_MAX, forgotten, replicated_from_now_on
+from lockring.core.coordinator.transitions import (
+    VERSION_MAX,
+    forgotten,
+    replicated_from_now_on,
+    version_above_reserved,
+)
 from lockring.core.effects import Effect
 from lockring.core.election import Election
 from lockring.core.farewells import is_trusted
@@ -159,7 +165,7 @@ class Term:
     @property
     def newest(self) -> Version:
         """The newest version that is known to have been in the store, from this process or from a node."""
-        return Version(max(self._past.newest.version, self._past.version_min - 1))
+        return max(self._past.newest.version, self._past.lost)
 
     @property
     def found(self) -> ClusterState:
@@ -189,7 +195,7 @@ class Term:
     def version_at(self, wall_ns: int) -> Version:
         """Return the version that a state written now bears."""
         assert self.state is not None
-        return self._version_after(self.state.version, wall_ns)
+        return self._version_after(self.state, wall_ns)
 
     def is_behind(self, version: Version) -> bool:
         """Return whether a version that a node has seen shows that the store has lost something."""
@@ -371,7 +377,7 @@ class Term:
         if not past.newest.is_accounted_for(stored):
             past.record_older(past.newest.version, stored.version)
         past.newest.learn(stored)
-        version = self._version_after(stored.version, wall_ns)
+        version = self._version_after(stored, wall_ns)
         past.record_found(stored, is_own=stored.term == self.name, may_be_empty=settings.new_cluster)
         # Leases are chosen once: a node that waits one out cannot know that another one still uses a different length.
         backup_lease_ms = settings.timing.backup_lease_ns // NS_PER_MS
@@ -450,8 +456,9 @@ class Term:
         self.deposed = frozenset()
         self._operations.retry_at(now_ns + pause_ns)
 
-    def _version_after(self, version: Version, wall_ns: int) -> Version:
-        return Version(max(version + 1, min(wall_ns, VERSION_MAX), self._past.version_min))
+    def _version_after(self, state: ClusterState, wall_ns: int) -> Version:
+        version_min = max(state.version + 1, version_above_reserved(state), self._past.version_min)
+        return Version(max(version_min, min(wall_ns, VERSION_MAX)))
 
 
 def _forgotten(slots: tuple[SlotState, ...], version: Version) -> tuple[SlotState, ...]:

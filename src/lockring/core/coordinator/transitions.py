@@ -8,6 +8,7 @@ Two kinds of number move here, and nowhere else:
 - *Generations.* A reign that inherits all data goes on in the range of the one before. One that begins empty, or
   over copies that may lag (`async`), gets a range above everything ever reserved, and above the
   microseconds of the version, which stand in for the reservations that a lost store has forgotten.
+  For that, versions keep up with reservations: no state reserves more than `GENERATIONS_PER_REIGN` above its version.
 """
 
 from __future__ import annotations
@@ -31,6 +32,26 @@ VERSION_MAX: Final = (GENERATION_MAX - 1_000 * GENERATIONS_PER_REIGN) * 1_000
 """Highest version that a node may claim to have seen: the generations derived from it stay below 2**53, with room."""
 
 _NS_PER_US: Final = 1_000
+
+
+def version_above_reserved(state: ClusterState) -> Version:
+    """Return the lowest version for the state after this one: its microseconds are above all reserved generations."""
+    reserved = {slot.generation_below for slot in state.slots}
+    return Version(max(reserved, default=0) * _NS_PER_US)
+
+
+def is_above_reserved(state: ClusterState) -> bool:
+    """Return whether the version of a state bounds what it reserves; a state of an earlier release may reserve more."""
+    reserved_max = state.version // _NS_PER_US + GENERATIONS_PER_REIGN
+    return all(slot.generation_below <= reserved_max for slot in state.slots)
+
+
+def version_above_seen(version: Version) -> Version:
+    """Return the lowest version for a state that follows one known by its version alone.
+
+    Its microseconds are above all generations that the earlier state can have reserved.
+    """
+    return Version(version + GENERATIONS_PER_REIGN * _NS_PER_US)
 
 
 def _fresh_range(slot: SlotState, version: Version) -> tuple[Generation, Generation]:
