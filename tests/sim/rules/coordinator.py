@@ -19,6 +19,7 @@ from lockring.ring.hash_ring import HashRing
 from lockring.units import ms_to_ns
 from tests.sim.framework.node_shell import NodeShell
 from tests.sim.framework.world import S
+from tests.sim.rules.stores import versions_below_reservations
 from tests.sim.rules.switches import Change, drill, mutant, pair
 from tests.sim.scenarios.scenario import TTL_MS, Scenario
 
@@ -234,15 +235,20 @@ def drill_no_bump() -> None:
     cluster.run(10)
 
 
-@mutant
-def orig_gen() -> list[Change]:
-    """The generations of a reign that begins empty come from its version alone, not from what was reserved before."""
-
+def _fresh_from_the_version() -> list[Change]:
     def _fresh_range(slot: SlotState, version: Version) -> tuple[int, int]:
         first = version // 1_000
         return first, max(first + GENERATIONS_PER_REIGN, slot.generation_below)
 
     return [(transitions, "_fresh_range", _fresh_range)]
+
+
+@pair(_fresh_from_the_version, versions_below_reservations)
+def orig_gen() -> None:
+    """The generations of a reign that begins empty come from the clock alone, not from what was reserved before.
+
+    They are above all reservations, and versions are too: either rule suffices.
+    """
 
 
 @drill
