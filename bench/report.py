@@ -214,8 +214,12 @@ def tables_of(part: Part, results: Results) -> str:
 PEER_TITLES: Final = {
     "lockring": "lockring, one node",
     "lockring+compiled": "lockring, one node, compiled",
+    "lockring+compiled+process": "lockring, one node, `process`, compiled",
+    "lockring+compiled+disk": "lockring, one node, `disk`, compiled",
     "lockring-3": "lockring, three nodes, `sync`",
     "lockring-3+compiled": "lockring, three nodes, `sync`, compiled",
+    "lockring-3+compiled+process": "lockring, three nodes, `sync`, `process`, compiled",
+    "lockring-3+compiled+disk": "lockring, three nodes, `sync`, `disk`, compiled",
     "lockring+frames": "lockring's node alone",
     "lockring+process": "lockring, one node, `process`",
     "lockring+disk": "lockring, one node, `disk`",

@@ -146,6 +146,38 @@ class ThreeNodesSynced(ThreeNodes):
     durability = "disk"
 
 
+class OneNodeCompiledWritten(OneNodeCompiled):
+    """The compiled build, with each grant written before it is answered."""
+
+    peer = "lockring+compiled+process"
+    title = "lockring, one node, process, compiled"
+    durability = "process"
+
+
+class OneNodeCompiledSynced(OneNodeCompiled):
+    """The compiled build, with each grant synced to disk before it is answered."""
+
+    peer = "lockring+compiled+disk"
+    title = "lockring, one node, disk, compiled"
+    durability = "disk"
+
+
+class ThreeNodesCompiledWritten(ThreeNodesCompiled):
+    """The compiled build, with each grant in two nodes' journals before it is answered."""
+
+    peer = "lockring-3+compiled+process"
+    title = "lockring, three nodes, sync, process, compiled"
+    durability = "process"
+
+
+class ThreeNodesCompiledSynced(ThreeNodesCompiled):
+    """The compiled build, with each grant on two nodes' disks before it is answered."""
+
+    peer = "lockring-3+compiled+disk"
+    title = "lockring, three nodes, sync, disk, compiled"
+    durability = "disk"
+
+
 class BlockingClient:
     """`lockring.Client`."""
 

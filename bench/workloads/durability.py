@@ -25,12 +25,13 @@ def begin(server: Any, variant: str, scale: Scale) -> Runner:
     return single.one_client(server, variant, scale, peers.waiting)
 
 
-ONE_NODE: Final = ("lockring", "lockring+process", "lockring+disk")
-THREE_NODES: Final = ("lockring-3", "lockring-3+process", "lockring-3+disk")
+INTERPRETED: Final = ("lockring", "lockring+process", "lockring+disk")
+ONE_NODE: Final = ("lockring+compiled", "lockring+compiled+process", "lockring+compiled+disk")
+THREE_NODES: Final = ("lockring-3+compiled", "lockring-3+compiled+process", "lockring-3+compiled+disk")
 SYNCED: Final = ("redis+sync", "zookeeper", "etcd")
 """The peers that answer only when the change is on disk."""
 
-_ALL: Final = (*ONE_NODE, *THREE_NODES, *SYNCED)
+_ALL: Final = (*INTERPRETED, *ONE_NODE, *THREE_NODES, *SYNCED)
 
 WORKLOAD = Workload(
     name="durability",

@@ -42,8 +42,8 @@ def test_overlapping_is_compared_with_the_best_other_peer() -> None:
 
 def test_durability_is_compared_with_the_same_nodes_without_it_and_with_the_synced_peers() -> None:
     times_us = {
-        "lockring": 100.0, "lockring+process": 109.0, "lockring+disk": 300.0,
-        "lockring-3": 200.0, "lockring-3+process": 230.0, "redis+sync": 300.0, "etcd": 299.0,
+        "lockring+compiled": 100.0, "lockring+compiled+process": 109.0, "lockring+compiled+disk": 300.0,
+        "lockring-3+compiled": 200.0, "lockring-3+compiled+process": 230.0, "redis+sync": 300.0, "etcd": 299.0,
     }  # fmt: skip
     summary = Summary([measurement("durability", "32", peer, median_us=us) for peer, us in times_us.items()])
     verdicts = {aim.what: aim.verdict(summary) for aim in DURABILITY_TARGETS}
