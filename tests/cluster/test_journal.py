@@ -18,15 +18,9 @@ import pytest
 
 import lockring
 from lockring.errors import LockringError, Unavailable
-from lockring.journal.codec import (
-    HEADER_BYTES,
-    Record,
-    Seal,
-    SegmentHeader,
-    decode_header,
-    decode_positions,
-)
+from lockring.journal.codec import HEADER_BYTES, SegmentHeader, decode_header, decode_positions
 from lockring.journal.journal import POSITION_NAME
+from lockring.journal.records import Record, Seal
 from lockring.net.oneshot import ask_status
 from lockring.slots import SLOTS
 from tests.cluster.holding import Holders, holders

@@ -1,4 +1,4 @@
-"""The format of a journal's files, as bytes. Nothing here touches a disk.
+"""The format of a journal's files, as bytes, but for the records themselves (`records`). Nothing here touches a disk.
 
 A segment is a header, padded to a block of its own, and records up to its end. A record holds one batch.
 
@@ -27,6 +27,7 @@ import msgspec
 
 from lockring.core.journal import JournalEntry
 from lockring.ids import NodeId
+from lockring.journal.records import Flaw
 
 FORMAT_VERSION: Final = 1
 """Raised when a reader of an older format would misunderstand a newer one."""
@@ -34,20 +35,12 @@ FORMAT_VERSION: Final = 1
 HEADER_BYTES: Final = 4096
 """A header has a block of its own: damage in it is known from damage behind it."""
 
-BATCH_BYTES_MAX: Final = 256 * 1024 * 1024
-"""Longest payload of a record. A node's batches are a small part of that; a longer one is refused at writing."""
-
 _MAGIC: Final = b"lockring"
 _PRELUDE: Final = struct.Struct(">8sIII")
-_RECORD: Final = struct.Struct(">IIIIQQ")
-_SEALED: Final = struct.Struct(">IIQQ")
-_SEAL_OFFSET: Final = _RECORD.size - _SEALED.size
-_OUTSIDE: Final = struct.Struct(">II")
 _POSITION: Final = struct.Struct(">QI")
 _NAMEPLATE: Final = struct.Struct(">II")
 _CRC_BYTES: Final = 4
 
-RECORD_HEAD_BYTES: Final = _RECORD.size
 POSITION_BYTES: Final = _POSITION.size + _CRC_BYTES
 POSITION_OFFSETS: Final = (0, 512)
 """Where the two stamps of the position file stand. One that is torn leaves the other, a lower bound as well."""
@@ -55,13 +48,6 @@ POSITION_NAMEPLATE_OFFSET: Final = 1024
 """Where the position file says which file it is."""
 POSITION_NAMEPLATE_BYTES: Final = 64
 POSITION_FILE_BYTES: Final = POSITION_NAMEPLATE_OFFSET + POSITION_NAMEPLATE_BYTES
-
-_PLAIN: Final = 0
-_ENDS_REWRITE: Final = 1
-
-# Bound once: each step is felt in the time of a lone grant.
-_pack_sealed: Final = _SEALED.pack
-_pack_outside: Final = _OUTSIDE.pack
 
 _encoder = msgspec.msgpack.Encoder()
 _entries = msgspec.msgpack.Decoder(list[JournalEntry])
@@ -127,18 +113,6 @@ class OtherFormat(NamedTuple):
     number: int
 
 
-class Flaw(NamedTuple):
-    """Bytes that are not what they should be.
-
-    Attributes:
-        kind: "cut" (the file ends first), "zeros" (nothing was written), "damaged" (anything else).
-        needed: how many bytes from here on would tell more; 0 unless the kind is "cut".
-    """
-
-    kind: str
-    needed: int = 0
-
-
 def encode_header(header: SegmentHeader) -> bytes:
     """Encode a header as the first block of a segment."""
     body = _encoder.encode(header)
@@ -164,62 +138,6 @@ def decode_header(block: bytes) -> SegmentHeader | OtherFormat | Flaw:
         return _headers.decode(body)
     except msgspec.MsgspecError:
         return Flaw("damaged")
-
-
-class Record(NamedTuple):
-    """A record whose checksum is right.
-
-    Attributes:
-        ordinal: counts the journal's records.
-        durable: the last ordinal that had been answered for when this record was written.
-        ends_rewrite: whether everything that is needed stands in this segment, up to here.
-        payload: the encoded entries.
-        end: offset of the byte after it in what it was decoded from.
-    """
-
-    ordinal: int
-    durable: int
-    ends_rewrite: bool
-    payload: memoryview
-    end: int
-
-
-class Seal:
-    """Makes and recognises the records of one segment. Stateless, so threads may share it.
-
-    Args:
-        salt: the segment's salt.
-
-    Attributes:
-        mark: the bytes with which each record begins.
-    """
-
-    def __init__(self, salt: int) -> None:
-        number = salt & 0xFFFFFFFF or 1
-        self.mark = number.to_bytes(4, "big")
-        self._mark = number
-        self._seed = crc32(salt.to_bytes(8, "big"))
-
-    def record(self, payload: bytes, ordinal: int, durable: int, ends_rewrite: bool) -> bytes:
-        """Return a record. `payload` is the encoded list of entries, at most `BATCH_BYTES_MAX` long."""
-        kind = _ENDS_REWRITE if ends_rewrite else _PLAIN
-        sealed = _pack_sealed(len(payload), kind, ordinal, durable) + payload
-        return _pack_outside(self._mark, crc32(sealed, self._seed)) + sealed
-
-    def read(self, data: memoryview, at: int) -> Record | Flaw:
-        """Return the record that begins at an offset of `data`, or what stands there instead."""
-        start = at + RECORD_HEAD_BYTES
-        if start > len(data):
-            return Flaw("cut", RECORD_HEAD_BYTES)
-        mark, crc, length, kind, ordinal, durable = _RECORD.unpack_from(data, at)
-        if mark != self._mark or length > BATCH_BYTES_MAX or kind > _ENDS_REWRITE:
-            return Flaw("damaged" if any(data[at:start]) else "zeros")
-        end = start + length
-        if end > len(data):
-            return Flaw("cut", RECORD_HEAD_BYTES + length)
-        if crc32(data[at + _SEAL_OFFSET : end], self._seed) != crc:
-            return Flaw("damaged")
-        return Record(ordinal, durable, kind == _ENDS_REWRITE, data[start:end], end)
 
 
 encode_entries: Final[Callable[[list[JournalEntry]], bytes]] = _encoder.encode

@@ -34,13 +34,11 @@ from lockring.core.journal import JournalBatch, JournalFound
 from lockring.errors import JournalError
 from lockring.ids import NodeId
 from lockring.journal.codec import (
-    BATCH_BYTES_MAX,
     HEADER_BYTES,
     POSITION_FILE_BYTES,
     POSITION_NAMEPLATE_OFFSET,
     POSITION_OFFSETS,
     FileIdentity,
-    Seal,
     SegmentHeader,
     decode_nameplate,
     decode_positions,
@@ -55,6 +53,7 @@ from lockring.journal.found import FoundSegment, found_segments, make_durable
 from lockring.journal.growth import is_outgrown
 from lockring.journal.host import Host, this_host
 from lockring.journal.reading import read_segments, segment_name, segment_numbers
+from lockring.journal.records import BATCH_BYTES_MAX, Seal
 from lockring.journal.sync_point import SyncPoint
 from lockring.journal.verdict import Evidence, reason_against
 from lockring.system_errors import reason_of
@@ -184,8 +183,8 @@ class Journal:
                 f"the journal in {self._files.place} cannot take a batch of {len(payload)} bytes, which is longer than"
                 f" {BATCH_BYTES_MAX}"
             )
-        ordinal, size = self._ordinal + 1, segment.size
-        record = segment.seal.record(payload, ordinal, self._durable, batch.ends_rewrite)
+        ordinal, size, ends_rewrite = self._ordinal + 1, segment.size, batch.ends_rewrite
+        record = segment.seal.record(payload, ordinal, self._durable, ends_rewrite)
         end = size + len(record)
         if end > segment.reserved:
             self._reserve(segment, end)
@@ -198,7 +197,7 @@ class Journal:
         self._number = batch.number
         if not self._waits_for_sync:
             self._durable = ordinal
-        if batch.ends_rewrite:
+        if ends_rewrite:
             self._rewrite_bytes = segment.size
             self._obsolete = tuple(each for each in self._names if each != segment.name)
 

@@ -22,17 +22,14 @@ from lockring.ids import NodeId
 from lockring.journal.codec import (
     FORMAT_VERSION,
     HEADER_BYTES,
-    RECORD_HEAD_BYTES,
     FileIdentity,
-    Flaw,
     OtherFormat,
-    Record,
-    Seal,
     SegmentHeader,
     decode_entries,
     decode_header,
 )
 from lockring.journal.files import Files, OpenFile
+from lockring.journal.records import RECORD_HEAD_BYTES, Flaw, Record, Seal
 
 _SUFFIX: Final = ".log"
 _DIGITS: Final = 8

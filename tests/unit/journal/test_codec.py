@@ -12,19 +12,14 @@ from hypothesis import strategies as st
 from lockring.core.journal import EmptySlot, JournalEntry, ReignEnd
 from lockring.journal import codec
 from lockring.journal.codec import (
-    BATCH_BYTES_MAX,
     HEADER_BYTES,
     POSITION_BYTES,
     POSITION_FILE_BYTES,
     POSITION_NAMEPLATE_OFFSET,
     POSITION_OFFSETS,
-    RECORD_HEAD_BYTES,
     DurablePosition,
     FileIdentity,
-    Flaw,
     OtherFormat,
-    Record,
-    Seal,
     SegmentHeader,
     decode_entries,
     decode_header,
@@ -35,6 +30,7 @@ from lockring.journal.codec import (
     encode_nameplate,
     encode_position,
 )
+from lockring.journal.records import BATCH_BYTES_MAX, RECORD_HEAD_BYTES, Flaw, Record, Seal
 from lockring.protocol.replication import (
     AdvanceGeneration,
     HandOverSlot,
