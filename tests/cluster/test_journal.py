@@ -18,9 +18,16 @@ import pytest
 
 import lockring
 from lockring.errors import LockringError, Unavailable
-from lockring.journal.codec import HEADER_BYTES, SegmentHeader, decode_header, decode_positions
+from lockring.journal.codec import (
+    HEADER_BYTES,
+    Record,
+    SegmentHeader,
+    decode_header,
+    decode_positions,
+    read_record,
+)
 from lockring.journal.journal import POSITION_NAME
-from lockring.journal.records import Record, Seal
+from lockring.journal.records import Seal
 from lockring.net.oneshot import ask_status
 from lockring.slots import SLOTS
 from tests.cluster.holding import Holders, holders
@@ -210,7 +217,7 @@ def synced_bytes(segment: Path, position: Path) -> int:
     assert isinstance(header, SegmentHeader)
     assert durable is not None
     seal, at = Seal(header.salt), HEADER_BYTES
-    while isinstance(record := seal.read(data, at), Record) and record.ordinal <= durable.ordinal:
+    while isinstance(record := read_record(seal, data, at), Record) and record.ordinal <= durable.ordinal:
         at = record.end
     return at
 

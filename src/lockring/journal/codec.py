@@ -1,4 +1,4 @@
-"""The format of a journal's files, as bytes, but for the records themselves (`records`). Nothing here touches a disk.
+"""The format of a journal's files, as bytes; `records` seals records by it. Nothing here touches a disk.
 
 A segment is a header, padded to a block of its own, and records up to its end. A record holds one batch.
 
@@ -27,7 +27,7 @@ import msgspec
 
 from lockring.core.journal import JournalEntry
 from lockring.ids import NodeId
-from lockring.journal.records import Flaw
+from lockring.journal.records import BATCH_BYTES_MAX, ENDS_REWRITE, Seal
 
 FORMAT_VERSION: Final = 1
 """Raised when a reader of an older format would misunderstand a newer one."""
@@ -37,10 +37,13 @@ HEADER_BYTES: Final = 4096
 
 _MAGIC: Final = b"lockring"
 _PRELUDE: Final = struct.Struct(">8sIII")
+_RECORD: Final = struct.Struct(">IIIIQQ")
+_SEALED_OFFSET: Final = _RECORD.size - struct.calcsize(">IIQQ")
 _POSITION: Final = struct.Struct(">QI")
 _NAMEPLATE: Final = struct.Struct(">II")
 _CRC_BYTES: Final = 4
 
+RECORD_HEAD_BYTES: Final = _RECORD.size
 POSITION_BYTES: Final = _POSITION.size + _CRC_BYTES
 POSITION_OFFSETS: Final = (0, 512)
 """Where the two stamps of the position file stand. One that is torn leaves the other, a lower bound as well."""
@@ -113,6 +116,18 @@ class OtherFormat(NamedTuple):
     number: int
 
 
+class Flaw(NamedTuple):
+    """Bytes that are not what they should be.
+
+    Attributes:
+        kind: "cut" (the file ends first), "zeros" (nothing was written), "damaged" (anything else).
+        needed: how many bytes from here on would tell more; 0 unless the kind is "cut".
+    """
+
+    kind: str
+    needed: int = 0
+
+
 def encode_header(header: SegmentHeader) -> bytes:
     """Encode a header as the first block of a segment."""
     body = _encoder.encode(header)
@@ -138,6 +153,40 @@ def decode_header(block: bytes) -> SegmentHeader | OtherFormat | Flaw:
         return _headers.decode(body)
     except msgspec.MsgspecError:
         return Flaw("damaged")
+
+
+class Record(NamedTuple):
+    """A record whose checksum is right.
+
+    Attributes:
+        ordinal: counts the journal's records.
+        durable: the last ordinal that had been answered for when this record was written.
+        ends_rewrite: whether everything that is needed stands in this segment, up to here.
+        payload: the encoded entries.
+        end: offset of the byte after it in what it was decoded from.
+    """
+
+    ordinal: int
+    durable: int
+    ends_rewrite: bool
+    payload: memoryview
+    end: int
+
+
+def read_record(seal: Seal, data: memoryview, at: int) -> Record | Flaw:
+    """Return the record of a segment that begins at an offset of `data`, or what stands there instead."""
+    start = at + RECORD_HEAD_BYTES
+    if start > len(data):
+        return Flaw("cut", RECORD_HEAD_BYTES)
+    mark, crc, length, kind, ordinal, durable = _RECORD.unpack_from(data, at)
+    if mark != seal.mark or length > BATCH_BYTES_MAX or kind > ENDS_REWRITE:
+        return Flaw("damaged" if any(data[at:start]) else "zeros")
+    end = start + length
+    if end > len(data):
+        return Flaw("cut", RECORD_HEAD_BYTES + length)
+    if crc32(data[at + _SEALED_OFFSET : end], seal.seed) != crc:
+        return Flaw("damaged")
+    return Record(ordinal, durable, kind == ENDS_REWRITE, data[start:end], end)
 
 
 encode_entries: Final[Callable[[list[JournalEntry]], bytes]] = _encoder.encode

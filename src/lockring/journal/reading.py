@@ -22,14 +22,18 @@ from lockring.ids import NodeId
 from lockring.journal.codec import (
     FORMAT_VERSION,
     HEADER_BYTES,
+    RECORD_HEAD_BYTES,
     FileIdentity,
+    Flaw,
     OtherFormat,
+    Record,
     SegmentHeader,
     decode_entries,
     decode_header,
+    read_record,
 )
 from lockring.journal.files import Files, OpenFile
-from lockring.journal.records import RECORD_HEAD_BYTES, Flaw, Record, Seal
+from lockring.journal.records import Seal
 
 _SUFFIX: Final = ".log"
 _DIGITS: Final = 8
@@ -261,7 +265,7 @@ def _records(file: OpenFile, seal: Seal, size: int) -> Iterator[Record | Flaw]:
     """Yield the records of a segment up to its end or to a flaw, with a bounded part of it in memory at a time."""
     data, at, read_to = memoryview(b""), 0, HEADER_BYTES
     while True:
-        found = seal.read(data, at)
+        found = read_record(seal, data, at)
         if isinstance(found, Record):
             yield found
             at = found.end
@@ -280,10 +284,10 @@ def _records(file: OpenFile, seal: Seal, size: int) -> Iterator[Record | Flaw]:
 def _answered_behind(data: bytes, seal: Seal) -> int:
     """Return the last ordinal that a good record behind a flaw calls durable, 0 if there is no such record."""
     view, answered = memoryview(data), 0
-    at = data.find(seal.mark, 1)
+    at = data.find(seal.mark.to_bytes(4, "big"), 1)
     while at >= 0:
-        found = seal.read(view, at)
+        found = read_record(seal, view, at)
         if isinstance(found, Record):
             answered = max(answered, found.durable)
-        at = data.find(seal.mark, found.end if isinstance(found, Record) else at + 1)
+        at = data.find(seal.mark.to_bytes(4, "big"), found.end if isinstance(found, Record) else at + 1)
     return answered
