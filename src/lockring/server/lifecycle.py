@@ -39,7 +39,10 @@ class ServerProcess(Protocol):
         """Wait until the server has ended by itself, and return the exit code. May raise a `LockringError`."""
 
     def leave(self) -> bool:
-        """Begin a graceful end (SIGTERM, SIGINT, SIGHUP). Returns False if there is nothing to do first: stop now."""
+        """Begin a graceful end (SIGTERM, SIGINT). Returns False if there is nothing to do first: stop now."""
+
+    def reload(self) -> bool:
+        """Read the files again that may change meanwhile (SIGHUP). Returns False if there are none."""
 
     async def stop(self) -> None:
         """End everything now. Called exactly once, even after a failed start."""
@@ -50,7 +53,8 @@ def run_service(
 ) -> int:
     """Run a server until it ends or is stopped. Blocks; for the main thread only.
 
-    SIGTERM, SIGINT or SIGHUP starts a graceful end; a second one of them, or SIGQUIT, ends the server at once.
+    SIGTERM or SIGINT starts a graceful end; a second one of them, or SIGQUIT, ends the server at once. SIGHUP has the
+    server read its files again; it is like SIGTERM for a server without such files.
 
     Args:
         make: makes the server; called in the event loop. May raise a `LockringError`.
@@ -93,9 +97,13 @@ async def _run(make: Callable[[], ServerProcess]) -> int:
         if not end.done():
             end.set_result(exits.OK)
 
+    def hang_up() -> None:
+        if not service.reload():
+            leave()
+
     asked: list[bool] = []
-    orderly = [(number, leave) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
-    for number, act in [*orderly, (signal.SIGQUIT, quit_now)]:
+    orderly = [(number, leave) for number in (signal.SIGTERM, signal.SIGINT)]
+    for number, act in [*orderly, (signal.SIGHUP, hang_up), (signal.SIGQUIT, quit_now)]:
         # An ignored signal stays ignored: a script's background job does not end by the Ctrl-C that ends the script.
         if signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, act)

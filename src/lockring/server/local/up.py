@@ -113,6 +113,10 @@ class UpServer:
         """Return False: nothing has to happen before `stop`."""
         return False
 
+    def reload(self) -> bool:
+        """Return False: its processes look at their files by themselves."""
+        return False
+
     async def stop(self) -> None:
         """End all processes; first drain a cluster that keeps its state, so that the next start can serve at once."""
         if self._announcement is not None:
