@@ -79,20 +79,20 @@ def layer_to(tls: ClientTls, host: str) -> TlsLayer:
     return TlsLayer.dial(tls.context, tls.server_name or host)
 
 
-def failure_of(address: str, error: TlsError) -> LockringError:
+def failure_of(error: TlsError, address: str = "") -> LockringError:
     """Return a failure of TLS as the error that a client raises; an `Unavailable` may pass, and names no address.
 
     Args:
-        address: HOST:PORT of the server.
         error: the failure.
+        address: HOST:PORT of the server; "" for one of several that may all fail alike.
     """
+    server = address or "the server"
     if error.fault == "not-tls":
-        return ProtocolError(
-            f"{address} does not speak TLS: name it as {PLAIN_SCHEME}{address} to reach it without"
-        )
+        plain = f"{PLAIN_SCHEME}{address or 'HOST:PORT'}"
+        return ProtocolError(f"{server} does not speak TLS: name it as {plain} to reach it without")
     if error.fault == "refused":
         return Unauthenticated(
-            f"{address} does not let this client in: {error}; name a certificate that its authority has issued with --cert and"
+            f"{server} does not let this client in: {error}; name a certificate that its authority has issued with --cert and"
             f" --key, or {VARIABLES.cert} and {VARIABLES.key}"
         )
     if error.fault == "untrusted":

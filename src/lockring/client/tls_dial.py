@@ -40,7 +40,7 @@ def _dial(tls: ClientTls, address: str, timeout_s: float) -> ByteStream:
 
 
 def _failure(address: str, error: TlsError) -> LockringError:
-    failure = failure_of(address, error)
+    failure = failure_of(error, address)
     if isinstance(failure, Unavailable):
         return Unavailable(f"{address} cannot be reached: {failure}", reason="unreachable")
     return failure

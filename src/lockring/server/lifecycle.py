@@ -54,7 +54,7 @@ def run_service(
     """Run a server until it ends or is stopped. Blocks; for the main thread only.
 
     SIGTERM or SIGINT starts a graceful end; a second one of them, or SIGQUIT, ends the server at once. SIGHUP has the
-    server read its files again; it is like SIGTERM for a server without such files.
+    server read its files again; it is like SIGTERM for a server without such files, and once its terminal has gone.
 
     Args:
         make: makes the server; called in the event loop. May raise a `LockringError`.
@@ -98,8 +98,11 @@ async def _run(make: Callable[[], ServerProcess]) -> int:
             end.set_result(exits.OK)
 
     def hang_up() -> None:
-        if not service.reload():
+        # The same signal says that the terminal has gone, at which the server was started.
+        if (had_terminal and not _has_terminal()) or not service.reload():
             leave()
+
+    had_terminal = _has_terminal()
 
     asked: list[bool] = []
     orderly = [(number, leave) for number in (signal.SIGTERM, signal.SIGINT)]
@@ -121,6 +124,15 @@ async def _run(make: Callable[[], ServerProcess]) -> int:
             with contextlib.suppress(asyncio.CancelledError, LockringError):
                 await finished
         await service.stop()
+
+
+def _has_terminal() -> bool:
+    """Return whether this process has a terminal from which it is controlled."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _broken(context: dict[str, Any], end: asyncio.Future[int]) -> None:

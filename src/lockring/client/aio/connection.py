@@ -79,7 +79,7 @@ class AsyncConnection:
         """Report the end of the connection to the driver."""
         reason = "the connection was lost" if self._greeted else "closed the connection without a greeting"
         # A server that does not accept the client's certificate says so after the client's part of the handshake.
-        wrong = failure_of(self.address, error) if isinstance(error, TlsError) and not self._greeted else None
+        wrong = failure_of(error) if isinstance(error, TlsError) and not self._greeted else None
         owner = self._owner()
         if owner is not None:
             owner.wire_lost(self, reason, wrong)

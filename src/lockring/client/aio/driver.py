@@ -370,7 +370,7 @@ class AsyncDriver:
             self._connecting.pop(link, None)
             if wire.transport is not None:
                 wire.transport.abort()
-            wrong = failure_of(address, error) if isinstance(error, TlsError) else None
+            wrong = failure_of(error) if isinstance(error, TlsError) else None
             reason = why_not_connected(error)
             self._core.disconnected(link, now_ns=monotonic_ns(), reason=reason, error=wrong)
         else:

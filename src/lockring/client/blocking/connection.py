@@ -358,7 +358,7 @@ def _secured(sock: socket.socket, address: str, tls: ClientTls) -> TlsLayer:
     try:
         shake_hands(sock, layer, timeout_s=CONNECT_S)
     except TlsError as error:
-        raise failure_of(address, error) from error
+        raise failure_of(error) from error
     except OSError as error:
         raise Unavailable(connect_failure(error, CONNECT_S)) from error
     return layer

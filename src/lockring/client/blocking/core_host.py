@@ -89,7 +89,7 @@ class CoreHost:
                 data = wire.unseal(wire.tls, data)
             except TlsError as error:
                 self._connections.drop(wire)
-                core.disconnected(link, now_ns=now_ns, error=failure_of(wire.address, error))
+                core.disconnected(link, now_ns=now_ns, error=failure_of(error))
                 self.carry_out(now_ns, me)
                 return
             if not data and not wire.tls.is_ended:
