@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import click
 
+from lockring.cli.certificates import certificate_facts
 from lockring.cli.client_settings import ClientSettings
 from lockring.cli.connect import ask, client_options, client_settings, dial_of
 from lockring.cli.health import Health, ServerAnswer, diagnose, own_status
@@ -201,6 +202,7 @@ def facts(look: _Look) -> dict[str, Any]:
                 if own is None or not own.journal_trouble
                 else own.journal_trouble_ms / 1000,
                 "build": None if own is None else own.build or None,
+                "certificates": certificate_facts(own, wall_ns() / NS_PER_S),
             }
         )
     spokesman = look.spokesman
@@ -220,6 +222,7 @@ def facts(look: _Look) -> dict[str, Any]:
         "version_age_s": round((wall_ns() - state.version) / NS_PER_S, 3),
         "coordinator": state.coordinator,
         "coordinator_answers": look.coordinator.status is not None,
+        "coordinator_certificates": certificate_facts(spokesman, wall_ns() / NS_PER_S),
         "leader": None if spokesman is None else spokesman.leader or None,
         "standbys": [] if spokesman is None else spokesman.standbys,
         "store": None if spokesman is None or not spokesman.store else store_of(spokesman),

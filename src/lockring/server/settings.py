@@ -59,6 +59,7 @@ _STORE_OF_UP: Final = (
     "Store that the coordinators share: etcd://HOST,HOST,HOST/PREFIX or postgresql://USER@HOST/DATABASE#CLUSTER."
     " A --data-dir beside it keeps the nodes' locks alone."
 )
+_TLS_OF_UP: Final = "Make certificates for development, and speak TLS with them on all ports. They stay in the directory of the state."
 _IN_MEMORY: Final = "Keep no state: each start waits until every earlier lease must have ended, unless --new-cluster is given."
 _NEW_CLUSTER: Final = (
     "Declare that there was no cluster here before: if no state is found, do not wait for earlier leases."
@@ -322,8 +323,12 @@ class UpSettings(_Server, frozen=True, kw_only=True):
     in_memory: Annotated[bool, setting(_IN_MEMORY)] = False
     new_cluster: Annotated[bool, setting(_NEW_CLUSTER)] = False
     grpc: Annotated[bool, setting("Whether the nodes serve the gRPC API, each at its own port + 100.")] = True
+    tls: Annotated[bool, setting(_TLS_OF_UP)] = False
 
     def __post_init__(self) -> None:
+        check_tls(self)
+        if self.tls and self.has_tls:
+            raise ConfigError("--tls contradicts --tls-cert: leave one of them out")
         if self.coordinators > 1 and not self.store:
             raise ConfigError(
                 f"--coordinators {self.coordinators} needs a store that they share: name one with --store URL"

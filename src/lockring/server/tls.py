@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import weakref
 from collections.abc import Callable
 from typing import Final
 
+from lockring.addresses import split_address
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.errors import Denied, Unauthenticated
 from lockring.ids import NO_REQUEST, NodeId
 from lockring.net.frames import encode_frame
 from lockring.net.listener import Securing
+from lockring.net.oneshot import ByteStream, Dial, dial_plain
 from lockring.net.openers import Opener, open_plain
 from lockring.protocol import CertificateInfo, Refusal
 from lockring.security.handshakes import HandshakeGate
@@ -26,6 +29,7 @@ from lockring.security.tls_files import TlsPaths
 from lockring.security.tls_layer import TlsLayer
 from lockring.security.tls_policy import LOOK_NS, WARN_S, TlsPolicy
 from lockring.security.tls_protocol import TlsTransport, accepting, open_tls
+from lockring.security.tls_socket import TlsStream, shake_hands
 from lockring.server.tls_settings import TlsSettings
 from lockring.units import NS_PER_S
 
@@ -89,6 +93,23 @@ class ServerTls:
             return TlsLayer.dial(context, PEER_NAME, is_server=True)
 
         await open_tls(make, host, port, begin, opened=self._note_peer)
+
+    def dial(self, address: str, timeout_s: float) -> ByteStream:
+        """Open a connection to another server for a single question. Blocks; see `net.oneshot.Dial`.
+
+        Raises:
+            OSError: it cannot be reached, or its certificate is refused.
+        """
+        context = self.policy.dial_context
+        assert context is not None, "the settings have both sides, or none"
+        sock = socket.create_connection(split_address(address), timeout=timeout_s)
+        try:
+            layer = TlsLayer.dial(context, PEER_NAME, is_server=True)
+            shake_hands(sock, layer, timeout_s=timeout_s)
+        except BaseException:
+            sock.close()
+            raise
+        return TlsStream(sock, layer)
 
     def look(self, now_ns: int) -> None:
         """Read the files again if that is due, and report certificates that end soon. Called at least once a second."""
@@ -166,6 +187,11 @@ def secure_of(tls: ServerTls | None) -> Securing | None:
 def opener_of(tls: ServerTls | None) -> Opener:
     """Return how a process opens connections to other servers."""
     return open_plain if tls is None else tls.open
+
+
+def dial_of(tls: ServerTls | None) -> Dial:
+    """Return how a process asks another server a single question."""
+    return dial_plain if tls is None else tls.dial
 
 
 def check_node_certificate(certificate: PeerCertificate | None, node: NodeId, address: str) -> None:
