@@ -56,7 +56,7 @@ def doors() -> Iterator[LocalCluster]:
 
 @pytest.fixture(scope="module")
 def wrong(doors: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ClientFiles]:
-    """What a client may show that is not enough, by name."""
+    """Certificates of clients that are not enough, by name."""
     own, foreign = certs_of(doors), tmp_path_factory.mktemp("foreign")
     maker = CertMaker(foreign)
     maker.authorities()
@@ -336,7 +336,7 @@ HELLOS = {
     LOCK: PeerHello(PROTOCOL, "", "N7", 1, to_node="N1", to_incarnation=1),
     LEADER: Join(PROTOCOL, "", "N7", 1, "127.0.0.1:1", weight=1, version=0),
 }
-"""What a server says first at each port."""
+"""The first message of a server at each port."""
 
 
 def as_server(address: str, cert: Path, key: Path, peer_ca: Path) -> TlsStream:
@@ -481,7 +481,7 @@ def test_a_job_whose_lockring_is_killed_frees_its_lock_by_its_guardian(doors: Lo
 
 
 def test_a_scan_of_the_ports_finds_refusals_and_nothing_else(doors: LocalCluster) -> None:
-    """What a stranger sends that speaks no TLS is answered with one refusal, an alert of TLS, or not at all."""
+    """A stranger that speaks no TLS is answered with one refusal, an alert of TLS, or not at all."""
     frames: FrameReader[Any] = FrameReader(msgspec.msgpack.Decoder(ToClient))
     for name in (*doors.nodes, COORDINATOR):
         for sent in (b"GET / HTTP/1.0\r\n\r\n", b"\0\0\0\1\x91", b"\0" * 64, b"\x16\x03\x01\0\5hello", b"\n"):

@@ -42,7 +42,7 @@ def about_certificates(statuses: Mapping[str, ServerStatus], wall_s: float) -> l
     }
     for server, status in sorted(statuses.items()):
         for each in _ending(status.certificates, wall_s):
-            # What a server says of itself, all of its peers would repeat.
+            # All peers of a server would repeat its own words.
             if _is_own(each) or each.not_after_s not in named:
                 key = (each.side, each.name, each.not_after_s)
                 remarks.setdefault(key, []).append(server)

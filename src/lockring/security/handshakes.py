@@ -57,6 +57,7 @@ class HandshakeGate:
         failed: those that did not: refused certificates, bytes that are not TLS, connections that ended.
         timed_out: those that took too long.
         crowded_out: those that were dropped for newer ones.
+        parting: refused connections that are still there for their last words.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class HandshakeGate:
         self._on_failure = on_failure
         self._logs = logs
         self._under_way_max = under_way_max
-        self._parting = 0
+        self.parting = 0
         self._timers: dict[PendingHandshake, asyncio.TimerHandle] = {}
         self._troubles: dict[str, RepeatedTrouble] = {}
 
@@ -107,15 +108,15 @@ class HandshakeGate:
         """End a connection so that what was written arrives, unless too many end at this moment."""
         if transport.is_closing():
             return
-        if self._parting >= self._under_way_max or not transport.can_write_eof():
+        if self.parting >= self._under_way_max or not transport.can_write_eof():
             transport.close()
             return
         transport.write_eof()
-        self._parting += 1
+        self.parting += 1
         asyncio.get_running_loop().call_later(LINGER_S, self._parted, transport)
 
     def _parted(self, transport: asyncio.Transport) -> None:
-        self._parting -= 1
+        self.parting -= 1
         transport.abort()
 
     def _too_slow(self, handshake: PendingHandshake) -> None:

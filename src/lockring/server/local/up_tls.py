@@ -18,8 +18,8 @@ CLIENT: Final = "dev"
 class DevelopmentCertificates(NamedTuple):
     """Certificates in a directory. The servers ask clients for theirs, and need none.
 
-    The authorities stay for the next start. They issue new certificates then: the earlier ones may have ended, or be for
-    another host.
+    The authorities stay for the next start. They issue new certificates then: the earlier ones may have ended, or be
+    for another host.
 
     Attributes:
         directory: where they are.
