@@ -129,6 +129,23 @@ def test_both_clients_work_with_certificates(doors: LocalCluster) -> None:
     asyncio.run(main())
 
 
+def test_a_client_past_its_event_loop_gives_up_its_locks(doors: LocalCluster) -> None:
+    """Its last words are sealed and written to the socket without the loop. The lease outlasts the test."""
+    options = options_of(own_files(doors))
+    client = lockring.aio.Client(doors.servers, ttl=30, **options)
+    loop = asyncio.new_event_loop()
+    grant = loop.run_until_complete(client.lock("late").acquire(timeout=PATIENCE_S))
+    asyncio.run(client.close())  # another loop: the client's own does not run any more
+    assert not grant.held
+    with lockring.Client(doors.servers, **options) as other:
+        other.lock("late").acquire(timeout=20).release()
+    for wire in client._driver._wires.values():  # type: ignore[union-attr]
+        assert wire.transport is not None
+        wire.transport.abort()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+
+
 def test_files_without_a_scheme_are_enough(doors: LocalCluster) -> None:
     servers = doors.servers.removeprefix("lockrings://")
     with lockring.Client(servers, **options_of(own_files(doors))) as client:

@@ -141,13 +141,15 @@ class ServerTls:
 
     def _peers_that_end(self) -> dict[str, float]:
         """Return the other servers whose certificates end soon, each with the end in seconds since 1970."""
-        ends_s: dict[str, float] = {}
-        for transport in list(self._peers):
-            certificate = transport.certificate
-            if certificate is not None and not transport.is_closing():
-                name = certificate.identity().name
-                ends_s[name] = max(certificate.not_after_s, ends_s.get(name, 0.0))
+        open_ones = [each for each in list(self._peers) if not each.is_closing()]
+        shown = [each.certificate for each in open_ones if each.certificate is not None]
         until_s = wall_ns() / NS_PER_S + WARN_S
+        if all(each.not_after_s > until_s for each in shown):
+            return {}  # as nearly always: this is asked for twice a second, and a node may have a thousand peers
+        ends_s: dict[str, float] = {}
+        for certificate in shown:
+            name = certificate.identity().name
+            ends_s[name] = max(certificate.not_after_s, ends_s.get(name, 0.0))
         return {name: end_s for name, end_s in sorted(ends_s.items()) if end_s <= until_s}
 
     def _warn_of_peers(self, now_ns: int) -> None:

@@ -645,7 +645,7 @@ def test_a_handshake_with_one_wrong_byte_ends_well_or_as_a_tls_error(
 
 
 async def answer_to(port: Port, sent: bytes) -> bytes:
-    """Everything that comes back, also after more has been sent to a side that has ended the connection."""
+    """All that comes back, even after more was sent to a side that has ended the connection."""
     reader, writer = await asyncio.open_connection(*port.address)
     writer.write(sent)
     await until(lambda: bool(port.failures))
