@@ -76,9 +76,8 @@ class UpServer:
         if kept.data_dir is not None:
             refuse_another_use(kept.data_dir, "up")
         coordinator = self._coordinator(kept)
-        certificates = self._certificates(
-            kept
-        )  # after the coordinator's directory, which says whether it is new
+        # After the coordinator's directory, for which it counts whether the one around it was there.
+        certificates = self._certificates(kept)
         in_colour = takes_colour(sys.stderr)
         printer = LinePrinter(names, in_colour=in_colour)
         for name in leaders:
