@@ -21,7 +21,7 @@ from lockring.errors import InvalidRequest, LockringError, Unavailable
 from lockring.exits import NOT_ACQUIRED, OK
 from lockring.ids import NodeId
 from lockring.names import check_node_id
-from lockring.net.oneshot import ServerView, ask_drain, ask_state, ask_undrain
+from lockring.net.oneshot import Dial, ServerView, ask_drain, ask_state, ask_undrain
 from lockring.terminals import takes_colour
 
 _LOOK_S: Final = 0.2
@@ -47,19 +47,19 @@ class DrainSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
 
 
-def ask_view(server: str, timeout_s: float) -> ServerView:
+def ask_view(dial: Dial, server: str, timeout_s: float) -> ServerView:
     """Return one server's view of the cluster. Raises what `ask_state` does."""
-    return ask_state(server, timeout_s=timeout_s)
+    return ask_state(server, timeout_s=timeout_s, dial=dial)
 
 
-def ask_current_view(server: str, timeout_s: float) -> ServerView:
+def ask_current_view(dial: Dial, server: str, timeout_s: float) -> ServerView:
     """Return one server's view of the cluster as it is now.
 
     Raises:
         Unavailable: newer states may have escaped the server for seconds, or it does not answer.
         LockringError: it refuses.
     """
-    view = ask_view(server, timeout_s)
+    view = ask_view(dial, server, timeout_s)
     if view.age_s > _CURRENT_S_MAX:
         why = f": {view.note}" if view.note else ""
         raise Unavailable(f"{server} has heard nothing new for {duration(view.age_s)}{why}")
@@ -115,7 +115,11 @@ def drain(node: str, as_json: bool, **given: Any) -> int:
         raise InvalidRequest("--timeout limits the wait of --wait: give both")
     end_s = None if settings.timeout_s is None else time.monotonic() + settings.timeout_s
     cluster = client_settings(given)
-    give_order(cluster, lambda server, timeout_s: ask_drain(server, node_id, timeout_s=timeout_s))
+
+    def order(dial: Dial, server: str, timeout_s: float) -> None:
+        ask_drain(server, node_id, timeout_s=timeout_s, dial=dial)
+
+    give_order(cluster, order)
     left = _left_on_draining(node_id, cluster)
     told = None
     while wait and left.any and (end_s is None or time.monotonic() < end_s):
@@ -146,7 +150,11 @@ def undrain(node: str, as_json: bool, **given: Any) -> None:
     """Let a drained node have slots again. Changes nothing if it was not drained."""
     node_id = check_node_id(node)
     cluster = client_settings(given)
-    give_order(cluster, lambda server, timeout_s: ask_undrain(server, node_id, timeout_s=timeout_s))
+
+    def order(dial: Dial, server: str, timeout_s: float) -> None:
+        ask_undrain(server, node_id, timeout_s=timeout_s, dial=dial)
+
+    give_order(cluster, order)
     if as_json:
         print_json({"node": node, "drained": False})
     else:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from lockring.addresses import split_address
+from lockring.addresses import names_of, split_address
 from lockring.cluster_state import GENERATION_MAX
 from lockring.errors import ConfigError, InvalidRequest
 from lockring.ids import Generation, LockName
@@ -33,11 +33,13 @@ class ServerList(list[str]):
 
     Attributes:
         origin: where they come from, and what to do if none can be reached. It completes the sentence of an error.
+        scheme: says whether they speak TLS; "" if that is not said.
     """
 
-    def __init__(self, addresses: Iterable[str], origin: str = "") -> None:
+    def __init__(self, addresses: Iterable[str], origin: str = "", scheme: str = "") -> None:
         super().__init__(addresses)
         self.origin = origin
+        self.scheme = scheme
 
 
 def origin_of(addresses: Sequence[str]) -> str:
@@ -53,7 +55,8 @@ def server_addresses(servers: str | Iterable[str] | None) -> ServerList:
     """Return the addresses in `servers`.
 
     Args:
-        servers: "h1:p1,h2:p2", an iterable of such strings, or None for `LOCKRING_SERVER` and the default.
+        servers: "h1:p1,h2:p2", an iterable of such strings, or None for `LOCKRING_SERVER` and the default. Each may
+            begin with lockrings:// or lockring://, see `addresses.names_of`.
 
     Raises:
         InvalidRequest: an address is not HOST:PORT, or the list is empty.
@@ -78,10 +81,11 @@ def server_addresses(servers: str | Iterable[str] | None) -> ServerList:
         raise InvalidRequest(
             f"servers are given as HOST:PORT,HOST:PORT or as a list of such, not {servers!r}"
         )
-    addresses = [piece.strip() for part in parts for piece in part.split(",") if piece.strip()]
+    pieces = [piece.strip() for part in parts for piece in part.split(",") if piece.strip()]
     try:
-        if not addresses:
+        if not pieces:
             raise InvalidRequest("no server is given")
+        addresses, scheme = names_of(pieces)
         for address in addresses:
             if split_address(address)[1] == 0:
                 raise InvalidRequest(f"a server's port is 1 to 65535; not {address!r}")
@@ -89,7 +93,9 @@ def server_addresses(servers: str | Iterable[str] | None) -> ServerList:
         if servers is None:
             raise ConfigError(f"{SERVER_VARIABLE}: {error}") from error
         raise
-    return ServerList(dict.fromkeys(addresses), origin)
+    if isinstance(servers, ServerList):
+        scheme = scheme or servers.scheme
+    return ServerList(addresses, origin, scheme)
 
 
 def default_owner() -> str:

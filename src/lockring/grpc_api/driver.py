@@ -23,6 +23,7 @@ from lockring.errors import Moved, NotCoordinator, StaleVersion, Unavailable
 from lockring.grpc_api.host import LocalConnection, NodeHost
 from lockring.ids import LinkId, SessionId
 from lockring.net.frames import FrameReader
+from lockring.net.openers import Opener, open_plain
 from lockring.protocol import Message, ToNode
 from lockring.random_ids import new_id
 from lockring.units import NS_PER_S
@@ -114,9 +115,10 @@ class NodeDriver(AsyncDriver):
 
     Args:
         host: the node of this process.
+        opener: opens connections to the lock ports of other nodes.
     """
 
-    def __init__(self, host: NodeHost) -> None:
+    def __init__(self, host: NodeHost, *, opener: Opener = open_plain) -> None:
         core = ClientCore(
             [host.address],
             owner="",
@@ -125,7 +127,7 @@ class NodeDriver(AsyncDriver):
             connect_timeout_ns=_FOREVER_NS,
             session_per_acquisition=True,
         )
-        super().__init__([host.address], lambda: "", _FOREVER_NS, core=core)
+        super().__init__([host.address], lambda: "", _FOREVER_NS, core=core, opener=opener)
         self._host = host
         self._loss_handlers: dict[SessionId, dict[LossHandler, None]] = {}
 

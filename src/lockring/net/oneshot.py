@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -43,6 +43,31 @@ _REQUEST: Final = RequestNumber(1)
 _READ_BYTES: Final = 256 * 1024
 
 
+class ByteStream(Protocol):
+    """A connection, by the methods of a blocking socket."""
+
+    def settimeout(self, timeout_s: float | None, /) -> None:
+        """Set how long a call may wait, in seconds."""
+
+    def sendall(self, data: bytes, /) -> None:
+        """Send all bytes."""
+
+    def recv(self, size: int, /) -> bytes:
+        """Return the bytes that come next, b"" at the end."""
+
+    def close(self) -> None:
+        """End the connection."""
+
+
+Dial = Callable[[str, float], ByteStream]
+"""Opens a connection to HOST:PORT within so many seconds. Raises an `OSError` or a `LockringError` if it cannot."""
+
+
+def dial_plain(address: str, timeout_s: float) -> ByteStream:
+    """Open a connection without TLS. See `Dial`."""
+    return socket.create_connection(split_address(address), timeout=timeout_s)
+
+
 class ServerReport(NamedTuple):
     """A server's answer about itself.
 
@@ -73,14 +98,14 @@ class ServerView(NamedTuple):
     age_s: float = 0.0
 
 
-def ask_state(address: str, *, timeout_s: float = 5.0) -> ServerView:
+def ask_state(address: str, *, timeout_s: float = 5.0, dial: Dial = dial_plain) -> ServerView:
     """Ask a node or a coordinator for the cluster state. Blocks; may be called from any thread.
 
     Raises:
         Unavailable: no server answers there in time.
         LockringError: the server refuses.
     """
-    with _connection(address, timeout_s) as ask:
+    with _connection(address, timeout_s, dial) as ask:
         welcome = ask(_hello(), Welcome)
         answer = ask(GetState(_REQUEST), StateReply)
     assert isinstance(welcome, Welcome)
@@ -89,7 +114,7 @@ def ask_state(address: str, *, timeout_s: float = 5.0) -> ServerView:
     return ServerView(welcome.role, replica, decode_state(answer.state), answer.note, answer.age_ms / 1000)
 
 
-def ask_drain(address: str, node: NodeId, *, timeout_s: float = 5.0) -> None:
+def ask_drain(address: str, node: NodeId, *, timeout_s: float = 5.0, dial: Dial = dial_plain) -> None:
     """Ask a node or a coordinator to move everything off a node. Blocks; may be called from any thread.
 
     Raises:
@@ -99,12 +124,12 @@ def ask_drain(address: str, node: NodeId, *, timeout_s: float = 5.0) -> None:
             server cannot reach the coordinator.
         LockringError: the server refuses.
     """
-    with _connection(address, timeout_s) as ask:
+    with _connection(address, timeout_s, dial) as ask:
         ask(_hello(), Welcome)
         ask(Drain(_REQUEST, node), DrainReply)
 
 
-def ask_undrain(address: str, node: NodeId, *, timeout_s: float = 5.0) -> None:
+def ask_undrain(address: str, node: NodeId, *, timeout_s: float = 5.0, dial: Dial = dial_plain) -> None:
     """Ask a node or a coordinator to let a drained node have slots again. Blocks; may be called from any thread.
 
     Raises:
@@ -113,24 +138,24 @@ def ask_undrain(address: str, node: NodeId, *, timeout_s: float = 5.0) -> None:
         Unavailable: as for `ask_drain`.
         LockringError: the server refuses.
     """
-    with _connection(address, timeout_s) as ask:
+    with _connection(address, timeout_s, dial) as ask:
         ask(_hello(), Welcome)
         ask(Undrain(_REQUEST, node), UndrainReply)
 
 
-def ask_status(address: str, *, timeout_s: float = 5.0) -> ServerStatus:
+def ask_status(address: str, *, timeout_s: float = 5.0, dial: Dial = dial_plain) -> ServerStatus:
     """Ask a node or a coordinator for its own status at this moment. Blocks; may be called from any thread.
 
     Raises:
         Unavailable: no server answers there in time.
         LockringError: the server refuses.
     """
-    return ask_report(address, timeout_s=timeout_s).status
+    return ask_report(address, timeout_s=timeout_s, dial=dial).status
 
 
-def ask_report(address: str, *, timeout_s: float = 5.0) -> ServerReport:
+def ask_report(address: str, *, timeout_s: float = 5.0, dial: Dial = dial_plain) -> ServerReport:
     """Ask a node or a coordinator for its cluster too. See `ask_status`."""
-    with _connection(address, timeout_s) as ask:
+    with _connection(address, timeout_s, dial) as ask:
         welcome = ask(_hello(), Welcome)
         answer = ask(GetStatus(_REQUEST), StatusReply)
     assert isinstance(welcome, Welcome)
@@ -138,7 +163,7 @@ def ask_report(address: str, *, timeout_s: float = 5.0) -> ServerReport:
     return ServerReport(welcome.cluster, answer.status)
 
 
-def end_session(address: str, session: SessionId, *, timeout_s: float = 2.0) -> None:
+def end_session(address: str, session: SessionId, *, timeout_s: float = 2.0, dial: Dial = dial_plain) -> None:
     """Give up everything that a session has, at every node of a cluster. Blocks; may be called from any thread.
 
     For a supervisor that knows that the session's client is gone. A node that does not answer keeps the session until
@@ -148,14 +173,15 @@ def end_session(address: str, session: SessionId, *, timeout_s: float = 2.0) -> 
         address: HOST:PORT of any node or coordinator.
         session: its id.
         timeout_s: how long each server may take to answer.
+        dial: opens connections.
 
     Raises:
         Unavailable: no server answers at `address` in time.
         LockringError: the server refuses.
     """
-    state = ask_state(address, timeout_s=timeout_s).state
+    state = ask_state(address, timeout_s=timeout_s, dial=dial).state
     for member in state.members.values():
-        with contextlib.suppress(Unavailable), _connection(member.address, timeout_s) as ask:
+        with contextlib.suppress(Unavailable), _connection(member.address, timeout_s, dial) as ask:
             ask(_hello(state.cluster), Welcome)
             ask(CloseSession(_REQUEST, session), ReleaseReply)
 
@@ -166,15 +192,15 @@ def _hello(cluster: ClusterId = NO_CLUSTER) -> ClientHello:
 
 
 @contextlib.contextmanager
-def _connection(address: str, timeout_s: float) -> Iterator[_Conversation]:
+def _connection(address: str, timeout_s: float, dial: Dial) -> Iterator[_Conversation]:
     talk: _Conversation | None = None
 
     def reason() -> str:
         return "silent" if talk is not None and talk.is_greeted else "unreachable"
 
     try:
-        with socket.create_connection(split_address(address), timeout=timeout_s) as sock:
-            talk = _Conversation(sock, address, timeout_s)
+        with contextlib.closing(dial(address, timeout_s)) as stream:
+            talk = _Conversation(stream, address, timeout_s)
             yield talk
     except LockringError:  # a refusal is an answer, though some are errors of the system too
         raise
@@ -185,8 +211,8 @@ def _connection(address: str, timeout_s: float) -> Iterator[_Conversation]:
 
 
 class _Conversation:
-    def __init__(self, sock: socket.socket, address: str, timeout_s: float) -> None:
-        self._sock = sock
+    def __init__(self, stream: ByteStream, address: str, timeout_s: float) -> None:
+        self._stream = stream
         self._address = address
         self.is_greeted = False
         """Whether the server has answered once, so that it is one of lockring's and may have taken what came next."""
@@ -196,7 +222,7 @@ class _Conversation:
 
     def __call__(self, question: Message, answer: type[Message]) -> Message:
         """Send a message and return the answer of that type; skip messages that are pushed in between."""
-        self._sock.sendall(encode_frame(question))
+        self._stream.sendall(encode_frame(question))
         while True:
             while self._read:
                 message = self._read.pop(0)
@@ -208,8 +234,8 @@ class _Conversation:
             left_s = (self._end_ns - monotonic_ns()) / NS_PER_S
             if left_s <= 0:
                 raise TimeoutError
-            self._sock.settimeout(left_s)
-            data = self._sock.recv(_READ_BYTES)
+            self._stream.settimeout(left_s)
+            data = self._stream.recv(_READ_BYTES)
             if not data and self.is_greeted:
                 text = f"{self._address} ended the connection before it answered"
                 raise Unavailable(text, reason="silent")

@@ -66,6 +66,7 @@ from lockring.protocol.groups import (
 from lockring.protocol.infos import (
     PAYLOAD_BYTES_MAX,
     SEQ_FREE,
+    CertificateInfo,
     HolderRecord,
     LockEvent,
     LockEventKind,
@@ -137,6 +138,7 @@ __all__ = [
     "AdvanceGeneration",
     "Break",
     "BreakReply",
+    "CertificateInfo",
     "ClientHello",
     "CloseSession",
     "Describe",

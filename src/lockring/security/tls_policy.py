@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, NamedTuple, TypeVar
@@ -29,6 +30,10 @@ LOOK_NS: Final = NS_PER_S
 
 WARN_S: Final = 14 * 86_400
 """How long before its end a certificate is reported."""
+
+_ATTEMPTS_MAX: Final = 4
+_PAUSE_S: Final = 0.05
+"""How often files that do not fit together are read at the start, and how long after one another."""
 
 _REMIND_NS: Final = 86_400 * NS_PER_S
 
@@ -86,7 +91,7 @@ class _FileSet(Generic[_T]):
         self._make = make
         self._refused = RepeatedTrouble()
         self._warned_ns: int | None = None
-        self.edition = self._edition(read_files(paths))
+        self.edition = self._first_edition()
 
     def look(self, now_ns: int) -> bool:
         """Read the files again, and return whether there is a new edition."""
@@ -126,6 +131,15 @@ class _FileSet(Generic[_T]):
         if not self.paths.cert:
             return []
         return [CertificateExpiry(self.side, self.paths.cert, self.edition.not_after_s)]
+
+    def _first_edition(self) -> _Edition[_T]:
+        """Make the first edition; a process may begin in the moment in which its files are replaced."""
+        for _ in range(_ATTEMPTS_MAX - 1):
+            try:
+                return self._edition(read_files(self.paths))
+            except ConfigError:
+                time.sleep(_PAUSE_S)
+        return self._edition(read_files(self.paths))
 
     def _edition(self, content: TlsContent) -> _Edition[_T]:
         not_after_s = float("inf")

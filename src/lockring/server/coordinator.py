@@ -34,7 +34,7 @@ from lockring.net.connection import Outbox
 from lockring.net.core_loop import CoreLoop
 from lockring.net.frames import encode_frame
 from lockring.net.listener import Listener
-from lockring.protocol import ClientHello, Message, Refusal, Welcome
+from lockring.protocol import ClientHello, Message, Refusal, StatusReply, Welcome
 from lockring.random_ids import new_id
 from lockring.server.presence import Presence
 from lockring.server.reporter import StateReporter
@@ -43,6 +43,7 @@ from lockring.server.state_diff import whole
 from lockring.server.state_dir import open_store
 from lockring.server.store_worker import CLOSE_S_MAX as STORE_S_MAX
 from lockring.server.store_worker import StoreOutcome, StoreWorker
+from lockring.server.tls import ServerTls, make_tls, secure_of
 from lockring.store.awaited import AwaitedStore
 from lockring.units import NS_PER_MS, NS_PER_S
 
@@ -60,12 +61,19 @@ class CoordinatorServer:
     Args:
         settings: see `CoordinatorSettings`.
         ports: how many servers are in this process.
+        tls: the process's TLS, None for what the settings ask for.
+
+    Raises:
+        ConfigError: a file of TLS cannot be used.
     """
 
-    def __init__(self, settings: CoordinatorSettings, *, ports: int = 1) -> None:
+    def __init__(
+        self, settings: CoordinatorSettings, *, ports: int = 1, tls: ServerTls | None = None
+    ) -> None:
         self.address = ""
         """HOST:PORT that is advertised, once it has started."""
         self._settings = settings
+        self._tls = tls or make_tls(settings)
         self._outbox = Outbox()
         self._listener = Listener(self, self._outbox, ports=ports)
         # `start` makes these three, before the first connection is accepted.
@@ -99,7 +107,7 @@ class CoordinatorServer:
         opened = open_store(settings, log, lambda error: _in_loop(loop, self._failed, error))
         self._store = StoreWorker(opened.store)
         self._has_store = True
-        listening = await self._listener.open(settings.listen)
+        listening = await self._listener.open(settings.listen, secure=secure_of(self._tls))
         self.address = settings.advertise or listening
         log.info("coordinator listens on %s", listening)
         self._awaited = awaited = opened.awaited
@@ -148,6 +156,13 @@ class CoordinatorServer:
     def leave(self) -> bool:
         """Return False, since nothing has to happen first: nodes work without a coordinator for its lease."""
         return False
+
+    def reload(self) -> bool:
+        """Read the files of TLS again."""
+        if self._tls is None:
+            return False
+        self._tls.reload(monotonic_ns())
+        return True
 
     async def stop(self) -> None:
         """End all connections and close the store, with what stopping nodes reported about their promises."""
@@ -232,6 +247,8 @@ class CoordinatorServer:
                     if isinstance(message, Welcome):
                         guest.tag = life = Replica(message.node, message.incarnation)
                         _tell(self._presence.connected(life, now_ns=monotonic_ns()))
+                    elif isinstance(message, StatusReply) and self._tls is not None:
+                        message.status.certificates = self._tls.certificates()  # which the core does not know
                     guest.send(message)
             case Broadcast(numbers, message):
                 frame = encode_frame(message)
@@ -340,6 +357,8 @@ class CoordinatorServer:
     def _look(self) -> None:
         """Log, once a second, changes that the passing of time alone causes."""
         self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
+        if self._tls is not None:
+            self._tls.look(monotonic_ns())
         self._tell_of_store()
         self._absent()  # also while there is nothing to report, so that a time without looks is one without turns
         self._reporter.summarize()

@@ -27,6 +27,7 @@ from lockring.server.node_lives import NodeLives
 from lockring.server.node_port import NodePort
 from lockring.server.settings import NodeSettings
 from lockring.server.state_diff import shares
+from lockring.server.tls import ServerTls, make_tls, opener_of, secure_of
 
 if TYPE_CHECKING:
     from lockring.grpc_api.server import GrpcServer
@@ -43,19 +44,24 @@ class NodeServer:
     Args:
         settings: see `NodeSettings`.
         ports: how many servers are in this process.
+        tls: the process's TLS, None for what the settings ask for.
 
     Raises:
+        ConfigError: a file of TLS cannot be used.
         JournalError: the data directory cannot be used.
         StoreError: it belongs to another command.
     """
 
-    def __init__(self, settings: NodeSettings, *, ports: int = 1) -> None:
+    def __init__(self, settings: NodeSettings, *, ports: int = 1, tls: ServerTls | None = None) -> None:
         if settings.data_dir is not None:
             refuse_another_use(settings.data_dir, "node")
         self._settings = settings
         self._place = NodePlace(weight=settings.weight)
+        self._tls = tls or make_tls(settings)
         outbox = Outbox()
-        self._lives = lives = NodeLives(settings, self._place, outbox, listener=self)
+        self._lives = lives = NodeLives(
+            settings, self._place, outbox, listener=self, opener=opener_of(self._tls)
+        )
         self._port = NodePort(outbox, lives, ports=ports)
         self._locals = LocalClients(lambda: lives.present, self._place)
         self._grpc: GrpcServer | None = None
@@ -77,12 +83,14 @@ class NodeServer:
             InvalidRequest: an address is none.
         """
         settings, place = self._settings, self._place
-        listening = await self._port.listener.open(settings.listen)
+        listening = await self._port.listener.open(settings.listen, secure=secure_of(self._tls))
         place.address = settings.advertise or listening
         await self._port.listener.begin()
         log.info("node %s listens at %s", settings.id, listening)
         if settings.grpc:
-            self._grpc, place.grpc = await start_grpc(self._locals, settings, listening, place.address)
+            self._grpc, place.grpc = await start_grpc(
+                self._locals, settings, listening, advertised=place.address, tls=self._tls
+            )
         self._lives.start()
         self._look()
 
@@ -100,6 +108,13 @@ class NodeServer:
             timeout_s,
         )
         self._lives.leave(timeout_s)
+        return True
+
+    def reload(self) -> bool:
+        """Read the files of TLS again."""
+        if self._tls is None:
+            return False
+        self._tls.reload(monotonic_ns())
         return True
 
     async def stop(self) -> None:
@@ -144,6 +159,9 @@ class NodeServer:
         """Look, twice a second, at what only the passing of time brings about."""
         self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
         now_ns = monotonic_ns()
+        if self._tls is not None:
+            self._tls.look(now_ns)
+            self._lives.note_certificates(self._tls.certificates())
         if self._grpc is not None:
             core = self._lives.present.core
             me = core.state.members.get(NodeId(self._settings.id))

@@ -35,9 +35,11 @@ from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.core_loop import CoreLoop
 from lockring.net.dialer import Dialer
 from lockring.net.frames import encode_frame
+from lockring.net.openers import Opener, open_plain
 from lockring.protocol import ClientHello, FromPeer, Message, Welcome
 from lockring.server.journal_writer import JournalWriter
 from lockring.server.settings import Durability
+from lockring.server.tls import check_node_certificate
 from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_S
 
@@ -85,6 +87,7 @@ class DialedPeer:
             life.outbox,
             pause_s_min=_PAUSE_S_MIN,
             pause_s_max=_PAUSE_S_MAX,
+            opener=life.opener,
         )
 
     def _addresses(self) -> list[str]:
@@ -101,6 +104,8 @@ class DialedPeer:
 
     def opened(self, address: str, welcome: Welcome) -> None:
         """See `Caller`. The core says whether the life of the peer has answered that is meant."""
+        assert self.dialer.connection is not None
+        check_node_certificate(self.dialer.connection.certificate, self._peer.node, address)
         self._life.core.check_peer(self._peer, welcome, address=address)
         so_far = self._trouble.ends(now_ns=monotonic_ns())
         if so_far:
@@ -133,6 +138,7 @@ class NodeLife:
         coordinator: returns the connection to the coordinator if the coordinator has welcomed this node.
         on_state: called for each new cluster state.
         on_depart: called when the node may stop, with the reason.
+        opener: opens connections to other nodes.
         journal: the files of the node's journal, None without one.
         durability: how durable the journal is kept.
         reopen: makes the journal's directory again after it was deleted; needed with a journal.
@@ -146,6 +152,7 @@ class NodeLife:
         coordinator: Callable[[], FramedConnection | None],
         on_state: Callable[[ClusterState], None],
         on_depart: Callable[[Depart], None],
+        opener: Opener = open_plain,
         journal: Journal | None = None,
         durability: Durability = "none",
         reopen: Callable[[], Journal] | None = None,
@@ -160,6 +167,7 @@ class NodeLife:
         if journal is not None:
             journal.forget_found()
         self.outbox = outbox
+        self.opener = opener
         self.guests: dict[ConnectionId, Guest] = {}
         """The connections that the core knows, by number."""
         self.journal: JournalWriter | None = None

@@ -343,3 +343,24 @@ def test_a_certificate_that_ends_soon_is_reported_once_a_day(fresh: Certs, lines
     assert "ended 1.0 days ago" in look(-DAY_S, later_s=DAY_S)[0]
     CertMaker(fresh.directory, replace=True).server(["localhost"], days=400)
     assert look(1, later_s=DAY_S) == []
+
+
+def test_a_process_that_starts_while_its_files_are_replaced_waits_for_the_rest(
+    fresh: Certs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fresh.client.key.read_bytes()
+    fresh.client.key.write_bytes(fresh.server.key.read_bytes())
+    pauses: list[float] = []
+
+    def sleep(pause_s: float) -> None:
+        pauses.append(pause_s)
+        if len(pauses) == 2:
+            fresh.client.key.write_bytes(whole)
+
+    monkeypatch.setattr("lockring.security.tls_policy.time.sleep", sleep)
+    assert ClientTls(fresh.paths(fresh.client)).context is not None
+    assert len(pauses) == 2
+    fresh.client.key.write_bytes(fresh.server.key.read_bytes())
+    with pytest.raises(ConfigError, match="do not fit together"):
+        ClientTls(fresh.paths(fresh.client))
+    assert sum(pauses) < 1, "a mistake is named soon"

@@ -9,7 +9,7 @@ from lockring.cluster_state import Replica
 from lockring.core.node.context import NodeContext
 from lockring.core.timing import DISTANT_PAST_NS
 from lockring.ids import Version
-from lockring.protocol import ServerStatus
+from lockring.protocol import CertificateInfo, ServerStatus
 from lockring.units import ns_to_ms_floor
 
 
@@ -77,7 +77,12 @@ def status_of(context: NodeContext, *, waiters: int, sessions: int, now_ns: int)
 
 
 def server_status_of(
-    status: NodeStatus, *, note: str, away_since_ns: int | None, now_ns: int
+    status: NodeStatus,
+    *,
+    note: str,
+    away_since_ns: int | None,
+    certificates: list[CertificateInfo],
+    now_ns: int,
 ) -> ServerStatus:
     """Return the status as it goes to clients.
 
@@ -85,6 +90,7 @@ def server_status_of(
         status: the node in figures.
         note: what the node waits for, "" if for nothing.
         away_since_ns: since when the coordinator has been away; None if it is not.
+        certificates: when those for TLS end.
         now_ns: the time.
     """
     return ServerStatus(
@@ -105,4 +111,5 @@ def server_status_of(
         journal_trouble=status.journal_trouble,
         journal_trouble_ms=status.journal_trouble_ms,
         build=BUILD,
+        certificates=certificates,
     )
