@@ -31,3 +31,22 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
             maximum=3600,
         ),
     ] = 10.0
+    token_file: Annotated[
+        str | None,
+        setting(
+            "File with the token or JWT to show to servers. Without one, LOCKRING_TOKEN may hold it.",
+            metavar="FILE",
+        ),
+    ] = None
+
+    def credential(self) -> str:
+        """Return the token or JWT to show to servers, "" for none.
+
+        Raises:
+            ConfigError: the file cannot be read, or has none.
+        """
+        from lockring.security.credential_source import (
+            CredentialSource,
+        )  # only commands that reach a cluster need it
+
+        return CredentialSource(self.token_file)()

@@ -31,7 +31,7 @@ _A = TypeVar("_A")
 
 
 def client_options(*more: type[msgspec.Struct]) -> Callable[[_F], _F]:
-    """Give a command `--server`, `--connect-timeout`, `--config`, `--json`, and the flags of further settings."""
+    """Give a command the flags of `ClientSettings`, `--config`, `--json`, and the flags of further settings."""
 
     def decorate(command: _F) -> _F:
         command = click.option("--json", "as_json", is_flag=True, help="Print JSON, including errors.")(
@@ -145,7 +145,12 @@ def connect(settings: ClientSettings, *, tells: bool = True, **options: Any) -> 
     from lockring.client.arguments import ServerList
 
     servers = ServerList(settings.servers, origin_of(settings))
-    with Client(servers, connect_timeout=settings.connect_timeout_s, **options) as client:
+    with Client(
+        servers,
+        connect_timeout=settings.connect_timeout_s,
+        token_file=settings.token_file,
+        **options,
+    ) as client:
         if not tells:
             yield client
             return

@@ -65,21 +65,22 @@ def _may_take_effect(error: LockringError) -> bool:
 def _trouble(settings: ClientSettings) -> str:
     """Return why the store of the coordinators does not work, "" if it does or no coordinator can be asked."""
     timeout_s = min(_STATUS_S_MAX, settings.connect_timeout_s)
-    for server in _coordinators(settings, timeout_s):
+    credential = settings.credential()
+    for server in _coordinators(settings, timeout_s, credential):
         with suppress(LockringError):
-            status = ask_report(server, timeout_s=timeout_s).status
+            status = ask_report(server, timeout_s=timeout_s, credential=credential).status
             trouble = about_store(status) if status.role == "coordinator" else ""
             if trouble:
                 return trouble
     return ""
 
 
-def _coordinators(settings: ClientSettings, timeout_s: float) -> Iterator[str]:
+def _coordinators(settings: ClientSettings, timeout_s: float, credential: str) -> Iterator[str]:
     """Yield the named servers, and then the coordinator of the state that one of them has."""
     yield from settings.servers
     for server in settings.servers:
         with suppress(LockringError):
-            coordinator = ask_state(server, timeout_s=timeout_s).state.coordinator
+            coordinator = ask_state(server, timeout_s=timeout_s, credential=credential).state.coordinator
             if coordinator and coordinator not in settings.servers:
                 yield coordinator
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -74,18 +75,20 @@ def status(as_json: bool, **given: Any) -> int:
 
 
 def _look(settings: ClientSettings) -> _Look:
-    server, (state, note) = ask(settings, _ask_state)
+    credential = settings.credential()
+    question = functools.partial(_ask_state, credential=credential)
+    server, (state, note) = ask(settings, question)
     timeout_s = min(_ANSWER_S_MAX, settings.connect_timeout_s)
-    coordinator, nodes = _ask_all(state, server, timeout_s)
+    coordinator, nodes = _ask_all(state, server, timeout_s, credential=credential)
     versions = {node: answer.status.version for node, answer in nodes.items() if answer.status is not None}
     newest = max(versions, key=versions.__getitem__, default=None)
     if newest is not None and versions[newest] > state.version:
         # The queried server is behind, perhaps cut off from the coordinator. The other one may have ended since it
         # answered: then the older state is all there is.
         with suppress(LockringError):
-            server, (state, note) = _ask_state(state.members[newest].address, timeout_s)
-            coordinator, nodes = _ask_all(state, server, timeout_s)
-    others = _ask_others(state, settings, timeout_s)
+            server, (state, note) = question(state.members[newest].address, timeout_s)
+            coordinator, nodes = _ask_all(state, server, timeout_s, credential=credential)
+    others = _ask_others(state, settings, timeout_s, credential=credential)
     standby = None if coordinator.status is not None else _standby(state, others)
     own = (NO_CLUSTER, state.cluster)
     strangers = {server: cluster for server, (cluster, _) in others.items() if cluster not in own}
@@ -93,13 +96,13 @@ def _look(settings: ClientSettings) -> _Look:
     return _Look(state, note, nodes, coordinator, standby=standby, health=health, strangers=strangers)
 
 
-def _ask_state(server: str, timeout_s: float) -> tuple[str, tuple[ClusterState, str]]:
-    view = ask_state(server, timeout_s=timeout_s)
+def _ask_state(server: str, timeout_s: float, *, credential: str) -> tuple[str, tuple[ClusterState, str]]:
+    view = ask_state(server, timeout_s=timeout_s, credential=credential)
     return server, (view.state, view.note)
 
 
 def _ask_all(
-    state: ClusterState, server: str, timeout_s: float
+    state: ClusterState, server: str, timeout_s: float, *, credential: str
 ) -> tuple[ServerAnswer, dict[NodeId, ServerAnswer]]:
     """Ask the coordinator and every member for their status, all at the same time."""
     where = {node: member.address for node, member in state.members.items()}
@@ -107,7 +110,7 @@ def _ask_all(
 
     def answer_of(address: str) -> ServerAnswer:
         try:
-            cluster, status = ask_report(address, timeout_s=timeout_s)
+            cluster, status = ask_report(address, timeout_s=timeout_s, credential=credential)
         except LockringError as error:
             return ServerAnswer(None, str(error).removeprefix(f"{address} "))
         if cluster not in (NO_CLUSTER, state.cluster):
@@ -121,14 +124,16 @@ def _ask_all(
     return coordinator, dict(zip(where, nodes, strict=True))
 
 
-def _ask_others(state: ClusterState, settings: ClientSettings, timeout_s: float) -> dict[str, ServerReport]:
+def _ask_others(
+    state: ClusterState, settings: ClientSettings, timeout_s: float, *, credential: str
+) -> dict[str, ServerReport]:
     """Ask the named servers that are no members, all at the same time, and return those that answer."""
     members = {member.address for member in state.members.values()}
     others = [each for each in settings.servers if each not in members]
 
     def report_of(address: str) -> ServerReport | None:
         with suppress(LockringError):
-            return ask_report(address, timeout_s=timeout_s)
+            return ask_report(address, timeout_s=timeout_s, credential=credential)
         return None
 
     if not others:

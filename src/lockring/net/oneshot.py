@@ -12,7 +12,8 @@ import msgspec
 from lockring.addresses import split_address
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState, Replica, decode_state
-from lockring.errors import LockringError, ProtocolError, Unavailable, from_code
+from lockring.core.refusals import error_of
+from lockring.errors import LockringError, ProtocolError, Unavailable
 from lockring.ids import NO_CLUSTER, ClientId, ClusterId, GreetingNumber, NodeId, RequestNumber, SessionId
 from lockring.net.frames import FrameReader, encode_frame
 from lockring.protocol import (
@@ -73,15 +74,20 @@ class ServerView(NamedTuple):
     age_s: float = 0.0
 
 
-def ask_state(address: str, *, timeout_s: float = 5.0) -> ServerView:
+def ask_state(address: str, *, timeout_s: float = 5.0, credential: str = "") -> ServerView:
     """Ask a node or a coordinator for the cluster state. Blocks; may be called from any thread.
+
+    Args:
+        address: HOST:PORT of the server.
+        timeout_s: how long it may take to answer.
+        credential: a token or a JWT to show to it, "" for none. So for the other questions here.
 
     Raises:
         Unavailable: no server answers there in time.
         LockringError: the server refuses.
     """
     with _connection(address, timeout_s) as ask:
-        welcome = ask(_hello(), Welcome)
+        welcome = ask(_hello(credential), Welcome)
         answer = ask(GetState(_REQUEST), StateReply)
     assert isinstance(welcome, Welcome)
     assert isinstance(answer, StateReply)
@@ -89,7 +95,7 @@ def ask_state(address: str, *, timeout_s: float = 5.0) -> ServerView:
     return ServerView(welcome.role, replica, decode_state(answer.state), answer.note, answer.age_ms / 1000)
 
 
-def ask_drain(address: str, node: NodeId, *, timeout_s: float = 5.0) -> None:
+def ask_drain(address: str, node: NodeId, *, timeout_s: float = 5.0, credential: str = "") -> None:
     """Ask a node or a coordinator to move everything off a node. Blocks; may be called from any thread.
 
     Raises:
@@ -100,11 +106,11 @@ def ask_drain(address: str, node: NodeId, *, timeout_s: float = 5.0) -> None:
         LockringError: the server refuses.
     """
     with _connection(address, timeout_s) as ask:
-        ask(_hello(), Welcome)
+        ask(_hello(credential), Welcome)
         ask(Drain(_REQUEST, node), DrainReply)
 
 
-def ask_undrain(address: str, node: NodeId, *, timeout_s: float = 5.0) -> None:
+def ask_undrain(address: str, node: NodeId, *, timeout_s: float = 5.0, credential: str = "") -> None:
     """Ask a node or a coordinator to let a drained node have slots again. Blocks; may be called from any thread.
 
     Raises:
@@ -114,31 +120,31 @@ def ask_undrain(address: str, node: NodeId, *, timeout_s: float = 5.0) -> None:
         LockringError: the server refuses.
     """
     with _connection(address, timeout_s) as ask:
-        ask(_hello(), Welcome)
+        ask(_hello(credential), Welcome)
         ask(Undrain(_REQUEST, node), UndrainReply)
 
 
-def ask_status(address: str, *, timeout_s: float = 5.0) -> ServerStatus:
+def ask_status(address: str, *, timeout_s: float = 5.0, credential: str = "") -> ServerStatus:
     """Ask a node or a coordinator for its own status at this moment. Blocks; may be called from any thread.
 
     Raises:
         Unavailable: no server answers there in time.
         LockringError: the server refuses.
     """
-    return ask_report(address, timeout_s=timeout_s).status
+    return ask_report(address, timeout_s=timeout_s, credential=credential).status
 
 
-def ask_report(address: str, *, timeout_s: float = 5.0) -> ServerReport:
+def ask_report(address: str, *, timeout_s: float = 5.0, credential: str = "") -> ServerReport:
     """Ask a node or a coordinator for its cluster too. See `ask_status`."""
     with _connection(address, timeout_s) as ask:
-        welcome = ask(_hello(), Welcome)
+        welcome = ask(_hello(credential), Welcome)
         answer = ask(GetStatus(_REQUEST), StatusReply)
     assert isinstance(welcome, Welcome)
     assert isinstance(answer, StatusReply)
     return ServerReport(welcome.cluster, answer.status)
 
 
-def end_session(address: str, session: SessionId, *, timeout_s: float = 2.0) -> None:
+def end_session(address: str, session: SessionId, *, timeout_s: float = 2.0, credential: str = "") -> None:
     """Give up everything that a session has, at every node of a cluster. Blocks; may be called from any thread.
 
     For a supervisor that knows that the session's client is gone. A node that does not answer keeps the session until
@@ -148,21 +154,29 @@ def end_session(address: str, session: SessionId, *, timeout_s: float = 2.0) -> 
         address: HOST:PORT of any node or coordinator.
         session: its id.
         timeout_s: how long each server may take to answer.
+        credential: a token or a JWT to show to each, "" for none.
 
     Raises:
         Unavailable: no server answers at `address` in time.
         LockringError: the server refuses.
     """
-    state = ask_state(address, timeout_s=timeout_s).state
+    state = ask_state(address, timeout_s=timeout_s, credential=credential).state
     for member in state.members.values():
         with contextlib.suppress(Unavailable), _connection(member.address, timeout_s) as ask:
-            ask(_hello(state.cluster), Welcome)
+            ask(_hello(credential, state.cluster), Welcome)
             ask(CloseSession(_REQUEST, session), ReleaseReply)
 
 
-def _hello(cluster: ClusterId = NO_CLUSTER) -> ClientHello:
+def _hello(credential: str, cluster: ClusterId = NO_CLUSTER) -> ClientHello:
     """Return the first message of a client that asks once; without a cluster, any cluster may answer."""
-    return ClientHello(PROTOCOL, cluster, ClientId(new_id()), GreetingNumber(1), "lockring")
+    return ClientHello(
+        PROTOCOL,
+        cluster=cluster,
+        client=ClientId(new_id()),
+        connection=GreetingNumber(1),
+        software="lockring",
+        credential=credential,
+    )
 
 
 @contextlib.contextmanager
@@ -201,7 +215,7 @@ class _Conversation:
             while self._read:
                 message = self._read.pop(0)
                 if isinstance(message, Refusal):
-                    raise from_code(message.code, message.text, name=message.name, leader=message.leader)
+                    raise error_of(message)
                 if isinstance(message, answer):
                     self.is_greeted = True
                     return message

@@ -11,6 +11,7 @@ class ClientHello(Message, tag=1):
 
     `client` is a random id of the client object. `connection` counts its connections to this server: a higher number
     ends those with lower ones. `cluster` is "" if not yet known. `differences`: it understands `RoutesDifference`.
+    `credential` is a token or a JWT, "" for none. It is secret, and so it is shown nowhere.
     """
 
     protocol: int
@@ -19,6 +20,14 @@ class ClientHello(Message, tag=1):
     connection: GreetingNumber
     software: str = ""
     differences: bool = False
+    credential: str = ""
+
+    def __repr__(self) -> str:
+        shown = "…" if self.credential else ""
+        return (
+            f"ClientHello({self.protocol}, {self.cluster!r}, {self.client!r}, {self.connection}, {self.software!r},"
+            f" differences={self.differences}, credential={shown!r})"
+        )
 
 
 class PeerHello(Message, tag=2):
@@ -54,6 +63,8 @@ class Refusal(Message, tag=4):
     `code` is one of `lockring.errors`. `hint` is a number that helps to recover (for "stale" joins: the lowest
     incarnation that will be accepted; for "moved": the version whose routes lead to the primary).
     `leader` is HOST:PORT of the coordinator that leads, for "not-coordinator", "" if it is unknown.
+    `right` is the right that is missing, for "denied", as its verb. `retry_after_ms` is when to come again, for
+    "overloaded"; 0 if that is unknown.
     """
 
     request: RequestNumber
@@ -62,3 +73,5 @@ class Refusal(Message, tag=4):
     name: str = ""
     hint: int = 0
     leader: str = ""
+    right: str = ""
+    retry_after_ms: int = 0

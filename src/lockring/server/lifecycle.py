@@ -41,6 +41,9 @@ class ServerProcess(Protocol):
     def leave(self) -> bool:
         """Begin a graceful end (SIGTERM, SIGINT, SIGHUP). Returns False if there is nothing to do first: stop now."""
 
+    def reload(self) -> bool:
+        """Read files again that may change while the server runs (SIGHUP). Returns False if it has none."""
+
     async def stop(self) -> None:
         """End everything now. Called exactly once, even after a failed start."""
 
@@ -50,7 +53,8 @@ def run_service(
 ) -> int:
     """Run a server until it ends or is stopped. Blocks; for the main thread only.
 
-    SIGTERM, SIGINT or SIGHUP starts a graceful end; a second one of them, or SIGQUIT, ends the server at once.
+    SIGTERM or SIGINT starts a graceful end; a second one of them, or SIGQUIT, ends the server at once. SIGHUP has the
+    server read its files again if it has any that may change, and is like SIGTERM otherwise.
 
     Args:
         make: makes the server; called in the event loop. May raise a `LockringError`.
@@ -89,13 +93,22 @@ async def _run(make: Callable[[], ServerProcess]) -> int:
             end.set_result(exits.OK)
         asked.append(True)
 
+    def hang_up() -> None:
+        if not service.reload():
+            leave()
+
     def quit_now() -> None:
         if not end.done():
             end.set_result(exits.OK)
 
     asked: list[bool] = []
-    orderly = [(number, leave) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
-    for number, act in [*orderly, (signal.SIGQUIT, quit_now)]:
+    acts = {
+        signal.SIGTERM: leave,
+        signal.SIGINT: leave,
+        signal.SIGHUP: hang_up,
+        signal.SIGQUIT: quit_now,
+    }
+    for number, act in acts.items():
         # An ignored signal stays ignored: a script's background job does not end by the Ctrl-C that ends the script.
         if signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, act)

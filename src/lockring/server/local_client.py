@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState, Replica
+from lockring.core.refusals import refusal_of
 from lockring.errors import LockringError, Unavailable
 from lockring.ids import NO_REQUEST, ClientId, ConnectionId, GreetingNumber, RequestNumber
 from lockring.protocol import (
@@ -68,7 +69,7 @@ class LocalClient:
 
     def turn_away(self, error: LockringError) -> None:
         """See `Answerable`: give the reason why the node does not serve this client, then end."""
-        self.send(Refusal(NO_REQUEST, error.code, str(error), error.name))
+        self.send(refusal_of(error))
         self._ended("it was refused")
 
     def close(self, reason: str) -> None:
@@ -127,7 +128,7 @@ class LocalClients:
         number = ConnectionId(-self._count)  # those of accepted connections are positive
         life = self._present()
         local = LocalClient(number, life, receive, ended)
-        life.accept(number, local)
+        life.accept(number, local, life.gate.own(life.core.replica.node))
         return local
 
     def pass_on(self, order: Drain | Undrain, answer: Answer) -> OrderingClient:

@@ -17,6 +17,7 @@ from lockring.errors import JournalError, LockringError, WrongCluster
 from lockring.ids import Incarnation, NodeId
 from lockring.net.connection import Outbox
 from lockring.protocol import Message, Welcome
+from lockring.server.access_gate import AccessGate
 from lockring.server.coordinator_link import CoordinatorLink, NodePlace
 from lockring.server.journal_start import later_than_found, open_journal, reopen_journal
 from lockring.server.node_life import NodeLife
@@ -45,6 +46,7 @@ class NodeLives:
         settings: of the node.
         place: where others reach it.
         outbox: where writes wait for the flush.
+        gate: says what connections may do.
         listener: hears of what concerns the process.
 
     Attributes:
@@ -62,11 +64,13 @@ class NodeLives:
         place: NodePlace,
         outbox: Outbox,
         *,
+        gate: AccessGate,
         listener: LifeListener,
     ) -> None:
         self._settings = settings
         self._node = NodeId(settings.id)
         self._outbox = outbox
+        self._gate = gate
         self._listener = listener
         self._link = CoordinatorLink(self, place, settings.coordinators, outbox)
         self._leave_until_ns: int | None = None
@@ -173,6 +177,7 @@ class NodeLives:
         life = NodeLife(
             Replica(self._node, incarnation),
             outbox=self._outbox,
+            gate=self._gate,
             coordinator=lambda: self._link.connection,
             on_state=lambda state: self.log.state_changed(state),
             on_depart=self._listener.departed,

@@ -78,7 +78,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "security",
         "terminals",
     },
-    "client": _WORDS | {"_version", "clock", "cluster_state", "ring", "core", "net"},
+    "client": _WORDS | {"_version", "clock", "cluster_state", "ring", "core", "net", "security"},
     "aio": frozenset({"client", "errors"}),
     "": frozenset({"_version", "aio", "client", "errors"}),
     "testing": _WORDS

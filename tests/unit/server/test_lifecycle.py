@@ -60,6 +60,10 @@ class Server:
     def leave(self):
         print("leaving", flush=True)
         return {leaves}
+    def reload(self):
+        if {reloads}:
+            print("reloading", flush=True)
+        return {reloads}
     async def stop(self):
         print("stopped", flush=True)
 
@@ -76,8 +80,9 @@ class Program:
         start: str = "pass",
         finished: str = "await asyncio.get_running_loop().create_future()",
         leaves: bool = False,
+        reloads: bool = False,
     ) -> None:
-        code = textwrap.dedent(PROGRAM).format(start=start, finished=finished, leaves=leaves)
+        code = textwrap.dedent(PROGRAM).format(start=start, finished=finished, leaves=leaves, reloads=reloads)
         self.popen = subprocess.Popen(
             [sys.executable, *flags, "-c", code],
             stdout=subprocess.PIPE,
@@ -124,6 +129,15 @@ def test_a_server_that_leaves_in_peace_is_ended_by_the_second_signal(number: int
     assert program.read() == "leaving"
     os.kill(program.popen.pid, number)
     assert program.end() == (0, "stopped\n", "")
+
+
+def test_sighup_has_a_server_read_its_files_again_if_it_has_any() -> None:
+    program = Program(reloads=True)
+    assert program.read() == "started"
+    os.kill(program.popen.pid, signal.SIGHUP)
+    assert program.read() == "reloading"
+    os.kill(program.popen.pid, signal.SIGTERM)
+    assert program.end() == (0, "leaving\nstopped\n", "")
 
 
 def test_sigquit_ends_a_server_at_once() -> None:

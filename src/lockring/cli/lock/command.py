@@ -101,6 +101,7 @@ def lock(ctx: click.Context, /, names: tuple[str, ...], as_json: bool, **given: 
         kill_after_s=settings.patience_s,
         ttl_s=settings.ttl_s,
         servers=cluster.servers,
+        credential=cluster.credential,
     ) as supervisor:
         return _run(supervisor, command[0], names, settings, cluster=cluster, say=say)
 

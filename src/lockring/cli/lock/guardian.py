@@ -29,6 +29,7 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any, Final, Literal, NoReturn
 
 import msgspec
@@ -65,6 +66,7 @@ class GuardianPlan(msgspec.Struct, frozen=True):
         foreground: whether the command's group becomes the foreground group of the terminal on standard input.
         inherited: the state in which `lockring lock` was started: ignored and blocked signals, and closed streams.
         servers: HOST:PORT of servers of the cluster.
+        credential: returns the token or JWT to show to them, "" for none.
     """
 
     argv: tuple[str, ...]
@@ -74,6 +76,7 @@ class GuardianPlan(msgspec.Struct, frozen=True):
     foreground: bool = False
     inherited: Inheritance = Inheritance(frozenset(), frozenset(), ())
     servers: tuple[str, ...] = ()
+    credential: Callable[[], str] = str  # which returns ""
 
 
 def start_guardian(plan: GuardianPlan) -> tuple[int, socket.socket]:
@@ -157,7 +160,7 @@ class _Guardian:
                 with contextlib.suppress(
                     LockringError
                 ):  # try the next server; otherwise the lease ends by itself
-                    end_session(server, SessionId(session))
+                    end_session(server, SessionId(session), credential=self._plan.credential())
                     break
 
     def _is_done(self) -> bool:

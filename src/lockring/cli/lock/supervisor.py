@@ -122,6 +122,7 @@ class Supervisor:
         kill_after_s: float,
         ttl_s: float,
         servers: Sequence[str] = (),
+        credential: Callable[[], str] = str,  # which returns ""
     ) -> None:
         """Fork the guardian, which waits for `run`.
 
@@ -132,6 +133,7 @@ class Supervisor:
             ttl_s: of the locks, in seconds; determines how often to check the deadline.
             servers: HOST:PORT of servers of the cluster, at which the guardian releases the locks if this process
                 is killed.
+            credential: returns the token or JWT to show to them, "" for none.
         """
         self._terminal = Terminal()
         ttl_ns = round(ttl_s * NS_PER_S)
@@ -146,6 +148,7 @@ class Supervisor:
             foreground=self._terminal.lend_at_start,
             inherited=inherited,
             servers=tuple(servers),
+            credential=credential,
         )
         self._guardian, self._channel = start_guardian(plan)
         self._deadline_ns = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from types import TracebackType
 from typing import Self
@@ -57,6 +58,9 @@ class Client(ProcessBound):
             default). Longer leases survive longer interruptions; shorter ones free the locks of a crashed process
             sooner.
         connect_timeout: how long an acquire without a timeout waits for the very first server to answer, in seconds.
+        token_file: a file with the token or JWT to show to servers that ask for one. It is read again for each
+            connection. Default: the file that the variable `LOCKRING_TOKEN_FILE` names, or else the token in
+            `LOCKRING_TOKEN`.
         own_thread: keep leases alive from a thread of the client's own, as the blocking client does, so that code
             which blocks the event loop for a long time costs no lock. Each call then takes about 0.2 ms longer.
             Callbacks still run on the event loop once that runs again; `held` and `remaining` are right at any time.
@@ -64,7 +68,8 @@ class Client(ProcessBound):
             client.
 
     Raises:
-        InvalidRequest: an argument is malformed. No I/O happens before the first request.
+        InvalidRequest: an argument is malformed. No I/O happens before the first request, but for the token's file.
+        ConfigError: the token's file cannot be read, or has no token.
     """
 
     def __init__(
@@ -74,11 +79,12 @@ class Client(ProcessBound):
         owner: str | None = None,
         ttl: Seconds = TTL_S_DEFAULT,
         connect_timeout: Seconds = CONNECT_TIMEOUT_S_DEFAULT,
+        token_file: str | os.PathLike[str] | None = None,
         own_thread: bool = False,
     ) -> None:
         self._ttl_ms = ttl_to_ms(ttl)
         self._driver: Driver = (ThreadedDriver if own_thread else AsyncDriver)(
-            server_addresses(servers),
+            server_addresses(servers, token_file),
             owner_label(owner),
             wait_to_ms(connect_timeout, "connect_timeout") * NS_PER_MS,
         )

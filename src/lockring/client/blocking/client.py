@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterable, Iterator
 from types import TracebackType
 from typing import Self
@@ -57,9 +58,13 @@ class Client(ProcessBound):
             default). Longer leases survive longer interruptions; shorter ones free the locks of a crashed process
             sooner.
         connect_timeout: how long an acquire without a timeout waits for the very first server to answer, in seconds.
+        token_file: a file with the token or JWT to show to servers that ask for one. It is read again for each
+            connection. Default: the file that the variable `LOCKRING_TOKEN_FILE` names, or else the token in
+            `LOCKRING_TOKEN`.
 
     Raises:
-        InvalidRequest: an argument is malformed. No I/O happens before the first request.
+        InvalidRequest: an argument is malformed. No I/O happens before the first request, but for the token's file.
+        ConfigError: the token's file cannot be read, or has no token.
     """
 
     def __init__(
@@ -69,10 +74,11 @@ class Client(ProcessBound):
         owner: str | None = None,
         ttl: Seconds = TTL_S_DEFAULT,
         connect_timeout: Seconds = CONNECT_TIMEOUT_S_DEFAULT,
+        token_file: str | os.PathLike[str] | None = None,
     ) -> None:
         self._ttl_ms = ttl_to_ms(ttl)
         self._driver: Driver = Driver(
-            server_addresses(servers),
+            server_addresses(servers, token_file),
             owner_label(owner),
             wait_to_ms(connect_timeout, "connect_timeout") * NS_PER_MS,
         )

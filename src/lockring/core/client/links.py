@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from lockring.cluster_state import Replica
@@ -39,6 +40,11 @@ race."""
 CONNECTING: Final = 0
 GREETING: Final = 1
 READY: Final = 2
+
+
+def no_credential() -> str:
+    """Return the credential of a client that has none."""
+    return ""
 
 
 class OpenKeepalive(NamedTuple):
@@ -179,7 +185,9 @@ class Links:
         opened: how many links were opened.
     """
 
-    def __init__(self, agenda: Agenda, *, client: ClientId, software: str) -> None:
+    def __init__(
+        self, agenda: Agenda, *, client: ClientId, software: str, credential: Callable[[], str]
+    ) -> None:
         self.by_id: dict[LinkId, NodeLink] = {}
         self.by_address: dict[str, NodeLink] = {}
         self.client = client
@@ -189,6 +197,7 @@ class Links:
         self.silence_ns = SILENCE_NS_MAX
         self.opened = 0
         self._software = software
+        self._credential = credential
         self._greetings = 0
         self._agenda = agenda
 
@@ -241,7 +250,13 @@ class Links:
         self._greetings += 1
         link.number = GreetingNumber(self._greetings)
         hello = ClientHello(
-            PROTOCOL, self.cluster, self.client, link.number, self._software, differences=True
+            PROTOCOL,
+            cluster=self.cluster,
+            client=self.client,
+            connection=link.number,
+            software=self._software,
+            differences=True,
+            credential=self._credential(),
         )
         self._agenda.effects.append(SendTo(link.id, hello))
 

@@ -29,6 +29,8 @@ from lockring.units import NS_PER_MS, NS_PER_S
 
 RETRY_NS_MIN: Final = 50 * NS_PER_MS
 RETRY_NS_MAX: Final = NS_PER_S
+TOLD_NS_MAX: Final = 60 * NS_PER_S
+"""Longest pause that a server can ask for."""
 
 Item = Ticket | Query
 """Anything that can be open or parked."""
@@ -140,7 +142,10 @@ class OutstandingCalls:
             if node.link is None or node.link.id != item.exchange.link:
                 self.dispatch(item, now_ns)  # the routes have changed since it was sent
                 return
-        backoff.retry_at_ns = now_ns + min(RETRY_NS_MAX, RETRY_NS_MIN << min(backoff.attempts, 10))
+        pause_ns = min(RETRY_NS_MAX, RETRY_NS_MIN << min(backoff.attempts, 10))
+        if refused.retry_after_ms:
+            pause_ns = max(pause_ns, min(TOLD_NS_MAX, refused.retry_after_ms * NS_PER_MS))
+        backoff.retry_at_ns = now_ns + pause_ns
         backoff.attempts += 1
         self.park(item, now_ns)
         self.alarm(backoff.retry_at_ns, item)

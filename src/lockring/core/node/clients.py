@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lockring.core.access import Grantee
 from lockring.core.node.context import NodeContext
 from lockring.core.node.locks import LockHolder, LockWaiter
 from lockring.ids import NO_REQUEST, ClientId, ConnectionId, GreetingNumber, LockName, RequestNumber
@@ -15,6 +16,7 @@ class ConnectedClient:
     """One client's connection, and what ends with it.
 
     Attributes:
+        access: its identity and rights, None at a server that checks none.
         client: the client's random id.
         number: which of the client's connections this is.
         differences: whether the client takes differences of routes.
@@ -23,9 +25,10 @@ class ConnectedClient:
         follows: the lock of each group that it follows, by request.
     """
 
-    __slots__ = ("client", "differences", "follows", "number", "waiters", "watches")
+    __slots__ = ("access", "client", "differences", "follows", "number", "waiters", "watches")
 
-    def __init__(self, hello: ClientHello) -> None:
+    def __init__(self, hello: ClientHello, access: Grantee | None) -> None:
+        self.access = access
         self.client = hello.client
         self.number = hello.connection
         self.differences = hello.differences
@@ -55,9 +58,9 @@ class ConnectedClients:
         other = self._connection_of.get(client)
         return other is not None and self.by_connection[other].number > number
 
-    def add(self, connection: ConnectionId, hello: ClientHello) -> None:
-        """Serve a client that has greeted on this connection."""
-        self.by_connection[connection] = ConnectedClient(hello)
+    def add(self, connection: ConnectionId, hello: ClientHello, access: Grantee | None) -> None:
+        """Serve a client that has greeted on this connection, with its rights."""
+        self.by_connection[connection] = ConnectedClient(hello, access)
         self._connection_of[hello.client] = connection
 
     def remove(self, connection: ConnectionId) -> ConnectedClient | None:

@@ -16,6 +16,7 @@ from typing import Any
 from lockring.core.deadline_queue import DeadlineQueue
 from lockring.core.effects import Broadcast, Refuse
 from lockring.core.node.acquires import Acquisitions
+from lockring.core.node.admission import AdmittedClient
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
@@ -40,7 +41,6 @@ from lockring.ids import NO_REQUEST, ConnectionId
 from lockring.protocol import (
     Acquire,
     Break,
-    ClientHello,
     CloseSession,
     Describe,
     DescribeGroup,
@@ -127,8 +127,9 @@ class ClientService:
 
     # ------------------------------------------------------------------ connections
 
-    def connected(self, connection: ConnectionId, hello: ClientHello) -> None:
+    def connected(self, connection: ConnectionId, admitted: AdmittedClient) -> None:
         """Serve a client that was welcomed. Its older connections end here; an older one that comes late is closed."""
+        hello = admitted.hello
         reason = "superseded by a newer connection of this client"
         if self.clients.is_outdated(hello.client, hello.connection):
             self._context.outbox.close(connection, reason)
@@ -139,7 +140,7 @@ class ClientService:
             self.disconnected(other)
             self._context.outbox.close(other, reason)
         self.troubles.greet(connection, self._context.now_ns)
-        self.clients.add(connection, hello)
+        self.clients.add(connection, hello, admitted.access)
         self._context.outbox.add(Broadcast((connection,), self._context.routes.whole()))
 
     def disconnected(self, connection: ConnectionId) -> None:

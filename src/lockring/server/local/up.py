@@ -17,9 +17,11 @@ import msgspec
 from lockring.addresses import format_address
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState
-from lockring.errors import CannotListen, LockringError
+from lockring.errors import CannotListen, Denied, LockringError
 from lockring.net.oneshot import ask_state, ask_status
 from lockring.ring_picture import draw
+from lockring.security.credential_source import CredentialSource
+from lockring.server.access_settings import OPEN, AccessSettings
 from lockring.server.directory_use import refuse_another_use
 from lockring.server.local.children import command_of, free_ports, is_free, variables_of
 from lockring.server.local.supervised import LinePrinter, SupervisedChild
@@ -42,10 +44,12 @@ class UpServer:
 
     Args:
         settings: see `UpSettings`.
+        access: see `AccessSettings`; each process gets them.
     """
 
-    def __init__(self, settings: UpSettings) -> None:
+    def __init__(self, settings: UpSettings, *, access: AccessSettings = OPEN) -> None:
         self._settings = settings
+        self._access = access
         self._temporary_dir = ""
         self._coordinators: list[SupervisedChild] = []
         self._nodes: list[SupervisedChild] = []
@@ -72,7 +76,8 @@ class UpServer:
         in_colour = takes_colour(sys.stderr)
         printer = LinePrinter(names, in_colour=in_colour)
         for name in leaders:
-            command = command_of("coordinator", msgspec.structs.replace(coordinator, listen=addresses[name]))
+            own = msgspec.structs.replace(coordinator, listen=addresses[name])
+            command = command_of("coordinator", own, self._access)
             child = SupervisedChild(
                 name, command, printer, self._hopeless, variables=variables_of(coordinator)
             )
@@ -88,7 +93,7 @@ class UpServer:
                 durability=settings.durability,
                 log_level=settings.log_level,
             )
-            child = SupervisedChild(name, command_of("node", node), printer, self._hopeless)
+            child = SupervisedChild(name, command_of("node", node, self._access), printer, self._hopeless)
             self._nodes.append(child)
             child.start()
         self._announcement = asyncio.get_running_loop().create_task(self._announce(addresses))
@@ -112,6 +117,14 @@ class UpServer:
     def leave(self) -> bool:
         """Return False: nothing has to happen before `stop`."""
         return False
+
+    def reload(self) -> bool:
+        """Have the processes read the ACL file again now. False without one."""
+        if self._access.acl_file is None:
+            return False
+        for child in [*self._coordinators, *self._nodes]:
+            child.tell(signal.SIGHUP)
+        return True
 
     async def stop(self) -> None:
         """End all processes; first drain a cluster that keeps its state, so that the next start can serve at once."""
@@ -174,10 +187,17 @@ class UpServer:
         coordinators, nodes = list(addresses.values())[:count], list(addresses.values())[count:]
         state: ClusterState | None = None
         trouble = RepeatedTrouble()
+        credential = CredentialSource()()  # what any client here would show
         while state is None:
             await asyncio.sleep(_POLL_S)
             try:
-                state = await asyncio.to_thread(state_if_served, coordinators, nodes)
+                state = await asyncio.to_thread(state_if_served, coordinators, nodes, credential)
+            except Denied as error:
+                log.warning(
+                    "the processes run, and this one may not see their state: %s. Start it with LOCKRING_TOKEN_FILE",
+                    error,
+                )
+                return
             except LockringError as error:
                 text = trouble.fails(str(error), now_ns=monotonic_ns())
                 if text:
@@ -200,13 +220,22 @@ class UpServer:
         )
 
 
-def state_if_served(coordinators: Sequence[str], nodes: Sequence[str]) -> ClusterState | None:
+def state_if_served(
+    coordinators: Sequence[str], nodes: Sequence[str], credential: str = ""
+) -> ClusterState | None:
     """Return the cluster state once the nodes serve every slot, each with a backup if there are nodes for it. Blocks.
 
     The state alone only says which nodes should serve. After a restart those are the earlier ones, which wait for the
     end of the earlier leases.
     """
-    state = max((ask_state(each).state for each in coordinators), key=lambda state: state.version)
+    state = max(
+        (ask_state(each, credential=credential).state for each in coordinators),
+        key=lambda state: state.version,
+    )
     if len(nodes) > 1 and any(slot.backup is None for slot in state.slots):
         return None
-    return state if sum(ask_status(address).serving for address in nodes) == SLOTS else None
+    return (
+        state
+        if sum(ask_status(address, credential=credential).serving for address in nodes) == SLOTS
+        else None
+    )

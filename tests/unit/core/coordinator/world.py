@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lockring.cluster_state import ClusterState, Copy, Replica, SlotState, decode_state
+from lockring.core.access import UNCHECKED, Newcomer
 from lockring.core.coordinator import CoordinatorCore, invariants
 from lockring.core.effects import (
     Admit,
@@ -258,16 +259,16 @@ class World:
 
     # ------------------------------------------------------------------- nodes
 
-    def connection(self) -> ConnectionId:
+    def connection(self, newcomer: Newcomer = UNCHECKED) -> ConnectionId:
         """A connection that was accepted."""
         self._connections += 1
         connection = ConnectionId(self._connections)
-        self.core.connected(connection, now_ns=self.read_clocks())
+        self.core.connected(connection, newcomer=newcomer, now_ns=self.read_clocks())
         return connection
 
-    def client(self, cluster: str = "") -> ConnectionId:
+    def client(self, cluster: str = "", newcomer: Newcomer = UNCHECKED) -> ConnectionId:
         """The connection of a client, greeted."""
-        connection = self.connection()
+        connection = self.connection(newcomer)
         self.receive(connection, ClientHello(PROTOCOL, cluster, f"client-{connection}", 1))
         self.settle()
         return connection
@@ -287,11 +288,12 @@ class World:
         version: int = 0,
         protocol: int = PROTOCOL,
         former: tuple[int, ...] = (),
+        newcomer: Newcomer = UNCHECKED,
     ) -> Node:
         """Connect and join; see `inbox` for the answer."""
         node = Node(
             Replica(name, incarnation),
-            self.connection(),
+            self.connection(newcomer),
             address or f"127.0.0.1:{9500 + len(self.nodes)}",
             weight,
         )

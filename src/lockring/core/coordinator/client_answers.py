@@ -1,0 +1,101 @@
+"""The answers of a coordinator that leads to its clients: greetings, the state, the routes, its status, its waits."""
+
+from __future__ import annotations
+
+from lockring.cluster_state import ClusterState
+from lockring.core.access import Grantee
+from lockring.core.coordinator.clients import Clients, welcome_to, why_not_greet
+from lockring.core.coordinator.member_leases import MemberLeases
+from lockring.core.coordinator.reconciler_runs import ReconcilerRuns
+from lockring.core.coordinator.roster import Roster
+from lockring.core.coordinator.state_broadcast import StateBroadcast
+from lockring.core.coordinator.status import left_ms_of, note_of, server_status_of, state_reply, status_of
+from lockring.core.coordinator.term import Term
+from lockring.core.effects import Admit, Effect, Note, Send
+from lockring.core.timing import with_time_left
+from lockring.errors import LockringError
+from lockring.ids import ConnectionId
+from lockring.protocol import ClientHello, GetRoutes, GetState, GetStatus, StatusReply
+
+
+class ClientAnswers:
+    """Answers to clients.
+
+    Args:
+        clients: the coordinator's clients.
+        term: its right to write, and the state.
+        roster: the nodes that are connected.
+        membership: when each member was heard.
+        runs: what slots wait for.
+        broadcast: the encoded state.
+        effects: takes the answers.
+
+    Attributes:
+        clients: see above.
+    """
+
+    def __init__(
+        self,
+        clients: Clients,
+        term: Term,
+        roster: Roster,
+        membership: MemberLeases,
+        *,
+        runs: ReconcilerRuns,
+        broadcast: StateBroadcast,
+        effects: list[Effect],
+    ) -> None:
+        self.clients = clients
+        self._term = term
+        self._roster = roster
+        self._membership = membership
+        self._runs = runs
+        self._broadcast = broadcast
+        self._effects = effects
+
+    def greet(
+        self, sender: ConnectionId, hello: ClientHello, access: Grantee | None, now_ns: int
+    ) -> LockringError | None:
+        """Admit a client, or return why it is not admitted."""
+        state = self._term.state or ClusterState()
+        error = why_not_greet(hello, state.cluster)
+        if error is None:
+            welcome = welcome_to(state, self._term.address, has_others=self._term.is_shared)
+            self._effects.append(Admit(sender, is_member=False, welcome=welcome))
+            note, left_ms = note_of(self._term, self._roster, self._runs), self._left_ms(now_ns)
+            follows = self.clients.admit(sender, hello, access, note, left_ms=left_ms)
+            self._effects += [Send(sender, each) for each in follows]
+        return error
+
+    def answer(self, sender: ConnectionId, message: GetState | GetRoutes | GetStatus, now_ns: int) -> None:
+        """Answer a question of a client."""
+        match message:
+            case GetState():
+                note = note_of(self._term, self._roster, self._runs)
+                reply = state_reply(
+                    message.request,
+                    self._broadcast.whole().state,
+                    with_time_left(note, self._left_ms(now_ns)),
+                    age_ns=self._term.store_report.age_ns(now_ns),
+                )
+                self._effects.append(Send(sender, reply))
+            case GetRoutes():
+                self._effects.append(Send(sender, self.clients.whole_routes()))
+            case GetStatus():
+                status = status_of(self._term, self._roster, self._membership, self._runs, now_ns)
+                report = server_status_of(status, self._term.store_report, now_ns=now_ns)
+                self._effects.append(Send(sender, StatusReply(message.request, report)))
+
+    def report(self, now_ns: int) -> None:
+        """Report to clients and the log what slots or this coordinator wait for, once that has changed."""
+        note = note_of(self._term, self._roster, self._runs)
+        due_ns = self.clients.next_report_ns(note)
+        if due_ns is None or now_ns < due_ns:
+            return
+        left_ms = self._left_ms(now_ns)
+        self._effects += self.clients.report(note, left_ms=left_ms, now_ns=now_ns)
+        if note and note != self._term.health.last_failure:  # a failure of the store has lines of its own
+            self._effects.append(Note(with_time_left(note, left_ms)))
+
+    def _left_ms(self, now_ns: int) -> int:
+        return left_ms_of(self._roster, self._runs, now_ns)

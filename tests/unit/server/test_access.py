@@ -1,0 +1,169 @@
+"""A server that checks identities, over real sockets: which clients it lets in, and what happens to those inside."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+import lockring
+from lockring.errors import Unauthenticated
+from lockring.net.oneshot import ask_state
+from lockring.security.tokens import hash_of, new_token
+from lockring.server.access_settings import AccessSettings
+from lockring.server.settings import ServeSettings
+from lockring.server.standalone import StandaloneServer
+from tests.processes import PATIENCE_S
+from tests.unit.net.serving import run, until
+
+T = TypeVar("T")
+
+
+class Server:
+    """A coordinator and a node in this process, with an ACL file and tokens."""
+
+    def __init__(self, directory: Path) -> None:
+        self.acl = directory / "acl.toml"
+        self.log = directory / "audit.log"
+        self.directory = directory
+        self.tokens: dict[str, str] = {}
+        self.rules: dict[str, Sequence[str]] = {}
+        self.server: StandaloneServer
+        self.give("web-1", "acquire jobs/*", "read jobs/*")
+        self.give("root", "admin")
+
+    def give(self, who: str, *rules: str) -> Path:
+        """Give an identity rights and a token of its own, which any it had is replaced by. Returns the token's file."""
+        self.tokens[who], self.rules[who] = new_token(who), rules
+        file = self.directory / f"{who}.token"
+        file.write_text(self.tokens[who])
+        self.write()
+        return file
+
+    def write(self) -> None:
+        """Write the ACL file."""
+        self.acl.write_text(
+            "".join(
+                f'[[role]]\nname = "{who}"\nrules = {json.dumps(rules)}\n'
+                f'[[token]]\nid = "{who}"\nsha256 = "{hash_of(self.tokens[who]).hex()}"\nroles = ["{who}"]\n'
+                for who, rules in self.rules.items()
+            )
+        )
+
+    def file(self, who: str) -> Path:
+        return self.directory / f"{who}.token"
+
+    @property
+    def address(self) -> str:
+        node = self.server._node
+        assert node is not None
+        return node.address
+
+    @property
+    def coordinator(self) -> str:
+        return self.server._coordinator.address
+
+    def client(self, who: str = "web-1", **more: Any) -> lockring.Client:
+        """A client with the token of an identity."""
+        return lockring.Client(self.address, token_file=self.file(who), connect_timeout=PATIENCE_S, **more)
+
+
+def with_server(
+    directory: Path, test: Callable[[Server], Awaitable[None]], *, auth: str = "enforcing"
+) -> None:
+    """Run a test's coroutine with a server that checks rights."""
+
+    async def main() -> None:
+        made = Server(directory)
+        access = AccessSettings(auth=auth, acl_file=str(made.acl), audit_log=str(made.log))  # type: ignore[arg-type]
+        settings = ServeSettings(
+            listen="127.0.0.1:0",
+            coordinator_listen="127.0.0.1:0",
+            in_memory=True,
+            new_cluster=True,
+            grpc=False,
+        )
+        made.server = StandaloneServer(settings, access=access)
+        await made.server.start()
+        try:
+            node = made.server._node
+            assert node is not None
+            await until(lambda: node._lives.present.core.status().serving_slots == 4096)
+            await test(made)
+        finally:
+            await made.server.stop()
+
+    run(main())
+
+
+@pytest.mark.parametrize("of", ["node", "coordinator"])
+def test_a_client_without_a_token_or_with_a_wrong_one_is_refused(tmp_path: Path, of: str) -> None:
+    async def test(server: Server) -> None:
+        address = server.address if of == "node" else server.coordinator
+        for credential, text in (
+            ("", "lets in no client without credentials"),
+            (new_token("web-1"), "the token web-1 is not known here"),
+            (new_token("web-9"), "the token web-9 is not known here"),
+            ("nonsense", "accepts no JWTs"),
+        ):
+            with pytest.raises(Unauthenticated, match=text):
+                await asyncio.to_thread(ask_state, address, credential=credential)
+        state = await asyncio.to_thread(ask_state, address, credential=server.tokens["root"])
+        assert state.role == of
+
+    with_server(tmp_path, test)
+
+
+def test_a_client_whose_token_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    async def test(server: Server) -> None:
+        server.file("web-1").write_text(new_token("web-1"))
+
+        def acquire() -> None:
+            with server.client() as client, pytest.raises(Unauthenticated, match="is not known here"):
+                client.lock("jobs/1").acquire()
+
+        await asyncio.to_thread(acquire)
+
+    with_server(tmp_path, test)
+
+
+def test_a_client_whose_token_is_replaced_comes_back_with_the_new_one(tmp_path: Path) -> None:
+    async def test(server: Server) -> None:
+        with server.client() as client:
+            first = await asyncio.to_thread(lambda: client.lock("jobs/1").acquire())
+            server.give("web-1", "acquire jobs/*", "read jobs/*")
+            assert server.server.reload()
+            second = await asyncio.to_thread(lambda: client.lock("jobs/2").acquire(timeout=PATIENCE_S))
+            assert await asyncio.to_thread(first.verify)
+            await asyncio.to_thread(lambda: (first.release(), second.release()))
+
+    with_server(tmp_path, test)
+
+
+def test_a_client_whose_token_is_revoked_loses_its_connection_and_gets_none_again(tmp_path: Path) -> None:
+    async def test(server: Server) -> None:
+        with server.client(ttl=1) as client:
+            grant = await asyncio.to_thread(lambda: client.lock("jobs/1").acquire())
+            del server.rules["web-1"]
+            server.write()
+            assert server.server.reload()
+            with pytest.raises(Unauthenticated):
+                await asyncio.to_thread(lambda: client.lock("jobs/2").acquire(timeout=PATIENCE_S))
+            await until(lambda: not grant.held)
+
+    with_server(tmp_path, test)
+
+
+def test_what_connects_and_what_joins_is_audited(tmp_path: Path) -> None:
+    async def test(server: Server) -> None:
+        await asyncio.to_thread(ask_state, server.address, credential=server.tokens["root"])
+
+    with_server(tmp_path, test)
+    lines = [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
+    acts = {(line["server"], line["act"], line.get("how"), line.get("who")) for line in lines}
+    assert ("coordinator", "join", "node", "node-1") in acts
+    assert ("node-1", "connect", "token", "root") in acts
