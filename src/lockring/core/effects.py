@@ -6,7 +6,7 @@ import enum
 from typing import Final, NamedTuple
 
 from lockring.cluster_state import ClusterState, Replica
-from lockring.core.access import Act, Outcome
+from lockring.core.access import Act, Grantee, MissingRight, Outcome
 from lockring.core.election import Candidate
 from lockring.ids import ConnectionId, OperationNumber, TermId, Version
 from lockring.protocol import Message, Refusal, Welcome
@@ -196,6 +196,30 @@ class AuditEntry(NamedTuple):
     right: str = ""
     rule: str = ""
     reason: str = ""
+
+
+def denied_entry(
+    access: Grantee, missing: MissingRight, connection: ConnectionId, *, is_forwarded: bool = False
+) -> AuditEntry:
+    """Return the entry about a request that lacks a right: refused, or only counted if rights are tried out.
+
+    Args:
+        access: the identity.
+        missing: the right.
+        connection: where the request came.
+        is_forwarded: whether another node has asked on the identity's behalf.
+    """
+    return AuditEntry(
+        "denied",
+        "refused" if access.is_enforced else "would-refuse",
+        connection=connection,
+        identity=access.identity,
+        is_forwarded=is_forwarded,
+        name=missing.name,
+        right=missing.right,
+        rule=missing.rule,
+        reason=missing.text,
+    )
 
 
 Effect = (

@@ -14,7 +14,16 @@ from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState, Replica, decode_state
 from lockring.core.refusals import error_of
 from lockring.errors import LockringError, ProtocolError, Unavailable
-from lockring.ids import NO_CLUSTER, ClientId, ClusterId, GreetingNumber, NodeId, RequestNumber, SessionId
+from lockring.ids import (
+    NO_CLUSTER,
+    NO_VERSION,
+    ClientId,
+    ClusterId,
+    GreetingNumber,
+    NodeId,
+    RequestNumber,
+    SessionId,
+)
 from lockring.net.frames import FrameReader, encode_frame
 from lockring.protocol import (
     FRAME_BYTES_MAX,
@@ -23,11 +32,13 @@ from lockring.protocol import (
     CloseSession,
     Drain,
     DrainReply,
+    GetRoutes,
     GetState,
     GetStatus,
     Message,
     Refusal,
     ReleaseReply,
+    Routes,
     ServerStatus,
     StateReply,
     StatusReply,
@@ -160,10 +171,16 @@ def end_session(address: str, session: SessionId, *, timeout_s: float = 2.0, cre
         Unavailable: no server answers at `address` in time.
         LockringError: the server refuses.
     """
-    state = ask_state(address, timeout_s=timeout_s, credential=credential).state
-    for member in state.members.values():
-        with contextlib.suppress(Unavailable), _connection(member.address, timeout_s) as ask:
-            ask(_hello(credential, state.cluster), Welcome)
+    with _connection(address, timeout_s) as ask:
+        welcome = ask(_hello(credential), Welcome)
+        routes = ask(
+            GetRoutes(NO_VERSION), Routes
+        )  # which every client gets; the state is for those who may read all
+    assert isinstance(welcome, Welcome)
+    assert isinstance(routes, Routes)
+    for _, _, member in routes.members:
+        with contextlib.suppress(Unavailable), _connection(member, timeout_s) as ask:
+            ask(_hello(credential, welcome.cluster), Welcome)
             ask(CloseSession(_REQUEST, session), ReleaseReply)
 
 

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import pytest
 
 import lockring
-from lockring.errors import Unauthenticated
-from lockring.net.oneshot import ask_state
+from lockring.errors import Denied, Unauthenticated
+from lockring.ids import SessionId
+from lockring.net.oneshot import ask_state, end_session
 from lockring.security.tokens import hash_of, new_token
 from lockring.server.access_settings import AccessSettings
 from lockring.server.settings import ServeSettings
@@ -139,7 +140,8 @@ def test_a_client_whose_token_is_replaced_comes_back_with_the_new_one(tmp_path: 
             assert server.server.reload()
             second = await asyncio.to_thread(lambda: client.lock("jobs/2").acquire(timeout=PATIENCE_S))
             assert await asyncio.to_thread(first.verify)
-            await asyncio.to_thread(lambda: (first.release(), second.release()))
+            await asyncio.to_thread(first.release)
+            await asyncio.to_thread(second.release)
 
     with_server(tmp_path, test)
 
@@ -154,6 +156,42 @@ def test_a_client_whose_token_is_revoked_loses_its_connection_and_gets_none_agai
             with pytest.raises(Unauthenticated):
                 await asyncio.to_thread(lambda: client.lock("jobs/2").acquire(timeout=PATIENCE_S))
             await until(lambda: not grant.held)
+
+    with_server(tmp_path, test)
+
+
+def test_a_client_may_do_what_its_rules_allow_and_is_told_which_right_is_missing(tmp_path: Path) -> None:
+    def work(client: lockring.Client) -> None:
+        with client.lock("jobs/1").acquire():
+            holder = client.owner_of("jobs/1")
+            assert holder is not None
+            assert holder.owner == client.owner
+            assert [lock.name for lock in client.locks()] == ["jobs/1"]
+        for call, right in (
+            (lambda: client.lock("other").acquire(timeout=PATIENCE_S), "acquire"),
+            (lambda: client.describe("other"), "read"),
+            (lambda: client.break_lock("jobs/1", 1), "break"),
+            (lambda: client.drain("node-1"), "drain"),
+        ):
+            with pytest.raises(Denied) as caught:
+                call()
+            assert caught.value.right == right
+            assert "token web-1 may not" in str(caught.value)
+
+    async def test(server: Server) -> None:
+        with server.client() as client:
+            await asyncio.to_thread(work, client)
+
+    with_server(tmp_path, test)
+
+
+def test_a_supervisor_ends_a_session_with_the_rights_of_its_client(tmp_path: Path) -> None:
+    async def test(server: Server) -> None:
+        with server.client() as client:
+            grant = await asyncio.to_thread(lambda: client.lock("jobs/1").acquire())
+            session = SessionId(grant._ticket.session.id)
+            await asyncio.to_thread(end_session, server.address, session, credential=server.tokens["web-1"])
+            assert not await asyncio.to_thread(grant.verify)
 
     with_server(tmp_path, test)
 

@@ -9,6 +9,7 @@
 - `grantee`: one connection's identity with its rights, and the nodes that its other side may be.
 - `acts`: the words of the audit log.
 - `requirements`: the right that each message and each gRPC method needs.
+- `decisions`: the right that a request lacks.
 
 The decision: a `deny` rule that matches refuses. If none does, the most specific rule that matches allows. If none
 matches, the request is refused.
@@ -18,6 +19,10 @@ from __future__ import annotations
 
 from lockring.core.access.acts import Act as Act
 from lockring.core.access.acts import Outcome as Outcome
+from lockring.core.access.decisions import MissingRight as MissingRight
+from lockring.core.access.decisions import foreign_session as foreign_session
+from lockring.core.access.decisions import lacks as lacks
+from lockring.core.access.decisions import missing_right as missing_right
 from lockring.core.access.grantee import ANY_NODE as ANY_NODE
 from lockring.core.access.grantee import NO_NODE as NO_NODE
 from lockring.core.access.grantee import UNCHECKED as UNCHECKED

@@ -5,13 +5,28 @@ from __future__ import annotations
 from typing import Final
 
 from lockring.cluster_state import ClusterState
-from lockring.core.access import Grantee, Newcomer
-from lockring.core.effects import Broadcast, Effect
+from lockring.core.access import REQUIREMENTS, Grantee, Newcomer, missing_right
+from lockring.core.effects import Broadcast, Effect, Send, denied_entry
+from lockring.core.refusals import refusal_of
 from lockring.core.route_book import RouteBook, routes_for_all
 from lockring.errors import LockringError, ProtocolError, WrongCluster
-from lockring.ids import NO_INCARNATION, NO_NODE, ClusterId, ConnectionId, Incarnation, NodeId
-from lockring.protocol import PROTOCOL, ClientHello, Message, Routes, TroubleNotice, Welcome
+from lockring.ids import NO_INCARNATION, NO_NODE, NO_REQUEST, ClusterId, ConnectionId, Incarnation, NodeId
+from lockring.protocol import (
+    PROTOCOL,
+    ClientHello,
+    Drain,
+    GetRoutes,
+    GetState,
+    GetStatus,
+    Message,
+    Routes,
+    TroubleNotice,
+    Undrain,
+    Welcome,
+)
 from lockring.units import NS_PER_S
+
+_REQUESTS: Final = GetState | GetStatus | GetRoutes | Drain | Undrain
 
 REPORT_NS: Final = NS_PER_S
 """Minimum time between two reports of what the coordinator waits for: the sentence may change many times a second."""
@@ -83,9 +98,27 @@ class Clients:
         """Forget a stranger whose first message has come, and return what its shell knows of it."""
         return self._strangers.pop(connection)
 
-    def access_of(self, connection: ConnectionId) -> Grantee | None:
-        """Return the rights of a client, None at a coordinator that checks none."""
-        return self._access.get(connection)
+    def is_refused(self, connection: ConnectionId, message: Message, effects: list[Effect]) -> bool:
+        """Refuse a client's request that lacks a right, and return whether it was refused.
+
+        Args:
+            connection: the client's.
+            message: the request.
+            effects: takes the refusal.
+        """
+        access = self._access.get(connection)
+        if access is None or not isinstance(message, _REQUESTS):
+            return False
+        node = message.node if isinstance(message, Drain | Undrain) else NO_NODE
+        missing = missing_right(access, REQUIREMENTS[type(message)], node)
+        if missing is None:
+            return False
+        effects.append(denied_entry(access, missing, connection))
+        if not access.is_enforced:
+            return False
+        request = NO_REQUEST if isinstance(message, GetRoutes) else message.request
+        effects.append(Send(connection, refusal_of(missing.error(), request)))
+        return True
 
     def admit(
         self,

@@ -363,6 +363,8 @@ class CoordinatorCore:
     # ----------------------------------------------------------------------- what clients and nodes send
 
     def _from_client(self, sender: ConnectionId, message: Message, now_ns: int) -> None:
+        if self._answers.clients.is_refused(sender, message, self._effects):
+            return
         match message:
             case Drain() | Undrain():
                 self._order(sender, message, now_ns)

@@ -119,6 +119,8 @@ class StandbyDesk:
         self._effects += [Send(sender, each) for each in follows]
 
     def _answer(self, sender: ConnectionId, message: Message, now_ns: int) -> None:
+        if self._clients.is_refused(sender, message, self._effects):
+            return
         match message:
             case GetState():
                 state, age_ns = self._history.whole().state, now_ns - self._current_at_ns

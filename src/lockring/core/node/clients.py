@@ -16,7 +16,9 @@ class ConnectedClient:
     """One client's connection, and what ends with it.
 
     Attributes:
-        access: its identity and rights, None at a server that checks none.
+        own: the identity and rights of the connection, None at a server that checks none.
+        access: those by which its requests are judged: of the client itself, or at a node's connection of the identity
+            for which the node forwards requests.
         client: the client's random id.
         number: which of the client's connections this is.
         differences: whether the client takes differences of routes.
@@ -25,16 +27,21 @@ class ConnectedClient:
         follows: the lock of each group that it follows, by request.
     """
 
-    __slots__ = ("access", "client", "differences", "follows", "number", "waiters", "watches")
+    __slots__ = ("access", "client", "differences", "follows", "number", "own", "waiters", "watches")
 
     def __init__(self, hello: ClientHello, access: Grantee | None) -> None:
-        self.access = access
+        self.own = self.access = access
         self.client = hello.client
         self.number = hello.connection
         self.differences = hello.differences
         self.waiters: dict[LockWaiter, None] = {}
         self.watches: dict[RequestNumber, LockName] = {}
         self.follows: dict[RequestNumber, LockName] = {}
+
+    @property
+    def is_forwarding(self) -> bool:
+        """Whether its requests are those of another identity."""
+        return self.access is not self.own
 
 
 class ConnectedClients:

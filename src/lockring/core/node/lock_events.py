@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from lockring.core.access import Grantee
 from lockring.core.node.locks import LockHolder, LockWaiter
 from lockring.ids import NO_GENERATION, ConnectionId, LockName, RequestNumber
 from lockring.protocol import LockEvent, LockEventKind
@@ -16,11 +17,26 @@ EVENTS_MAX: Final = 1_000
 """Events of one lock that are kept for its watches; with more, these hear of a gap instead."""
 
 
+class LockWatcher:
+    """A watch.
+
+    Attributes:
+        access: the identity that watches, and its rights; None at a server that checks none.
+        has_begun: whether it has got the lock's first picture yet.
+    """
+
+    __slots__ = ("access", "has_begun")
+
+    def __init__(self, access: Grantee | None) -> None:
+        self.access = access
+        self.has_begun = False
+
+
 class WatchedLock:
     """A lock that has a watch, or is the lock of a group.
 
     Attributes:
-        watchers: connection and request of each watch, and whether it has got the lock's first picture yet.
+        watchers: by connection and request.
         events: what has happened since the last notice.
         gap: whether some of that was not kept.
         grouped: whether it is the lock of a group that is followed here, whose members may have changed with it.
@@ -29,7 +45,7 @@ class WatchedLock:
     __slots__ = ("events", "gap", "grouped", "watchers")
 
     def __init__(self) -> None:
-        self.watchers: dict[tuple[ConnectionId, RequestNumber], bool] = {}
+        self.watchers: dict[tuple[ConnectionId, RequestNumber], LockWatcher] = {}
         self.events: list[LockEvent] = []
         self.gap = False
         self.grouped = False

@@ -315,6 +315,7 @@ class Session:
     Attributes:
         id: the client's random id.
         owner: label for people.
+        identity: the key of the identity to which it belongs, "" if that is not known.
         ttl_ms: its time to live.
         lifetime_ns: how long it lives here after each sign of life: the TTL, lengthened for the client's clock.
         deadline_ns: when it ends here, or `NO_DEADLINE` where it does not run (copies only).
@@ -331,6 +332,7 @@ class Session:
         "connection",
         "deadline_ns",
         "id",
+        "identity",
         "in_queue",
         "last_acquire",
         "lifetime_ns",
@@ -341,9 +343,10 @@ class Session:
         "ttl_ms",
     )
 
-    def __init__(self, session_id: SessionId, owner: str, ttl_ms: int) -> None:
+    def __init__(self, session_id: SessionId, owner: str, ttl_ms: int, identity: str = "") -> None:
         self.id = session_id
         self.owner = owner
+        self.identity = identity
         self.ttl_ms = ttl_ms
         self.lifetime_ns = up(ttl_ms * NS_PER_MS)
         self.deadline_ns = NO_DEADLINE

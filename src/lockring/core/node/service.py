@@ -15,6 +15,7 @@ from typing import Any
 
 from lockring.core.deadline_queue import DeadlineQueue
 from lockring.core.effects import Broadcast, Refuse
+from lockring.core.node.access_guard import AccessGuard
 from lockring.core.node.acquires import Acquisitions
 from lockring.core.node.admission import AdmittedClient
 from lockring.core.node.clients import ConnectedClients
@@ -78,14 +79,15 @@ class ClientService:
     ) -> None:
         self._context = context
         self.clients = ConnectedClients(context)
+        self._guard = AccessGuard(context, self.clients)
         self.troubles = Troubles(context, self.clients)
         generations = Generations(context)
         self._events = LockEvents()
         self.grants = NodeGrants(context, self.clients, self.troubles, generations, self._events)
         self._leases = SessionLeases(context, self.clients, sessions, self.grants)
         self.groups = Groups(context, self.clients, generations, self._events)
-        self._watches = Watches(context, self.clients, self._events, self._leases)
-        self._queries = Queries(context, self.clients, self.grants, self.groups)
+        self._watches = Watches(context, self.clients, self._events, self._leases, guard=self._guard)
+        self._queries = Queries(context, self.clients, self.grants, self.groups, guard=self._guard)
         acquisitions = Acquisitions(context, self.clients, self.troubles, self.grants, self._leases)
         renewals = Renewals(context, self.clients, self.grants, self._leases)
         self.reports = NodeReports(
@@ -116,6 +118,8 @@ class ClientService:
                 Drain: RequestHandler(orders.pass_on),
                 Undrain: RequestHandler(orders.pass_on),
             },
+            guard=self._guard,
+            sessions=sessions,
             refuse_kind=self._refuse_kind,
         )
         self._queues: tuple[DeadlineQueue[Any], ...] = (

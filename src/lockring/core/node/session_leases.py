@@ -51,12 +51,12 @@ class SessionLeases:
             check_session(message, self._context.state.coordinator_lease_ms)
             if len(sessions) >= SESSIONS_MAX:
                 raise Overloaded(f"node {self._context.replica.node} has {SESSIONS_MAX} sessions already")
-            session = sessions.open(message.session, message.owner, message.ttl_ms)
+            session = self._open(message, connection)
         elif session.ttl_ms != message.ttl_ms:
             raise InvalidRequest(f"the session's TTL is {session.ttl_ms} ms, not {message.ttl_ms} ms")
         elif NO_DEADLINE != session.deadline_ns <= now_ns and now_ns >= self._context.catching_up_until_ns:
             self._expire(session, now_ns)
-            session = sessions.open(message.session, message.owner, message.ttl_ms)
+            session = self._open(message, connection)
         session.connection = connection
         deadline_ns = now_ns + session.lifetime_ns
         if session.in_queue and deadline_ns > session.deadline_ns:
@@ -64,6 +64,11 @@ class SessionLeases:
         else:
             sessions.extend(session, deadline_ns)
         return session
+
+    def _open(self, message: Acquire | Keepalive, connection: ConnectionId) -> Session:
+        access = self._clients.by_connection[connection].access
+        identity = "" if access is None else access.key
+        return self._sessions.open(message.session, message.owner, message.ttl_ms, identity)
 
     def reign_began(self, slot: NodeSlot, now_ns: int) -> None:
         """Start the sessions that have something in a slot which is served here from now on.

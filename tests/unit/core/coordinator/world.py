@@ -9,6 +9,7 @@ from lockring.core.access import UNCHECKED, Newcomer
 from lockring.core.coordinator import CoordinatorCore, invariants
 from lockring.core.effects import (
     Admit,
+    AuditEntry,
     Broadcast,
     Close,
     Effect,
@@ -92,6 +93,7 @@ class World:
         self.sent: list[tuple[ConnectionId, Message]] = []
         self.closed: list[ConnectionId] = []
         self.notes: list[str] = []
+        self.audited: list[AuditEntry] = []
         self.admitted: dict[ConnectionId, bool] = {}
         """Connections that were let in, and whether they belong to the cluster."""
         self.held_back: list[Effect] = []
@@ -160,6 +162,8 @@ class World:
                     self.held_back.append(effect)
                     return
                 self.answer_write(effect)
+            case AuditEntry():
+                self.audited.append(effect)
             case Publish(state):
                 self.published.append(state)
             case Note(text):

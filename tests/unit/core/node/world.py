@@ -14,9 +14,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from lockring.cluster_state import ClusterState, Copy, Member, Replica, SlotState
+from lockring.core.access import Grantee, Newcomer
 from lockring.core.effects import (
     COORDINATOR,
     Admit,
+    AuditEntry,
     Broadcast,
     Close,
     Coordinator,
@@ -133,6 +135,7 @@ class Nodes:
         self.asks: list[tuple[SlotRequestKind, SlotRequest]] = []
         self.clients: dict[tuple[str, int], Client] = {}
         self.notes: list[str] = []
+        self.audited: list[AuditEntry] = []
         self.asked_of_coordinator: list[Message] = []
         """Messages of nodes to it, except heartbeats and requests about slots."""
         self.cut: set[tuple[str, str]] = set()
@@ -175,12 +178,14 @@ class Nodes:
             del self.clients[key]
         self.settle()
 
-    def client(self, node: str, session: str, *, client: str = "", number: int = 1) -> Client:
+    def client(
+        self, node: str, session: str, *, client: str = "", number: int = 1, access: Grantee | None = None
+    ) -> Client:
         connection = next(self._numbers)
         made = self.clients[node, connection] = Client(self, node, connection, session)
         core = self.cores[node]
         hello = ClientHello(PROTOCOL, "", client or session + str(connection), number)
-        core.connected(connection, now_ns=self.now)
+        core.connected(connection, newcomer=Newcomer(access), now_ns=self.now)
         core.receive(connection, hello, now_ns=self.now)
         self.settle()
         return made
@@ -311,6 +316,8 @@ class Nodes:
                     if self.on_ask is not None:
                         kind = SlotRequestKind(ask.kind)
                         self._queue.append(lambda kind=kind, item=item: self.on_ask(kind, item))  # type: ignore[misc]
+            case AuditEntry():
+                self.audited.append(effect)
             case Send(to=int() as connection, message=message):
                 client = self.clients.get((name, connection))
                 if client is not None:
