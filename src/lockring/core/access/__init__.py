@@ -7,6 +7,7 @@
 - `policy`: the roles, and which identities have which.
 - `quotas`: the counters of one identity, checked against its limits.
 - `grantee`: one connection's identity with its rights, and the nodes that its other side may be.
+- `hidden_ids`: the ids of sessions as others see them.
 - `acts`: the words of the audit log.
 - `requirements`: the right that each message and each gRPC method needs.
 - `decisions`: the right that a request lacks.
@@ -29,6 +30,7 @@ from lockring.core.access.grantee import UNCHECKED as UNCHECKED
 from lockring.core.access.grantee import Grantee as Grantee
 from lockring.core.access.grantee import Newcomer as Newcomer
 from lockring.core.access.grantee import NodeProof as NodeProof
+from lockring.core.access.hidden_ids import hidden_id as hidden_id
 from lockring.core.access.name_table import NameTable as NameTable
 from lockring.core.access.permissions import EVERYTHING as EVERYTHING
 from lockring.core.access.permissions import NOTHING as NOTHING

@@ -9,6 +9,7 @@ from lockring.core.access.permissions import why_denied
 from lockring.core.access.requirements import Condition, Requirement
 from lockring.core.access.verbs import Verb
 from lockring.errors import Denied, Unauthenticated
+from lockring.ids import SessionId
 
 _OF_A_NAME = frozenset({Condition.NAME, Condition.NODE, Condition.OWNER_AND_NAME})
 
@@ -78,7 +79,7 @@ def lacks(grantee: Grantee, verb: Verb, name: str) -> MissingRight:
     return MissingRight(text, verb.word, name, "" if rule is None else rule.text)
 
 
-def foreign_session(grantee: Grantee, session: str) -> MissingRight:
+def foreign_session(grantee: Grantee, session: SessionId) -> MissingRight:
     """Return that a session is not an identity's own. The words are the same whether or not there is such a session."""
     return MissingRight(
         f"{grantee.identity} may not use the session {session!r}: it belongs to another identity, if there is one"

@@ -98,7 +98,7 @@ class Clients:
         """Forget a stranger whose first message has come, and return what its shell knows of it."""
         return self._strangers.pop(connection)
 
-    def is_refused(self, connection: ConnectionId, message: Message, effects: list[Effect]) -> bool:
+    def refuse_if_denied(self, connection: ConnectionId, message: Message, effects: list[Effect]) -> bool:
         """Refuse a client's request that lacks a right, and return whether it was refused.
 
         Args:

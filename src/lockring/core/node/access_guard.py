@@ -6,12 +6,15 @@ Rules:
 - The frequent conditions are looked at in `dispatch`, without a call; what they find missing is refused here.
 - A session belongs to the identity that has opened it. One that a copy has got from a node which knew no identities
   belongs to the first one that uses it.
+- The id of a session is shown to its own identity and to admins; others see an id in its place that is of no use.
 - Where rights are only tried out, a refusal is reported and the request goes on.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+import msgspec
 
 from lockring.core.access import (
     Condition,
@@ -20,23 +23,31 @@ from lockring.core.access import (
     Requirement,
     Verb,
     foreign_session,
+    hidden_id,
     missing_right,
 )
 from lockring.core.effects import denied_entry
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
 from lockring.core.node.locks import Session
+from lockring.core.node.sessions import Sessions
 from lockring.core.refusals import refusal_of
-from lockring.ids import NO_REQUEST, ConnectionId, LockName, RequestNumber
-from lockring.protocol import List
+from lockring.ids import NO_REQUEST, ConnectionId, LockName, RequestNumber, SessionId
+from lockring.protocol import List, LockRecord
+
+
+def hides_ids(access: Grantee) -> bool:
+    """Return whether the ids of others' sessions are hidden from an identity."""
+    return access.is_enforced and not access.permissions.is_admin
 
 
 class AccessGuard:
     """Refuses what clients may not do."""
 
-    def __init__(self, context: NodeContext, clients: ConnectedClients) -> None:
+    def __init__(self, context: NodeContext, clients: ConnectedClients, sessions: Sessions) -> None:
         self._context = context
         self._clients = clients
+        self._sessions = sessions
 
     def refuses(
         self, connection: ConnectionId, access: Grantee, message: Any, requirement: Requirement
@@ -63,9 +74,9 @@ class AccessGuard:
         return self._refuse(connection, access, message, foreign_session(access, message.session))
 
     def refuses_list(self, connection: ConnectionId, access: Grantee, message: List) -> bool:
-        """Refuse a list of which nothing may be shown, and return whether it was refused.
+        """Refuse a list that would be empty for lack of a right, and return whether it was refused.
 
-        Where rights are only tried out, a list of which a part would be left out is reported too.
+        Where rights are only tried out, a list that would leave something out is reported too.
         """
         is_partly = access.permissions.tables[Verb.READ].allows_some(message.prefix)
         if is_partly and access.is_enforced:
@@ -89,6 +100,30 @@ class AccessGuard:
         self._context.outbox.add(denied_entry(access, missing, connection))
         self._context.outbox.send(connection, refusal_of(missing.error(), request))
         return True
+
+    # ------------------------------------------------------------------ views of locks
+
+    def shown(self, record: LockRecord, access: Grantee | None) -> LockRecord:
+        """Return a lock as an identity may see it: with the ids of its own sessions alone, unless it is an admin."""
+        if access is None or not hides_ids(access):
+            return record
+        holders = [
+            holder
+            if self._is_own(holder.session, access)
+            else msgspec.structs.replace(holder, session=hidden_id(holder.session))
+            for holder in record.holders
+        ]
+        waiters = [
+            waiter
+            if self._is_own(waiter.session, access)
+            else msgspec.structs.replace(waiter, session=hidden_id(waiter.session))
+            for waiter in record.waiters
+        ]
+        return msgspec.structs.replace(record, holders=holders, waiters=waiters)
+
+    def _is_own(self, session_id: SessionId, access: Grantee) -> bool:
+        session = self._sessions.by_id.get(session_id)
+        return session is not None and session.identity == access.key
 
     def _refuse(self, connection: ConnectionId, access: Grantee, message: Any, missing: MissingRight) -> bool:
         client = self._clients.by_connection[connection]

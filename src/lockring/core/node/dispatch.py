@@ -100,7 +100,7 @@ class ClientRequests:
             troubles: why it cannot serve.
             handlers: by the kind of request; each kind is in the table of requirements.
             guard: refuses what clients may not do.
-            sessions: the node's, each of which belongs to an identity.
+            sessions: of the node, each with the identity to which it belongs.
             refuse_kind: ends the service of a connection that sends anything else.
         """
         self._context = context

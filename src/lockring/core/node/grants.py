@@ -302,7 +302,7 @@ class NodeGrants:
             How many were dropped.
         """
         dropped = 0
-        for number in list(session.served):
+        for number in list(session.totals.served):
             slot = self._context.slots[number]
             while (share := slot.table.shares.get(session.id)) is not None:
                 entries = sorted(share.entries.values(), key=lambda entry: isinstance(entry, LockHolder))
@@ -375,6 +375,7 @@ def _put(name: LockName, session: Session, wanted: Acquire | LockWaiter, generat
         0,
         0,
         wanted.payload,
+        session.identity,
     )
 
 

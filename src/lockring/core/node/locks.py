@@ -242,12 +242,14 @@ class SessionTotals:
     """The totals of a session over the slots that a node serves, with which a keepalive is compared.
 
     Attributes:
+        served: its shares in these slots, by slot.
         count: the number of acquisitions, held and waiting.
     """
 
-    __slots__ = ("_digest", "_fresh", "count")
+    __slots__ = ("_digest", "_fresh", "count", "served")
 
     def __init__(self) -> None:
+        self.served: dict[SlotNumber, Share] = {}
         self.count = 0
         self._digest = 0
         self._fresh: dict[AcquisitionNumber, Share] = {}
@@ -320,8 +322,7 @@ class Session:
         lifetime_ns: how long it lives here after each sign of life: the TTL, lengthened for the client's clock.
         deadline_ns: when it ends here, or `NO_DEADLINE` where it does not run (copies only).
         tables: how many slots' tables here, served or copied, have something of it.
-        served: its shares in the slots that are served here, by slot.
-        totals: what it has in them.
+        totals: what it has in the slots that are served here.
         connection: the client connection that it last used, or None.
         basis: its last keepalive.
         last_acquire: connection and request of its last acquire; request 0 if that repeated one that was granted.
@@ -337,7 +338,6 @@ class Session:
         "last_acquire",
         "lifetime_ns",
         "owner",
-        "served",
         "tables",
         "totals",
         "ttl_ms",
@@ -351,7 +351,6 @@ class Session:
         self.lifetime_ns = up(ttl_ms * NS_PER_MS)
         self.deadline_ns = NO_DEADLINE
         self.tables = 0
-        self.served: dict[SlotNumber, Share] = {}
         self.totals = SessionTotals()
         self.connection: ConnectionId | None = None
         self.basis = NO_BASIS
@@ -364,12 +363,12 @@ class Session:
 
     def serve(self, number: SlotNumber, share: Share) -> None:
         """Count a share whose slot is now served here."""
-        self.served[number] = share
+        self.totals.served[number] = share
         self.totals.add_share(share)
 
     def unserve(self, number: SlotNumber) -> None:
         """Stop counting a share whose slot is not served here any more."""
-        self.totals.remove_share(self.served.pop(number))
+        self.totals.remove_share(self.totals.served.pop(number))
 
 
 class Share:

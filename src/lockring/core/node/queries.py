@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from lockring.core.access import NameTable, Verb
+from lockring.core.access import Grantee, NameTable, Verb
 from lockring.core.deadline_queue import DeadlineQueue
 from lockring.core.node.access_guard import AccessGuard
 from lockring.core.node.clients import ConnectedClients
@@ -86,7 +86,8 @@ class Queries:
 
     def describe(self, connection: ConnectionId, message: Describe, slot: NodeSlot, now_ns: int) -> None:
         """Describe one lock, held or free."""
-        record = self._record_of(message.name, slot, now_ns)
+        access = self._clients.by_connection[connection].access
+        record = self._guard.shown(self._record_of(message.name, slot, now_ns), access)
         self._context.outbox.send(connection, DescribeReply(message.request, record))
 
     def list_locks(self, connection: ConnectionId, message: List, now_ns: int) -> None:
@@ -101,7 +102,7 @@ class Queries:
             if access.is_enforced:
                 readable = access.permissions.tables[Verb.READ]
         serves_all = context.rights.may_serve_everything(now_ns)
-        page = _Page(message, readable)
+        page = _Page(message, access, readable)
         after = message.after_name
         for number in all_slots()[message.from_slot :]:
             slot = context.slots.get(number)
@@ -135,7 +136,7 @@ class Queries:
                 last = page.locks[-1].name
                 page.end(slot.number, last if slot_of(last) == slot.number else "")
                 return True
-            page.locks.append(record)
+            page.locks.append(self._guard.shown(record, page.access))
         if len(names) > room:
             page.end(slot.number, names[room - 1] if room else after)
             return True
@@ -178,10 +179,11 @@ class Queries:
 
 
 class _Page:
-    """A page of a list of locks while it is filled; `readable` says which may be shown, None for all."""
+    """A page of a list for an identity while it is filled; `readable` says which locks may be shown, None for all."""
 
-    def __init__(self, message: List, readable: NameTable | None) -> None:
+    def __init__(self, message: List, access: Grantee | None, readable: NameTable | None) -> None:
         self.message = message
+        self.access = access
         self.readable = readable
         self.locks: list[LockRecord] = []
         self.scanned = 0

@@ -79,15 +79,15 @@ class ClientService:
     ) -> None:
         self._context = context
         self.clients = ConnectedClients(context)
-        self._guard = AccessGuard(context, self.clients)
+        guard = AccessGuard(context, self.clients, sessions)
         self.troubles = Troubles(context, self.clients)
         generations = Generations(context)
         self._events = LockEvents()
         self.grants = NodeGrants(context, self.clients, self.troubles, generations, self._events)
         self._leases = SessionLeases(context, self.clients, sessions, self.grants)
         self.groups = Groups(context, self.clients, generations, self._events)
-        self._watches = Watches(context, self.clients, self._events, self._leases, guard=self._guard)
-        self._queries = Queries(context, self.clients, self.grants, self.groups, guard=self._guard)
+        self._watches = Watches(context, self.clients, self._events, self._leases, guard=guard)
+        self._queries = Queries(context, self.clients, self.grants, self.groups, guard=guard)
         acquisitions = Acquisitions(context, self.clients, self.troubles, self.grants, self._leases)
         renewals = Renewals(context, self.clients, self.grants, self._leases)
         self.reports = NodeReports(
@@ -118,7 +118,7 @@ class ClientService:
                 Drain: RequestHandler(orders.pass_on),
                 Undrain: RequestHandler(orders.pass_on),
             },
-            guard=self._guard,
+            guard=guard,
             sessions=sessions,
             refuse_kind=self._refuse_kind,
         )

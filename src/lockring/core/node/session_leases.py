@@ -89,7 +89,7 @@ class SessionLeases:
                 ended += 1
                 if ended <= _NOTED_PER_TURN_MAX:
                     self._note_expired(session, dropped)
-            if session.served:
+            if session.totals.served:
                 self._sessions.requeue(session)
             else:
                 self._sessions.stop(session)

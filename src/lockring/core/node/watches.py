@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from lockring.core.node.access_guard import AccessGuard
+from lockring.core.node.access_guard import AccessGuard, hides_ids
 from lockring.core.node.clients import ConnectedClient, ConnectedClients
 from lockring.core.node.context import NodeContext
-from lockring.core.node.lock_events import LockEvents, LockWatcher
+from lockring.core.node.lock_events import LockEvents, LockWatcher, events_shown
 from lockring.core.node.session_leases import SessionLeases
 from lockring.core.node.slot import NodeSlot
 from lockring.errors import InvalidRequest, Overloaded
@@ -117,6 +117,7 @@ class Watches:
             if watched.grouped:
                 grouped.append(name)
             events, watched.events = watched.events, []
+            owners, watched.owners = watched.owners, []
             gap, watched.gap = watched.gap, False
             if not watched.watchers:
                 continue
@@ -125,12 +126,18 @@ class Watches:
             for watch, watcher in list(watched.watchers.items()):
                 connection, request = watch
                 access = watcher.access
+                shown, shown_events = lock, events
+                if access is not None and hides_ids(access):
+                    shown, shown_events = (
+                        self._guard.shown(lock, access),
+                        events_shown(events, owners, access),
+                    )
                 if access is not None and self._guard.ends_watch(connection, request, access, name):
                     del self._clients.by_connection[connection].watches[request]
                     self._forget(name, watch)
                 elif not watcher.has_begun:
                     watcher.has_begun = True
-                    context.outbox.send(connection, WatchNotice(request, lock, [], False))
+                    context.outbox.send(connection, WatchNotice(request, shown, [], False))
                 elif events or gap:
-                    context.outbox.send(connection, WatchNotice(request, lock, events, gap))
+                    context.outbox.send(connection, WatchNotice(request, shown, shown_events, gap))
         return grouped

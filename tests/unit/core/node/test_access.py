@@ -1,4 +1,4 @@
-"""What a node's clients may do: each request is judged by the rights of the moment."""
+"""The rights of a node's clients: each request is judged by those of the moment."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from lockring.core.access import NOTHING, REQUIREMENTS, Condition, Grantee, Permissions
-from lockring.ids import NodeId
+from lockring.core.access import NOTHING, REQUIREMENTS, Condition, Grantee, Permissions, hidden_id
+from lockring.core.digest import mix
+from lockring.ids import NodeId, SessionId
 from lockring.protocol import (
     Acquire,
     Break,
@@ -38,7 +39,7 @@ from lockring.protocol import (
     WatchNotice,
 )
 from tests.unit.core.grantees import grantee
-from tests.unit.core.node.world import MS, Nodes
+from tests.unit.core.node.world import MS, Client, Nodes
 
 GROUP = "group:g"
 
@@ -245,3 +246,132 @@ def test_answers_that_need_no_right_come(nodes: Nodes) -> None:
     assert isinstance(client.ask(GetRoutes(0))[0], Routes)
     assert isinstance(client.ask(Unwatch(5, 4))[0], ReleaseReply)
     assert isinstance(client.ask(Release(6, "s", 1, "x"))[0], ReleaseReply)
+
+
+# ------------------------------------------------------------------ sessions belong to identities
+
+
+def in_session(kind: type[Message]) -> Message:
+    """A request in the session "s"."""
+    return WITHOUT_RIGHT[kind] if kind in WITHOUT_RIGHT else OF_CLIENTS[kind][0]
+
+
+OWNED = [
+    kind
+    for kind in (*OF_CLIENTS, *WITHOUT_RIGHT)
+    if REQUIREMENTS[kind].condition in (Condition.OWNER, Condition.OWNER_AND_NAME)
+]
+
+
+def test_every_message_that_names_a_session_needs_its_owner() -> None:
+    assert {kind for kind in REQUIREMENTS if "session" in kind.__struct_fields__} == set(OWNED)
+
+
+@pytest.mark.parametrize("kind", OWNED, ids=lambda kind: kind.__name__)
+def test_a_session_is_of_use_to_the_identity_that_has_opened_it_alone(
+    nodes: Nodes, kind: type[Message]
+) -> None:
+    owner = nodes.client("A", "s", access=grantee("web-1", "acquire *"))
+    owner.acquire("x", 1)
+    other = nodes.client("A", "s", client="other", access=grantee("web-2", "admin"))
+    nodes.advance(200 * MS)
+    deadline_ns = nodes.cores["A"].sessions.by_id[SessionId("s")].deadline_ns
+    refusal = only(other.ask(in_session(kind)))
+    assert (refusal.code, refusal.right) == ("denied", "")
+    assert "it belongs to another identity, if there is one" in refusal.text
+    assert nodes.cores["A"].sessions.by_id[SessionId("s")].deadline_ns == deadline_ns
+    (entry,) = nodes.audited
+    assert (entry.identity.name, entry.outcome) == ("web-2", "refused")
+    assert owner.keep(count=1, digest=mix(1), through=1)[0].agreed
+    assert only(owner.release("x", 1), ReleaseReply).dropped
+
+
+@pytest.mark.parametrize("kind", OWNED, ids=lambda kind: kind.__name__)
+def test_where_rights_are_tried_out_a_foreign_session_is_reported(nodes: Nodes, kind: type[Message]) -> None:
+    nodes.client("A", "s", access=grantee("web-1", "acquire *")).acquire("x", 1)
+    other = nodes.client("A", "s", client="other", access=grantee("web-2", "admin", is_enforced=False))
+    answers = other.ask(in_session(kind))
+    assert not any(isinstance(each, Refusal) and each.code == "denied" for each in answers)
+    assert [each.outcome for each in nodes.audited] == ["would-refuse"]
+
+
+def test_two_connections_of_one_identity_share_its_sessions(nodes: Nodes) -> None:
+    nodes.client("A", "s", access=grantee("web-1", "acquire *")).acquire("x", 1)
+    again = nodes.client("A", "s", client="again", access=grantee("web-1", "acquire *"))
+    assert only(again.release("x", 1), ReleaseReply).dropped
+
+
+def with_copies() -> Nodes:
+    """Two nodes that keep journals, and a lock that "token web-1" holds at the first."""
+    nodes = Nodes("A", "B", journals=True)
+    nodes.assign("A", "B")
+    for _ in range(20):
+        nodes.advance(200 * MS)
+    nodes.client("A", "s", access=grantee("web-1", "acquire *")).acquire("x", 1)
+    nodes.advance(500 * MS)
+    nodes.crash("A")
+    return nodes
+
+
+def test_a_copy_that_is_promoted_knows_to_whom_a_session_belongs() -> None:
+    nodes = with_copies()
+    nodes.promote("B")
+    nodes.advance(5000 * MS)
+    other = nodes.client("B", "s", access=grantee("web-2", "admin"))
+    assert only(other.release("x", 1)).code == "denied"
+    owner = nodes.client("B", "s", client="owner", access=grantee("web-1", "acquire *"))
+    assert only(owner.release("x", 1), ReleaseReply).dropped
+
+
+def test_a_journal_knows_to_whom_a_session_belongs() -> None:
+    nodes = with_copies()
+    nodes.restart("A")
+    assert nodes.cores["A"].sessions.by_id[SessionId("s")].identity == "token web-1"
+
+
+def test_a_session_whose_owner_is_not_known_belongs_to_its_first_user(nodes: Nodes) -> None:
+    nodes.client("A", "s").acquire("x", 1)
+    first = nodes.client("A", "s", client="first", access=grantee("web-1", "acquire *"))
+    first.keep()
+    other = nodes.client("A", "s", client="other", access=grantee("web-2", "admin"))
+    assert only(other.release("x", 1)).code == "denied"
+
+
+def shown_sessions(client: Client, message: Message) -> list[str]:
+    """The sessions of all holders and waiters that an answer shows."""
+    answer = client.ask(message)[0]
+    locks = answer.locks if isinstance(answer, ListReply) else [answer.lock]  # type: ignore[attr-defined]
+    return [each.session for lock in locks for each in (*lock.holders, *lock.waiters)]
+
+
+QUESTIONS = (Describe(5, "x"), List(5, ""), Watch(5, "x"))
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=lambda each: type(each).__name__)
+def test_the_id_of_a_session_is_shown_to_its_owner_and_to_admins(nodes: Nodes, question: Message) -> None:
+    reader = ("read *", "watch *", "acquire *")
+    one = nodes.client("A", "session-of-one", access=grantee("one", *reader))
+    two = nodes.client("A", "session-of-two", access=grantee("two", *reader))
+    one.acquire("x", 1)
+    two.acquire("x", 1)
+    both = ["session-of-one", "session-of-two"]
+    hidden = [hidden_id(SessionId(each)) for each in both]
+    assert shown_sessions(one, question) == [both[0], hidden[1]]
+    assert shown_sessions(two, question) == [hidden[0], both[1]]
+    assert shown_sessions(nodes.client("A", "t", access=grantee("three", *reader)), question) == hidden
+    for access in (grantee("root", "admin"), grantee("three", is_enforced=False), None):
+        assert shown_sessions(nodes.client("A", "u", access=access), question) == both
+
+
+def test_the_events_of_a_watch_hide_the_sessions_of_others(nodes: Nodes) -> None:
+    one = nodes.client("A", "session-of-one", access=grantee("one", "acquire *", "watch *"))
+    two = nodes.client("A", "session-of-two", access=grantee("two", "watch *"))
+    for client in (one, two):
+        client.ask(Watch(5, "x"))
+    one.acquire("x", 1)
+    one.release("x", 1)
+    for client, session in ((one, "session-of-one"), (two, hidden_id(SessionId("session-of-one")))):
+        events = [each for news in client.inbox if isinstance(news, WatchNotice) for each in news.events]
+        assert [each.session for each in events] == [session, session]
+    assert len(hidden_id(SessionId("x"))) == 16
+    assert hidden_id(SessionId("x")) != hidden_id(SessionId("y"))
