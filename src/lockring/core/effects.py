@@ -199,14 +199,14 @@ class AuditEntry(NamedTuple):
 
 
 def denied_entry(
-    access: Grantee, missing: MissingRight, connection: ConnectionId, *, is_forwarded: bool = False
+    access: Grantee, missing: MissingRight, connection: ConnectionId | None, *, is_forwarded: bool = False
 ) -> AuditEntry:
     """Return the entry about a request that lacks a right: refused, or only counted if rights are tried out.
 
     Args:
         access: the identity.
         missing: the right.
-        connection: where the request came.
+        connection: where the request came, None if the shell knows.
         is_forwarded: whether another node has asked on the identity's behalf.
     """
     return AuditEntry(

@@ -13,6 +13,7 @@ from typing import Final
 from lockring.clock import monotonic_ns
 from lockring.core.refusals import error_of
 from lockring.errors import Unavailable
+from lockring.grpc_api.askers import ASKER
 from lockring.grpc_api.host import NodeHost
 from lockring.ids import NO_REQUEST
 from lockring.protocol import Drain, DrainReply, Refusal, Undrain, UndrainReply
@@ -51,7 +52,7 @@ async def _ask_once(
         if not answered.done():
             answered.set_result(answer)
 
-    open_order = host.pass_on(wanted, take)
+    open_order = host.pass_on(wanted, take, ASKER.get())
     try:
         async with asyncio.timeout(max(0.0, (until_ns - monotonic_ns()) / NS_PER_S)):
             return await answered

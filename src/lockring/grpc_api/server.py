@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from lockring.addresses import format_address, split_address
 from lockring.errors import CannotListen
+from lockring.grpc_api.access import AccessInterceptor, CallGate
 from lockring.grpc_api.driver import NodeDriver
 from lockring.grpc_api.host import NodeHost
 from lockring.grpc_api.servicer import LockServicer
@@ -46,14 +47,19 @@ class GrpcServer:
 
     Args:
         host: the node.
+        gate: the access control of the node.
     """
 
-    def __init__(self, host: NodeHost) -> None:
+    def __init__(self, host: NodeHost, gate: CallGate) -> None:
         self._driver = NodeDriver(host)
         self._health = health.aio.HealthServicer()
         self._is_serving: bool | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX)
+        self._server = grpc.aio.server(
+            options=_OPTIONS,
+            maximum_concurrent_rpcs=CALLS_MAX,
+            interceptors=[AccessInterceptor(gate)] if gate.is_on else [],
+        )
         lockring_pb2_grpc.add_LockServiceServicer_to_server(LockServicer(host, self._driver), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(

@@ -173,9 +173,7 @@ def end_session(address: str, session: SessionId, *, timeout_s: float = 2.0, cre
     """
     with _connection(address, timeout_s) as ask:
         welcome = ask(_hello(credential), Welcome)
-        routes = ask(
-            GetRoutes(NO_VERSION), Routes
-        )  # which every client gets; the state is for those who may read all
+        routes = ask(GetRoutes(NO_VERSION), Routes)  # every client gets them; the state needs a right
     assert isinstance(welcome, Welcome)
     assert isinstance(routes, Routes)
     for _, _, member in routes.members:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lockring.ids import ClientId, ClusterId, GreetingNumber, Incarnation, NodeId, RequestNumber, Version
 from lockring.protocol.base import Message
+from lockring.protocol.identities import Identity
 
 
 class ClientHello(Message, tag=1):
@@ -28,6 +29,14 @@ class ClientHello(Message, tag=1):
             f"ClientHello({self.protocol}, {self.cluster!r}, {self.client!r}, {self.connection}, {self.software!r},"
             f" differences={self.differences}, credential={shown!r})"
         )
+
+
+class OnBehalfOf(Message, tag=5):
+    """From a server that forwards requests of clients, on a connection that it opened as a client: the identity whose
+    requests follow, until the next such message. The receiver gives it the rights that it has there. Not answered.
+    """
+
+    identity: Identity
 
 
 class PeerHello(Message, tag=2):

@@ -130,8 +130,17 @@ class AccessGate:
             return Newcomer(self.admit(shown, hello.credential, origin=origin), NO_NODE)
         return Newcomer(None, self._node_proof(shown))
 
-    def admit(self, certificate: PeerCertificate | None, credential: str, *, origin: str) -> Grantee | None:
-        """Return the rights of a client by what it has shown, None if none are looked at. See `newcomer`."""
+    def admit(
+        self, certificate: PeerCertificate | None, credential: str, *, origin: str, is_call: bool = False
+    ) -> Grantee | None:
+        """Return the rights of a client by what it has shown, None if none are looked at. See `newcomer`.
+
+        Args:
+            certificate: the verified certificate of its connection, None without one.
+            credential: a token or a JWT, "" for none.
+            origin: HOST:PORT of the client.
+            is_call: whether it is one of many calls on a connection, which the audit log does not name each.
+        """
         control = self._control
         if control is None:
             return None
@@ -142,7 +151,7 @@ class AccessGate:
             if self._is_enforced:
                 raise
             return control.stranger()
-        if self._audit is not None:
+        if self._audit is not None and not is_call:
             self._audit.write("connect", "ok", identity=grantee.identity, origin=origin)
         return grantee
 

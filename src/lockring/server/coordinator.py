@@ -134,6 +134,7 @@ class CoordinatorServer:
                 store=opened.store.place,
                 is_shared=awaited is not None,
                 replication=settings.replication,
+                grantee_of=self._gate.grantee_of if self._gate.is_on else None,
                 now_ns=now_ns,
                 wall_ns=wall_ns,
             )

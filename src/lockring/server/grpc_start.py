@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from lockring.errors import CannotListen, ExtraMissing
+from lockring.server.access_gate import AccessGate
 from lockring.server.settings import NodeSettings
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ log = logging.getLogger("lockring.node")
 
 
 async def start_grpc(
-    host: NodeHost, settings: NodeSettings, listening: str, advertised: str
+    host: NodeHost, settings: NodeSettings, listening: str, advertised: str, *, gate: AccessGate
 ) -> tuple[GrpcServer | None, str]:
     """Start the API, and return it with the address to advertise; None and "" if its default port is taken.
 
@@ -26,6 +27,7 @@ async def start_grpc(
         settings: of the node.
         listening: HOST:PORT of its lock port.
         advertised: the same as advertised to others.
+        gate: the access control of the node.
 
     Raises:
         CannotListen: the configured port is taken, or its host is not of this machine.
@@ -44,7 +46,7 @@ async def start_grpc(
     except CannotListen as error:
         log.warning("no gRPC API: %s; name another port with --grpc-listen", error)
         return None, ""
-    server = GrpcServer(host)
+    server = GrpcServer(host, gate)
     try:
         address = await server.start(listen)
     except CannotListen as error:

@@ -16,10 +16,12 @@ from lockring.protocol import (
     Drain,
     DrainReply,
     Message,
+    OnBehalfOf,
     Refusal,
     Undrain,
     UndrainReply,
 )
+from lockring.protocol.identities import Identity
 from lockring.random_ids import new_id
 from lockring.server.coordinator_link import NodePlace
 from lockring.server.node_life import NodeLife
@@ -131,13 +133,20 @@ class LocalClients:
         life.accept(number, local, life.gate.own(life.core.replica.node))
         return local
 
-    def pass_on(self, order: Drain | Undrain, answer: Answer) -> OrderingClient:
+    def pass_on(
+        self, order: Drain | Undrain, answer: Answer, asker: Identity | None = None
+    ) -> OrderingClient:
         """Ask for what an operator wants as any client would, and call `answer` once with what comes back.
+
+        Args:
+            order: the request.
+            answer: called once.
+            asker: the operator's identity, None where identities are not checked.
 
         Returns:
             The client that waits for the answer, so that the operator can hang up before it has come.
         """
-        client = OrderingClient(self, answer)
+        client = OrderingClient(self, answer, asker)
         client.ask(order)
         return client
 
@@ -148,12 +157,15 @@ class OrderingClient:
     Args:
         host: the node.
         answer: called once.
+        asker: the operator's identity, None where identities are not checked.
     """
 
-    def __init__(self, host: LocalClients, answer: Answer) -> None:
+    def __init__(self, host: LocalClients, answer: Answer, asker: Identity | None) -> None:
         self._answer: Answer | None = answer
         self._line = host.connect_local(self._receive, self._ended)
         self._line.ask(ClientHello(PROTOCOL, host.state.cluster, ClientId(new_id()), GreetingNumber(1)))
+        if asker is not None:
+            self._line.ask(OnBehalfOf(asker))
 
     def ask(self, order: Drain | Undrain) -> None:
         """Send the request."""

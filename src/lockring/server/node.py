@@ -87,7 +87,9 @@ class NodeServer:
         await self._port.listener.begin()
         log.info("node %s listens at %s", settings.id, listening)
         if settings.grpc:
-            self._grpc, place.grpc = await start_grpc(self._locals, settings, listening, place.address)
+            self._grpc, place.grpc = await start_grpc(
+                self._locals, settings, listening, place.address, gate=self._gate
+            )
         self._gate.start()
         self._lives.start()
         self._look()

@@ -161,6 +161,7 @@ class NodeLife:
             timing=Timing(),
             journal=None if journal is None else journal.found,
             durability=durability,
+            grantee_of=gate.grantee_of if gate.is_on else None,
             now_ns=monotonic_ns(),
         )
         if journal is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +35,7 @@ class Server:
         self.tokens: dict[str, str] = {}
         self.rules: dict[str, Sequence[str]] = {}
         self.server: StandaloneServer
+        self._loop, self._thread = asyncio.get_running_loop(), threading.current_thread()
         self.give("web-1", "acquire jobs/*", "read jobs/*")
         self.give("root", "admin")
 
@@ -55,6 +57,16 @@ class Server:
             )
         )
 
+    def reload(self) -> None:
+        """Let the server read the ACL file now; from another thread, wait for that."""
+        if threading.current_thread() is self._thread:
+            assert self.server.reload()
+            return
+        done = threading.Event()
+        self._loop.call_soon_threadsafe(self.server.reload)
+        self._loop.call_soon_threadsafe(done.set)
+        assert done.wait(PATIENCE_S)
+
     def file(self, who: str) -> Path:
         return self.directory / f"{who}.token"
 
@@ -74,7 +86,11 @@ class Server:
 
 
 def with_server(
-    directory: Path, test: Callable[[Server], Awaitable[None]], *, auth: str = "enforcing"
+    directory: Path,
+    test: Callable[[Server], Awaitable[None]],
+    *,
+    auth: str = "enforcing",
+    grpc_listen: str = "",
 ) -> None:
     """Run a test's coroutine with a server that checks rights."""
 
@@ -86,11 +102,12 @@ def with_server(
             coordinator_listen="127.0.0.1:0",
             in_memory=True,
             new_cluster=True,
-            grpc=False,
+            grpc=bool(grpc_listen),
+            grpc_listen=grpc_listen,
         )
         made.server = StandaloneServer(settings, access=access)
-        await made.server.start()
         try:
+            await made.server.start()
             node = made.server._node
             assert node is not None
             await until(lambda: node._lives.present.core.status().serving_slots == 4096)
@@ -137,7 +154,7 @@ def test_a_client_whose_token_is_replaced_comes_back_with_the_new_one(tmp_path: 
         with server.client() as client:
             first = await asyncio.to_thread(lambda: client.lock("jobs/1").acquire())
             server.give("web-1", "acquire jobs/*", "read jobs/*")
-            assert server.server.reload()
+            server.reload()
             second = await asyncio.to_thread(lambda: client.lock("jobs/2").acquire(timeout=PATIENCE_S))
             assert await asyncio.to_thread(first.verify)
             await asyncio.to_thread(first.release)
@@ -152,7 +169,7 @@ def test_a_client_whose_token_is_revoked_loses_its_connection_and_gets_none_agai
             grant = await asyncio.to_thread(lambda: client.lock("jobs/1").acquire())
             del server.rules["web-1"]
             server.write()
-            assert server.server.reload()
+            server.reload()
             with pytest.raises(Unauthenticated):
                 await asyncio.to_thread(lambda: client.lock("jobs/2").acquire(timeout=PATIENCE_S))
             await until(lambda: not grant.held)

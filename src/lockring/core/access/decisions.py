@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lockring.core.access.grantee import Grantee
-from lockring.core.access.permissions import why_denied
+from lockring.core.access.permissions import NOTHING, why_denied
 from lockring.core.access.requirements import Condition, Requirement
 from lockring.core.access.verbs import Verb
 from lockring.errors import Denied, Unauthenticated
@@ -55,6 +55,8 @@ def missing_right(grantee: Grantee, requirement: Requirement, name: str = "") ->
         return MissingRight(
             f"{grantee.identity} has expired, or was revoked; show another credential", is_unproven=True
         )
+    if grantee.permissions is NOTHING and not grantee.is_node and verb is None:
+        return MissingRight(f"{grantee.identity} has no role here; the ACL file gives it one")
     if condition is Condition.SERVER:
         return (
             None if grantee.is_node else MissingRight(f"{grantee.identity} is not a server of this cluster")

@@ -94,6 +94,7 @@ from lockring.protocol import (
     Mode,
     ReleaseReply,
 )
+from lockring.protocol.identities import Identity
 from lockring.slots import SLOTS
 from lockring.units import NS_PER_MS, NS_PER_S
 
@@ -329,6 +330,7 @@ class ClientCore:
 
     def _ask(self, query: Query, now_ns: int) -> Query:
         self._check_open()
+        query.asker = self._outstanding.asker
         if query.exchange.give_up_at_ns != DISTANT_FUTURE_NS:
             self._outstanding.alarm(query.exchange.give_up_at_ns, query)
         else:
@@ -337,6 +339,10 @@ class ClientCore:
         return query
 
     # ------------------------------------------------------------------ on behalf of others
+
+    def ask_for(self, asker: Identity | None) -> None:
+        """Ask further queries on behalf of an identity, for a server that acts for its clients; None for itself."""
+        self._outstanding.asker = asker
 
     def renew_for(
         self, session: SessionId, name: LockName, *, ttl_ms: int, give_up_at_ns: int, now_ns: int

@@ -25,6 +25,7 @@ from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import LockringError, StaleVersion
 from lockring.ids import NO_LINK
 from lockring.protocol import Refusal
+from lockring.protocol.identities import Identity
 from lockring.units import NS_PER_MS, NS_PER_S
 
 RETRY_NS_MIN: Final = 50 * NS_PER_MS
@@ -44,6 +45,7 @@ class OutstandingCalls:
         alarms: times at which to look at an item, whatever it then needs.
         recent_releases: confirmed releases that a crash may undo.
         is_closed: whether the client is closing, so that nothing is parked any more.
+        asker: the identity on whose behalf queries are asked from now on, None for the client's own.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class OutstandingCalls:
         self.alarms: DeadlineQueue[Item] = DeadlineQueue(is_open)
         self.recent_releases = RecentReleases()
         self.is_closed = False
+        self.asker: Identity | None = None
         self._agenda = agenda
         self._links = links
         self._routes = routes

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 from lockring.cluster_state import ClusterState
-from lockring.core.access import Grantee
+from lockring.core.access import REQUIREMENTS, Grantee, missing_right
 from lockring.core.coordinator.clients import Clients, welcome_to, why_not_greet
 from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.reconciler_runs import ReconcilerRuns
@@ -11,11 +14,25 @@ from lockring.core.coordinator.roster import Roster
 from lockring.core.coordinator.state_broadcast import StateBroadcast
 from lockring.core.coordinator.status import left_ms_of, note_of, server_status_of, state_reply, status_of
 from lockring.core.coordinator.term import Term
-from lockring.core.effects import Admit, Effect, Note, Send
+from lockring.core.effects import Admit, Effect, Note, Send, denied_entry
+from lockring.core.refusals import refusal_of
 from lockring.core.timing import with_time_left
 from lockring.errors import LockringError
 from lockring.ids import ConnectionId
-from lockring.protocol import ClientHello, GetRoutes, GetState, GetStatus, StatusReply
+from lockring.protocol import (
+    ClientHello,
+    Drain,
+    GetRoutes,
+    GetState,
+    GetStatus,
+    Message,
+    StatusReply,
+    Undrain,
+)
+from lockring.protocol.identities import ANONYMOUS, Identity
+
+GranteeOf: TypeAlias = Callable[[Identity], Grantee]
+"""Returns the rights of an identity at this server, which follow the ACL file."""
 
 
 class ClientAnswers:
@@ -29,6 +46,7 @@ class ClientAnswers:
         runs: what slots wait for.
         broadcast: the encoded state.
         effects: takes the answers.
+        grantee_of: returns the rights of an identity for which a node asks; None to check no rights.
 
     Attributes:
         clients: see above.
@@ -44,6 +62,7 @@ class ClientAnswers:
         runs: ReconcilerRuns,
         broadcast: StateBroadcast,
         effects: list[Effect],
+        grantee_of: GranteeOf | None,
     ) -> None:
         self.clients = clients
         self._term = term
@@ -52,6 +71,7 @@ class ClientAnswers:
         self._runs = runs
         self._broadcast = broadcast
         self._effects = effects
+        self._grantee_of = grantee_of
 
     def greet(
         self, sender: ConnectionId, hello: ClientHello, access: Grantee | None, now_ns: int
@@ -85,6 +105,22 @@ class ClientAnswers:
                 status = status_of(self._term, self._roster, self._membership, self._runs, now_ns)
                 report = server_status_of(status, self._term.store_report, now_ns=now_ns)
                 self._effects.append(Send(sender, StatusReply(message.request, report)))
+
+    def refuse_forwarded_if_denied(self, sender: ConnectionId, message: Message) -> bool:
+        """Refuse an operator's order that a node passes on, if the operator lacks the right; return whether it was.
+
+        A node that names no operator checks no rights. The order is then one of a client that has shown nothing.
+        """
+        if self._grantee_of is None or not isinstance(message, Drain | Undrain):
+            return False
+        access = self._grantee_of(message.asker or ANONYMOUS)
+        missing = missing_right(access, REQUIREMENTS[type(message)], message.node)
+        if missing is None:
+            return False
+        self._effects.append(denied_entry(access, missing, sender, is_forwarded=True))
+        if access.is_enforced:
+            self._effects.append(Send(sender, refusal_of(missing.error(), message.request)))
+        return access.is_enforced
 
     def report(self, now_ns: int) -> None:
         """Report to clients and the log what slots or this coordinator wait for, once that has changed."""

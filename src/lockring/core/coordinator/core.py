@@ -31,7 +31,7 @@ import msgspec
 
 from lockring.cluster_state import ClusterState, Member, Relocation, Replica, Replication
 from lockring.core.access import UNCHECKED, Newcomer
-from lockring.core.coordinator.client_answers import ClientAnswers
+from lockring.core.coordinator.client_answers import ClientAnswers, GranteeOf
 from lockring.core.coordinator.clients import Clients, welcome_to
 from lockring.core.coordinator.clocks import Clocks
 from lockring.core.coordinator.decisions import Decisions, Moment
@@ -109,6 +109,7 @@ class CoordinatorCore:
         store: the store, for people.
         is_shared: whether other coordinators share it: nodes then hang up on one that stands still.
         replication: "sync" or "async"; part of the state.
+        grantee_of: returns the rights of an identity for which a node asks; None to check no rights.
         now_ns: monotonic clock.
         wall_ns: wall clock.
     """
@@ -126,6 +127,7 @@ class CoordinatorCore:
         store: str = "",
         is_shared: bool = False,
         replication: Replication = "sync",
+        grantee_of: GranteeOf | None = None,
         now_ns: int,
         wall_ns: int,
     ) -> None:
@@ -159,6 +161,7 @@ class CoordinatorCore:
             runs=self._runs,
             broadcast=self._broadcast,
             effects=self._effects,
+            grantee_of=grantee_of,
         )
         self._checks = Checks()
 
@@ -382,7 +385,8 @@ class CoordinatorCore:
             case SlotRequests():
                 self._ask(sender, message, now_ns)
             case Leave() | Drain() | Undrain():
-                self._order(sender, message, now_ns)
+                if not self._answers.refuse_forwarded_if_denied(sender, message):
+                    self._order(sender, message, now_ns)
             case _:
                 self._refuse_role(sender, message, "a node")
 
@@ -581,8 +585,6 @@ class CoordinatorCore:
         ]
         for connection in [*self._roster.connections(), *self._roster.pending.connections()]:
             self._refuse(connection, self._not_coordinator(NO_REQUEST))
-
-    # ----------------------------------------------------------------------- small things
 
     def _state(self) -> ClusterState:
         state = self._term.state

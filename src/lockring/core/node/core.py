@@ -32,6 +32,7 @@ from lockring.core.access import UNCHECKED, Newcomer
 from lockring.core.effects import Coordinator, Effect, Endpoint
 from lockring.core.journal import JournalBatch, JournalFound
 from lockring.core.node.admission import FROM_PEER, Admission
+from lockring.core.node.askers import GranteeOf
 from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.core.node.copies import Copies
@@ -95,6 +96,7 @@ class NodeCore:
         timing: Timing | None = None,
         journal: JournalFound | None = None,
         durability: str = "none",
+        grantee_of: GranteeOf | None = None,
         now_ns: int,
     ) -> None:
         """Make a node that knows no cluster yet.
@@ -105,6 +107,7 @@ class NodeCore:
             journal: the journal of its former lives, which this one goes on with; None to keep none. Reading it takes
                 some 3 µs for each holder and mutation in it.
             durability: how durable the shell keeps the journal, as a word for people.
+            grantee_of: returns the rights of an identity for which another server asks; None to check no rights.
             now_ns: the time.
         """
         self._context = NodeContext(replica, timing if timing is not None else Timing(), now_ns)
@@ -114,7 +117,9 @@ class NodeCore:
             self._take_up(journal, now_ns)
         self._coordinator = CoordinatorTie(self._context)
         self._orders = OperatorOrders(self._context, self._coordinator)
-        self.service = ClientService(self._context, self.sessions, self._coordinator, self._orders)
+        self.service = ClientService(
+            self._context, self.sessions, self._coordinator, self._orders, grantee_of=grantee_of
+        )
         self._replicator = Replicator(self._context)
         promises = Promises()
         self._roles = SlotRoles(self._context, self.sessions, self._replicator, promises)

@@ -11,7 +11,7 @@ import enum
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from lockring.core.access import REQUIREMENTS, Condition, Requirement, Verb
+from lockring.core.access import NOTHING, REQUIREMENTS, Condition, Requirement, Verb
 from lockring.core.node.access_guard import AccessGuard
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
@@ -90,7 +90,7 @@ class ClientRequests:
         *,
         guard: AccessGuard,
         sessions: Sessions,
-        refuse_kind: Callable[[ConnectionId, Message], None],
+        take_other: Callable[[ConnectionId, Message], None],
     ) -> None:
         """Make the dispatcher of one node.
 
@@ -101,7 +101,7 @@ class ClientRequests:
             handlers: by the kind of request; each kind is in the table of requirements.
             guard: refuses what clients may not do.
             sessions: of the node, each with the identity to which it belongs.
-            refuse_kind: ends the service of a connection that sends anything else.
+            take_other: takes anything else: an announcement of a server, or a mistake.
         """
         self._context = context
         self._clients = clients
@@ -112,12 +112,12 @@ class ClientRequests:
         self.handlers = {
             kind: handler.with_requirement(REQUIREMENTS[kind]) for kind, handler in handlers.items()
         }
-        self._refuse_kind = refuse_kind
+        self._take_other = take_other
 
     def receive(
         self, connection: ConnectionId, message: Any, now_ns: int, parked: ParkedRequest | None = None
     ) -> None:
-        """Handle a request of a client; any other message ends its connection.
+        """Handle a message of a client; one that no client may send ends its connection.
 
         Args:
             connection: where it came.
@@ -130,7 +130,7 @@ class ClientRequests:
             return
         handler = self.handlers.get(type(message))
         if handler is None:
-            self._refuse_kind(connection, message)
+            self._take_other(connection, message)
             return
         access = client.access
         if access is not None:
@@ -140,7 +140,7 @@ class ClientRequests:
                 if not access.permissions.tables[verb].allows(message.name):
                     if guard.refuses_name(connection, access, message, verb):
                         return
-            elif handler.is_rare or access.is_expired:
+            elif handler.is_rare or access.permissions is NOTHING:
                 if guard.refuses(connection, access, message, handler.requirement):
                     return
             if handler.is_owned:

@@ -18,6 +18,7 @@ from lockring.core.effects import Broadcast, Refuse
 from lockring.core.node.access_guard import AccessGuard
 from lockring.core.node.acquires import Acquisitions
 from lockring.core.node.admission import AdmittedClient
+from lockring.core.node.askers import Askers, GranteeOf
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
@@ -36,6 +37,7 @@ from lockring.core.node.sessions import Sessions
 from lockring.core.node.trouble import Troubles
 from lockring.core.node.validation import check_acquire
 from lockring.core.node.watches import Watches
+from lockring.core.refusals import refusal_of
 from lockring.core.route_book import routes_for_all
 from lockring.errors import ProtocolError
 from lockring.ids import NO_REQUEST, ConnectionId
@@ -53,6 +55,7 @@ from lockring.protocol import (
     Keepalive,
     List,
     Message,
+    OnBehalfOf,
     Refusal,
     Release,
     ReleaseReply,
@@ -75,13 +78,20 @@ class ClientService:
     """
 
     def __init__(
-        self, context: NodeContext, sessions: Sessions, tie: CoordinatorTie, orders: OperatorOrders
+        self,
+        context: NodeContext,
+        sessions: Sessions,
+        tie: CoordinatorTie,
+        orders: OperatorOrders,
+        *,
+        grantee_of: GranteeOf | None,
     ) -> None:
         self._context = context
         self.clients = ConnectedClients(context)
         guard = AccessGuard(context, self.clients, sessions)
         self.troubles = Troubles(context, self.clients)
         generations = Generations(context)
+        askers = Askers(context, grantee_of)
         self._events = LockEvents()
         self.grants = NodeGrants(context, self.clients, self.troubles, generations, self._events)
         self._leases = SessionLeases(context, self.clients, sessions, self.grants)
@@ -93,6 +103,21 @@ class ClientService:
         self.reports = NodeReports(
             context, tie, troubles=self.troubles, sessions=sessions, grants=self.grants
         )
+
+        def take_other(connection: ConnectionId, message: Message) -> None:
+            if not isinstance(message, OnBehalfOf):
+                self._refuse_kind(connection, message)
+                return
+            client = self.clients.by_connection[connection]
+            missing = askers.announced(connection, client, message.identity)
+            if missing is not None:
+                self.disconnected(connection)
+                context.outbox.add(Refuse(connection, refusal_of(missing.error())))
+
+        def pass_on(connection: ConnectionId, message: Drain | Undrain, now_ns: int) -> None:
+            access = self.clients.by_connection[connection].access
+            orders.pass_on(connection, message, None if access is None else access.identity)
+
         self.requests = ClientRequests(
             context,
             self.clients,
@@ -115,12 +140,12 @@ class ClientService:
                 GetState: RequestHandler(self.reports.send_state),
                 GetStatus: RequestHandler(self.reports.send_status),
                 GetRoutes: RequestHandler(self._send_all_routes),
-                Drain: RequestHandler(orders.pass_on),
-                Undrain: RequestHandler(orders.pass_on),
+                Drain: RequestHandler(pass_on),
+                Undrain: RequestHandler(pass_on),
             },
             guard=guard,
             sessions=sessions,
-            refuse_kind=self._refuse_kind,
+            take_other=take_other,
         )
         self._queues: tuple[DeadlineQueue[Any], ...] = (
             sessions.queue,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lockring.cluster_state import ClusterState, Copy, Replica, SlotState, decode_state
-from lockring.core.access import UNCHECKED, Newcomer
+from lockring.core.access import UNCHECKED, Grantee, Newcomer
 from lockring.core.coordinator import CoordinatorCore, invariants
 from lockring.core.effects import (
     Admit,
@@ -41,6 +42,7 @@ from lockring.protocol import (
     UndrainReply,
     Welcome,
 )
+from lockring.protocol.identities import Identity
 from lockring.units import NS_PER_MS, NS_PER_S
 from tests.unit.untraced import untraced
 
@@ -82,6 +84,7 @@ class World:
         starts: bool = True,
         boot: str = "",
         is_as_left: bool = True,
+        grantee_of: Callable[[Identity], Grantee] | None = None,
     ) -> None:
         self.now_ns = now_ns
         self.wall_offset_ns = wall_ns - now_ns
@@ -114,6 +117,7 @@ class World:
             new_cluster=new_cluster,
             boot=boot,
             is_as_left=is_as_left,
+            grantee_of=grantee_of,
             replication="async" if replication == "async" else "sync",
             now_ns=self.now_ns,
             wall_ns=wall_ns,

@@ -30,6 +30,7 @@ from lockring.core.effects import (
 )
 from lockring.core.journal import JournalBatch, JournalFound
 from lockring.core.node import NodeCore
+from lockring.core.node.askers import GranteeOf
 from lockring.core.timing import Timing
 from lockring.protocol import (
     PROTOCOL,
@@ -126,9 +127,16 @@ class Client:
 class Nodes:
     """Some node cores, a coordinator played by the test, and clients."""
 
-    def __init__(self, *names: str, timing: Timing | None = None, journals: bool = False) -> None:
+    def __init__(
+        self,
+        *names: str,
+        timing: Timing | None = None,
+        journals: bool = False,
+        grantee_of: GranteeOf | None = None,
+    ) -> None:
         self.now = 1_000 * S
         self.timing = timing or Timing()
+        self.grantee_of = grantee_of
         self.state = ClusterState(cluster="c", coordinator="here:1")
         self.cores: dict[str, NodeCore] = {}
         self.replicas: dict[str, Replica] = {}
@@ -151,7 +159,13 @@ class Nodes:
 
     def start(self, name: str, incarnation: int = 1, *, found: JournalFound | None = None) -> NodeCore:
         replica = self.replicas[name] = Replica(name, incarnation)
-        core = self.cores[name] = NodeCore(replica, timing=self.timing, journal=found, now_ns=self.now)
+        core = self.cores[name] = NodeCore(
+            replica,
+            timing=self.timing,
+            journal=found,
+            grantee_of=self.grantee_of,
+            now_ns=self.now,
+        )
         if found is not None:
             self.disks.setdefault(name, Disk())
         core.connected(COORDINATOR, now_ns=self.now)
