@@ -135,6 +135,7 @@ class CoordinatorServer:
                 is_shared=awaited is not None,
                 replication=settings.replication,
                 grantee_of=self._gate.grantee_of if self._gate.is_on else None,
+                audits=self._gate.audits,
                 now_ns=now_ns,
                 wall_ns=wall_ns,
             )

@@ -162,6 +162,7 @@ class NodeLife:
             journal=None if journal is None else journal.found,
             durability=durability,
             grantee_of=gate.grantee_of if gate.is_on else None,
+            audits=gate.audits,
             now_ns=monotonic_ns(),
         )
         if journal is not None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pytest
 
 import lockring
-from lockring.errors import Denied, Unauthenticated
+from lockring.errors import Denied, Overloaded, Unauthenticated
 from lockring.ids import SessionId
 from lockring.net.oneshot import ask_state, end_session
 from lockring.security.tokens import hash_of, new_token
@@ -213,12 +213,45 @@ def test_a_supervisor_ends_a_session_with_the_rights_of_its_client(tmp_path: Pat
     with_server(tmp_path, test)
 
 
+def test_a_limit_is_waited_for_by_the_client_and_named_in_its_error(tmp_path: Path) -> None:
+    def work(client: lockring.Client) -> None:
+        refused = pytest.raises(Overloaded, match="token web-1 has 1 locks at this server, and may have 1")
+        with client.lock("jobs/1").acquire(), refused:
+            client.lock("jobs/2").acquire(timeout=1)
+        for _ in range(25):
+            client.describe("jobs/1")  # five of them come too soon, and are asked again in time
+
+    async def test(server: Server) -> None:
+        text = server.acl.read_text().replace(
+            "\n[[token]]", "\nlimits = { locks = 1, requests_per_s = 20 }\n[[token]]", 1
+        )
+        server.acl.write_text(text)
+        server.reload()
+        with server.client() as client:
+            await asyncio.to_thread(work, client)
+
+    with_server(tmp_path, test)
+
+
 def test_what_connects_and_what_joins_is_audited(tmp_path: Path) -> None:
+    def work(client: lockring.Client) -> None:
+        with client.lock("jobs/1").acquire():
+            pass
+
     async def test(server: Server) -> None:
         await asyncio.to_thread(ask_state, server.address, credential=server.tokens["root"])
+        with server.client() as client:
+            await asyncio.to_thread(work, client)
 
     with_server(tmp_path, test)
     lines = [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
     acts = {(line["server"], line["act"], line.get("how"), line.get("who")) for line in lines}
     assert ("coordinator", "join", "node", "node-1") in acts
     assert ("node-1", "connect", "token", "root") in acts
+    held = [line for line in lines if line["act"] in ("acquire", "release")]
+    assert [(line["act"], line["who"], line["name"], line.get("rule", "")) for line in held] == [
+        ("acquire", "web-1", "jobs/1", "acquire jobs/*"),
+        ("release", "web-1", "jobs/1", ""),
+    ]
+    assert held[0]["fencing_token"] == held[1]["fencing_token"] > 0
+    assert held[0]["from"].startswith("127.0.0.1:")

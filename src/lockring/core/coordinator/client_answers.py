@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from lockring.cluster_state import ClusterState
-from lockring.core.access import REQUIREMENTS, Grantee, missing_right
+from lockring.core.access import REQUIREMENTS, Act, Grantee, Verb, missing_right
 from lockring.core.coordinator.clients import Clients, welcome_to, why_not_greet
 from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.reconciler_runs import ReconcilerRuns
@@ -14,18 +14,20 @@ from lockring.core.coordinator.roster import Roster
 from lockring.core.coordinator.state_broadcast import StateBroadcast
 from lockring.core.coordinator.status import left_ms_of, note_of, server_status_of, state_reply, status_of
 from lockring.core.coordinator.term import Term
-from lockring.core.effects import Admit, Effect, Note, Send, denied_entry
+from lockring.core.effects import Admit, AuditEntry, Effect, Note, Send, denied_entry
 from lockring.core.refusals import refusal_of
 from lockring.core.timing import with_time_left
 from lockring.errors import LockringError
-from lockring.ids import ConnectionId
+from lockring.ids import NO_NODE, ConnectionId
 from lockring.protocol import (
     ClientHello,
     Drain,
     GetRoutes,
     GetState,
     GetStatus,
+    Leave,
     Message,
+    Refusal,
     StatusReply,
     Undrain,
 )
@@ -33,6 +35,9 @@ from lockring.protocol.identities import ANONYMOUS, Identity
 
 GranteeOf: TypeAlias = Callable[[Identity], Grantee]
 """Returns the rights of an identity at this server, which follow the ACL file."""
+
+
+_ACTS: Final[dict[type[Message], Act]] = {Leave: "leave", Drain: "drain", Undrain: "undrain"}
 
 
 class ClientAnswers:
@@ -47,9 +52,11 @@ class ClientAnswers:
         broadcast: the encoded state.
         effects: takes the answers.
         grantee_of: returns the rights of an identity for which a node asks; None to check no rights.
+        audits: see below.
 
     Attributes:
         clients: see above.
+        audits: whether acts are reported for an audit log.
     """
 
     def __init__(
@@ -63,6 +70,7 @@ class ClientAnswers:
         broadcast: StateBroadcast,
         effects: list[Effect],
         grantee_of: GranteeOf | None,
+        audits: bool,
     ) -> None:
         self.clients = clients
         self._term = term
@@ -72,6 +80,7 @@ class ClientAnswers:
         self._broadcast = broadcast
         self._effects = effects
         self._grantee_of = grantee_of
+        self.audits = audits
 
     def greet(
         self, sender: ConnectionId, hello: ClientHello, access: Grantee | None, now_ns: int
@@ -121,6 +130,33 @@ class ClientAnswers:
         if access.is_enforced:
             self._effects.append(Send(sender, refusal_of(missing.error(), message.request)))
         return access.is_enforced
+
+    def audit_order(
+        self, sender: ConnectionId, order: Leave | Drain | Undrain, refusal: Refusal | None
+    ) -> None:
+        """Report for the audit log what became of an order."""
+        if not self.audits:
+            return
+        is_forwarded, act, name = sender not in self.clients, _ACTS[type(order)], NO_NODE
+        identity: Identity | None
+        if isinstance(order, Leave):
+            name = self._roster.claimed_by(sender) or NO_NODE
+            identity, is_forwarded = Identity("node", name), False
+        else:
+            access = self.clients.access_of(sender)
+            identity, name = order.asker if access is None else access.identity, order.node
+        self._effects.append(
+            AuditEntry(
+                act,
+                "ok" if refusal is None else "failed",
+                connection=sender,
+                identity=identity,
+                is_forwarded=is_forwarded,
+                name=name,
+                right="" if isinstance(order, Leave) else Verb.DRAIN.word,
+                reason="" if refusal is None else refusal.text,
+            )
+        )
 
     def report(self, now_ns: int) -> None:
         """Report to clients and the log what slots or this coordinator wait for, once that has changed."""

@@ -94,6 +94,10 @@ class Clients:
         """Return whether a connection is a stranger's."""
         return connection in self._strangers
 
+    def access_of(self, connection: ConnectionId) -> Grantee | None:
+        """Return the rights of a client, None at a coordinator that checks none."""
+        return self._access.get(connection)
+
     def take_stranger(self, connection: ConnectionId) -> Newcomer:
         """Forget a stranger whose first message has come, and return what its shell knows of it."""
         return self._strangers.pop(connection)

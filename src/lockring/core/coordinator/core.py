@@ -110,6 +110,7 @@ class CoordinatorCore:
         is_shared: whether other coordinators share it: nodes then hang up on one that stands still.
         replication: "sync" or "async"; part of the state.
         grantee_of: returns the rights of an identity for which a node asks; None to check no rights.
+        audits: whether to report acts for an audit log.
         now_ns: monotonic clock.
         wall_ns: wall clock.
     """
@@ -128,6 +129,7 @@ class CoordinatorCore:
         is_shared: bool = False,
         replication: Replication = "sync",
         grantee_of: GranteeOf | None = None,
+        audits: bool = False,
         now_ns: int,
         wall_ns: int,
     ) -> None:
@@ -162,6 +164,7 @@ class CoordinatorCore:
             broadcast=self._broadcast,
             effects=self._effects,
             grantee_of=grantee_of,
+            audits=audits,
         )
         self._checks = Checks()
 
@@ -452,6 +455,7 @@ class CoordinatorCore:
         refusal: Refusal | None = self._not_coordinator(order.request)
         if self._term.is_active:
             refusal = self._roster.ask(sender, order, self._state(), self._membership, now_ns)
+        self._answers.audit_order(sender, order, refusal)
         if refusal is not None:
             self._effects.append(Send(sender, refusal))
         self._runs.reschedule(now_ns=now_ns)
@@ -472,8 +476,6 @@ class CoordinatorCore:
     def _is_running(self, replica: Replica) -> bool:
         now_ns = self._clocks.now_ns
         return self._roster.is_connected(replica) and self._membership.heard_lately(replica, now_ns=now_ns)
-
-    # ----------------------------------------------------------------------- messages of nodes
 
     def _joined(self, sender: ConnectionId, now_ns: int) -> Member | None:
         """Note that a connection's node was heard, and return the node; None while its join waits."""
@@ -532,8 +534,6 @@ class CoordinatorCore:
             self._membership.acknowledge(node.replica, now_ns=now_ns)
             ack = HeartbeatAck(sequence, state.version, waiting, left_ms, why)
             self._effects.append(Send(connection, ack))
-
-    # ----------------------------------------------------------------------- deciding
 
     def _act_on(self, news: News, now_ns: int) -> None:
         """Do what the result of a store operation calls for."""

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from lockring.core.access import (
+    Act,
     Condition,
     Grantee,
     MissingRight,
@@ -26,13 +27,14 @@ from lockring.core.access import (
     hidden_id,
     missing_right,
 )
-from lockring.core.effects import denied_entry
+from lockring.core.effects import AuditEntry, denied_entry
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
 from lockring.core.node.locks import Session
 from lockring.core.node.sessions import Sessions
 from lockring.core.refusals import refusal_of
-from lockring.ids import NO_REQUEST, ConnectionId, LockName, RequestNumber, SessionId
+from lockring.errors import Overloaded
+from lockring.ids import NO_REQUEST, ConnectionId, Generation, LockName, RequestNumber, SessionId
 from lockring.protocol import List, LockRecord
 
 
@@ -100,6 +102,46 @@ class AccessGuard:
         self._context.outbox.add(denied_entry(access, missing, connection))
         self._context.outbox.send(connection, refusal_of(missing.error(), request))
         return True
+
+    def allowed_entry(
+        self, act: Act, connection: ConnectionId, verb: Verb, name: str, generation: Generation
+    ) -> AuditEntry:
+        """Return the entry for the audit log about a request that is carried out, with the rule that allows it."""
+        client = self._clients.by_connection[connection]
+        access = client.access
+        rule = None if access is None else access.permissions.rule_for(verb, name)
+        return AuditEntry(
+            act,
+            "ok",
+            connection=connection,
+            identity=None if access is None else access.identity,
+            is_forwarded=client.is_forwarding,
+            name=name,
+            fencing_token=generation,
+            right=verb.word,
+            rule="" if rule is None else rule.text,
+        )
+
+    # ------------------------------------------------------------------ limits
+
+    def throttles(self, connection: ConnectionId, access: Grantee, message: Any, now_ns: int) -> bool:
+        """Refuse a request that comes too soon, and return whether it was refused."""
+        try:
+            access.quota.check_request(now_ns)
+        except Overloaded as error:
+            request = getattr(message, "request", NO_REQUEST)
+            if request != NO_REQUEST:
+                self._context.outbox.send(
+                    connection, refusal_of(error, request, name=getattr(message, "name", ""))
+                )
+            return True
+        return False
+
+    def adopt(self, session: Session, access: Grantee) -> None:
+        """Count a session that another primary has opened among those of its identity."""
+        quota = session.totals.quota = access.quota
+        quota.sessions += 1
+        quota.acquisitions += session.totals.count
 
     # ------------------------------------------------------------------ views of locks
 

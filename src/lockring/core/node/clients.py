@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from lockring.core.access import Grantee
+from lockring.core.access import Act, Grantee, Verb
+from lockring.core.effects import AuditEntry
 from lockring.core.node.context import NodeContext
 from lockring.core.node.locks import LockHolder, LockWaiter
 from lockring.ids import NO_REQUEST, ClientId, ConnectionId, GreetingNumber, LockName, RequestNumber
 from lockring.protocol import ClientHello, LossNotice, Refusal
+from lockring.protocol.identities import identity_of_key
 from lockring.slots import slot_of
 
 
@@ -95,6 +97,38 @@ class ConnectedClients:
             f"lock {name!r} is served by {primary}" if primary else f"no node serves slot {number} at present"
         )
         self._context.outbox.send(connection, Refusal(request, "moved", text, name, state.version))
+
+    def audit_lock(
+        self, act: Act, entry: LockHolder, *, connection: ConnectionId | None = None, reason: str = ""
+    ) -> None:
+        """Report an act on a held lock for the audit log, with the rule that allowed it if it was asked for just now.
+
+        Args:
+            act: "acquire", "release" or "lost".
+            entry: the holder.
+            connection: where it was asked for, None if it was not.
+            reason: why the lock was lost.
+        """
+        session, name = entry.session, entry.lock.name
+        client = None if connection is None else self.by_connection.get(connection)
+        access = None if client is None else client.access
+        rule = None
+        if act == "acquire" and access is not None and access.key == session.identity:
+            rule = access.permissions.rule_for(Verb.ACQUIRE, name)
+        self._context.outbox.add(
+            AuditEntry(
+                act,
+                "ok",
+                connection=connection,
+                identity=identity_of_key(session.identity),
+                is_forwarded=client is not None and client.is_forwarding,
+                name=name,
+                fencing_token=entry.generation,
+                right=Verb.ACQUIRE.word if act == "acquire" else "",
+                rule="" if rule is None else rule.text,
+                reason=reason,
+            )
+        )
 
     def notify_lost(self, entry: LockHolder | LockWaiter, reason: str) -> None:
         """Notify a client that one of its holders or waiters was dropped.

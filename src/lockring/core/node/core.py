@@ -97,6 +97,7 @@ class NodeCore:
         journal: JournalFound | None = None,
         durability: str = "none",
         grantee_of: GranteeOf | None = None,
+        audits: bool = False,
         now_ns: int,
     ) -> None:
         """Make a node that knows no cluster yet.
@@ -108,11 +109,13 @@ class NodeCore:
                 some 3 µs for each holder and mutation in it.
             durability: how durable the shell keeps the journal, as a word for people.
             grantee_of: returns the rights of an identity for which another server asks; None to check no rights.
+            audits: whether to report acts for an audit log.
             now_ns: the time.
         """
         self._context = NodeContext(replica, timing if timing is not None else Timing(), now_ns)
         self.sessions = Sessions(self._context.outbox.wake)
         self._context.durability = durability
+        self._context.outbox.audits = audits
         if journal is not None:
             self._take_up(journal, now_ns)
         self._coordinator = CoordinatorTie(self._context)

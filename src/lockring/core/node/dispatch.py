@@ -47,6 +47,8 @@ class RequestHandler(NamedTuple):
         verb: that right, if it is one for the name that the message names; None otherwise.
         is_owned: whether the message names a session, which must be the sender's own.
         is_rare: whether there is another condition, which is looked at by a call.
+        is_throttled: whether it counts among the requests per second of its sender: renewals and releases do not, since
+            they keep and free what the sender already has.
     """
 
     handle: Callable[..., None]
@@ -56,6 +58,7 @@ class RequestHandler(NamedTuple):
     verb: Verb | None = None
     is_owned: bool = False
     is_rare: bool = False
+    is_throttled: bool = False
 
     def with_requirement(self, requirement: Requirement) -> RequestHandler:
         """Return the handler with the right that its sender needs."""
@@ -67,6 +70,7 @@ class RequestHandler(NamedTuple):
             verb=verb if names_lock else None,
             is_owned=is_owned,
             is_rare=not names_lock and not is_owned,
+            is_throttled=condition is not Condition.OWNER,
         )
 
 
@@ -136,6 +140,10 @@ class ClientRequests:
         if access is not None:
             # Written out: a request about one lock calls nothing for its rights but the look-up.
             guard, verb = self._guard, handler.verb
+            if handler.is_throttled and access.quota.limits.requests_per_s is not None:
+                if access.is_enforced and parked is None:
+                    if guard.throttles(connection, access, message, now_ns):
+                        return
             if verb is not None:
                 if not access.permissions.tables[verb].allows(message.name):
                     if guard.refuses_name(connection, access, message, verb):
@@ -145,9 +153,12 @@ class ClientRequests:
                     return
             if handler.is_owned:
                 session = self._sessions.by_id.get(message.session)
-                if session is not None and session.identity != access.key:
-                    if guard.refuses_session(connection, access, message, session):
-                        return
+                if session is not None:
+                    if session.identity != access.key:
+                        if guard.refuses_session(connection, access, message, session):
+                            return
+                    elif session.totals.quota is None and access.is_enforced:
+                        guard.adopt(session, access)
         try:
             needs = handler.needs
             if needs is _NO_SLOT:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from lockring.core.access import Quota
 from lockring.core.digest import mix
 from lockring.core.timing import up
 from lockring.ids import (
@@ -244,12 +245,14 @@ class SessionTotals:
     Attributes:
         served: its shares in these slots, by slot.
         count: the number of acquisitions, held and waiting.
+        quota: where they are counted for the session's identity too; None for an identity without limits.
     """
 
-    __slots__ = ("_digest", "_fresh", "count", "served")
+    __slots__ = ("_digest", "_fresh", "count", "quota", "served")
 
     def __init__(self) -> None:
         self.served: dict[SlotNumber, Share] = {}
+        self.quota: Quota | None = None
         self.count = 0
         self._digest = 0
         self._fresh: dict[AcquisitionNumber, Share] = {}
@@ -264,17 +267,23 @@ class SessionTotals:
     def add_share(self, share: Share) -> None:
         """Count a share whose slot is now served here."""
         self.count += share.count
+        if self.quota is not None:
+            self.quota.acquisitions += share.count
         # Not `^=`, which would read the own digest before the share's, and the share's brings both up to date.
         self._digest = self.digest ^ share.digest
 
     def remove_share(self, share: Share) -> None:
         """Stop counting a share whose slot is not served here any more."""
         self.count -= share.count
+        if self.quota is not None:
+            self.quota.acquisitions -= share.count
         self._digest = self.digest ^ share.digest
 
     def add(self, acquisition: AcquisitionNumber, share: Share) -> None:
         """Count one more in a share that is served."""
         self.count += 1
+        if self.quota is not None:
+            self.quota.acquisitions += 1
         fresh = self._fresh
         if len(fresh) >= _FRESH_MAX or acquisition in fresh:
             self._fold()
@@ -284,6 +293,8 @@ class SessionTotals:
     def remove(self, acquisition: AcquisitionNumber, share: Share) -> bool:
         """Count one less in a share that is served, and return whether a digest had it already."""
         self.count -= 1
+        if self.quota is not None:
+            self.quota.acquisitions -= 1
         if self._fresh.get(acquisition) is share:
             del self._fresh[acquisition]
             return False

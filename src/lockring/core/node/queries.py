@@ -154,6 +154,10 @@ class Queries:
         if holder is None:
             self._clients.refuse(connection, message, "not-held", _why_not_held(message, holders))
             return
+        if outbox.audits:
+            outbox.add(
+                self._guard.allowed_entry("break", connection, Verb.BREAK, message.name, holder.generation)
+            )
         self._clients.notify_lost(holder, "broken")
         left_ns = holder.session.deadline_ns - now_ns
         broken = f"lock {message.name!r} was taken from {holder.session.owner!r} (token {holder.generation})"

@@ -67,8 +67,15 @@ class SessionLeases:
 
     def _open(self, message: Acquire | Keepalive, connection: ConnectionId) -> Session:
         access = self._clients.by_connection[connection].access
-        identity = "" if access is None else access.key
-        return self._sessions.open(message.session, message.owner, message.ttl_ms, identity)
+        if access is None:
+            return self._sessions.open(message.session, message.owner, message.ttl_ms)
+        is_counted = access.is_enforced and message.session not in self._sessions.by_id
+        if is_counted:
+            access.quota.add_session()
+        session = self._sessions.open(message.session, message.owner, message.ttl_ms, access.key)
+        if is_counted:
+            session.totals.quota = access.quota
+        return session
 
     def reign_began(self, slot: NodeSlot, now_ns: int) -> None:
         """Start the sessions that have something in a slot which is served here from now on.

@@ -73,3 +73,6 @@ class Sessions:
         """Drop a session that does not run and that no table names."""
         if session.tables == 0 and session.deadline_ns == NO_DEADLINE:
             self.by_id.pop(session.id, None)
+            quota, session.totals.quota = session.totals.quota, None
+            if quota is not None:
+                quota.drop_session()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockring.core.access import Grantee
+from lockring.core.access import Grantee, Newcomer
 from lockring.ids import NodeId
 from lockring.protocol import Drain, DrainReply, Leave, Message, Refusal, Undrain, UndrainReply
 from lockring.protocol.identities import Identity
@@ -328,3 +328,25 @@ def test_where_rights_are_tried_out_an_order_of_any_identity_is_carried_out_and_
     world.cluster("a", "b")
     assert isinstance(world.drain("a", by=world.nodes["b"].connection), DrainReply)
     assert [each.outcome for each in world.audited] == ["would-refuse"]
+
+
+def test_orders_and_their_outcome_are_audited() -> None:
+    world = World(audits=True, grantee_of=rights)
+    world.cluster("a", "b")
+    operator = world.client(newcomer=Newcomer(grantee("op", "drain *")))
+    world.drain("a", by=operator)
+    world.undrain("a", by=operator)
+    world.drain("nowhere", by=operator)
+    world.receive(world.nodes["b"].connection, Drain(9, NodeId("a"), OP))
+    world.leave("b")
+    world.run(1)
+    assert [
+        (each.act, each.outcome, each.identity and each.identity.name, each.is_forwarded, each.name)
+        for each in world.audited
+    ] == [
+        ("drain", "ok", "op", False, "a"),
+        ("undrain", "ok", "op", False, "a"),
+        ("drain", "failed", "op", False, "nowhere"),
+        ("drain", "ok", "op", True, "a"),
+        ("leave", "ok", "b", False, "b"),
+    ]

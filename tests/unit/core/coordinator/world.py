@@ -85,6 +85,7 @@ class World:
         boot: str = "",
         is_as_left: bool = True,
         grantee_of: Callable[[Identity], Grantee] | None = None,
+        audits: bool = False,
     ) -> None:
         self.now_ns = now_ns
         self.wall_offset_ns = wall_ns - now_ns
@@ -118,6 +119,7 @@ class World:
             boot=boot,
             is_as_left=is_as_left,
             grantee_of=grantee_of,
+            audits=audits,
             replication="async" if replication == "async" else "sync",
             now_ns=self.now_ns,
             wall_ns=wall_ns,

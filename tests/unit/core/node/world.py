@@ -133,10 +133,12 @@ class Nodes:
         timing: Timing | None = None,
         journals: bool = False,
         grantee_of: GranteeOf | None = None,
+        audits: bool = False,
     ) -> None:
         self.now = 1_000 * S
         self.timing = timing or Timing()
         self.grantee_of = grantee_of
+        self.audits = audits
         self.state = ClusterState(cluster="c", coordinator="here:1")
         self.cores: dict[str, NodeCore] = {}
         self.replicas: dict[str, Replica] = {}
@@ -164,6 +166,7 @@ class Nodes:
             timing=self.timing,
             journal=found,
             grantee_of=self.grantee_of,
+            audits=self.audits,
             now_ns=self.now,
         )
         if found is not None:
