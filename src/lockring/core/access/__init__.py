@@ -28,6 +28,7 @@ from lockring.core.access.grantee import ANY_NODE as ANY_NODE
 from lockring.core.access.grantee import NO_NODE as NO_NODE
 from lockring.core.access.grantee import UNCHECKED as UNCHECKED
 from lockring.core.access.grantee import Grantee as Grantee
+from lockring.core.access.grantee import GranteeOf as GranteeOf
 from lockring.core.access.grantee import Newcomer as Newcomer
 from lockring.core.access.grantee import NodeProof as NodeProof
 from lockring.core.access.hidden_ids import hidden_id as hidden_id

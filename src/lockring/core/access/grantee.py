@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeAlias
 
 from lockring.core.access.permissions import Permissions
 from lockring.core.access.quotas import Quota
@@ -63,6 +64,10 @@ class Grantee:
     def is_node(self) -> bool:
         """Whether it is a server of the cluster, which may ask on behalf of others."""
         return self.identity.method == "node"
+
+
+GranteeOf: TypeAlias = Callable[[Identity], Grantee]
+"""Returns the rights of an identity at this server, which follow the ACL file."""
 
 
 class NodeProof(NamedTuple):

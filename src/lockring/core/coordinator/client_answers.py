@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final
 
 from lockring.cluster_state import ClusterState
-from lockring.core.access import REQUIREMENTS, Act, Grantee, Verb, missing_right
+from lockring.core.access import REQUIREMENTS, Act, Grantee, GranteeOf, Verb, missing_right
 from lockring.core.coordinator.clients import Clients, welcome_to, why_not_greet
 from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.reconciler_runs import ReconcilerRuns
@@ -32,10 +31,6 @@ from lockring.protocol import (
     Undrain,
 )
 from lockring.protocol.identities import ANONYMOUS, Identity
-
-GranteeOf: TypeAlias = Callable[[Identity], Grantee]
-"""Returns the rights of an identity at this server, which follow the ACL file."""
-
 
 _ACTS: Final[dict[type[Message], Act]] = {Leave: "leave", Drain: "drain", Undrain: "undrain"}
 

@@ -30,8 +30,8 @@ from __future__ import annotations
 import msgspec
 
 from lockring.cluster_state import ClusterState, Member, Relocation, Replica, Replication
-from lockring.core.access import UNCHECKED, Newcomer
-from lockring.core.coordinator.client_answers import ClientAnswers, GranteeOf
+from lockring.core.access import UNCHECKED, GranteeOf, Newcomer
+from lockring.core.coordinator.client_answers import ClientAnswers
 from lockring.core.coordinator.clients import Clients, welcome_to
 from lockring.core.coordinator.clocks import Clocks
 from lockring.core.coordinator.decisions import Decisions, Moment

@@ -9,10 +9,9 @@ Only a server may do so. A connection that is not one's ends. A node that checks
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final
 
-from lockring.core.access import Grantee, MissingRight
+from lockring.core.access import Grantee, GranteeOf, MissingRight
 from lockring.core.effects import denied_entry
 from lockring.core.node.clients import ConnectedClient
 from lockring.core.node.context import NodeContext
@@ -21,9 +20,6 @@ from lockring.protocol.identities import Identity
 
 ASKERS_MAX: Final = 1_000
 """Identities whose rights are kept; those of others are found again with each announcement."""
-
-GranteeOf: TypeAlias = Callable[[Identity], Grantee]
-"""Returns the rights of an identity at this server, which follow the ACL file."""
 
 
 class Askers:

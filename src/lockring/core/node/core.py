@@ -28,11 +28,10 @@ from __future__ import annotations
 from typing import Final
 
 from lockring.cluster_state import ClusterState, Replica
-from lockring.core.access import UNCHECKED, Newcomer
+from lockring.core.access import UNCHECKED, GranteeOf, Newcomer
 from lockring.core.effects import Coordinator, Effect, Endpoint
 from lockring.core.journal import JournalBatch, JournalFound
 from lockring.core.node.admission import FROM_PEER, Admission
-from lockring.core.node.askers import GranteeOf
 from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.core.node.copies import Copies

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from lockring.core.access import GranteeOf
 from lockring.core.deadline_queue import DeadlineQueue
 from lockring.core.effects import Broadcast, Refuse
 from lockring.core.node.access_guard import AccessGuard
 from lockring.core.node.acquires import Acquisitions
 from lockring.core.node.admission import AdmittedClient
-from lockring.core.node.askers import Askers, GranteeOf
+from lockring.core.node.askers import Askers
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from lockring.cluster_state import ClusterState, Copy, Member, Replica, SlotState
-from lockring.core.access import Grantee, Newcomer
+from lockring.core.access import Grantee, GranteeOf, Newcomer
 from lockring.core.effects import (
     COORDINATOR,
     Admit,
@@ -30,7 +30,6 @@ from lockring.core.effects import (
 )
 from lockring.core.journal import JournalBatch, JournalFound
 from lockring.core.node import NodeCore
-from lockring.core.node.askers import GranteeOf
 from lockring.core.timing import Timing
 from lockring.protocol import (
     PROTOCOL,
