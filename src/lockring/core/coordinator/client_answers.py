@@ -139,7 +139,9 @@ class ClientAnswers:
             identity, is_forwarded = Identity("node", name), False
         else:
             access = self.clients.access_of(sender)
-            identity, name = order.asker if access is None else access.identity, order.node
+            # A client's own word on its identity counts for nothing.
+            identity = order.asker if is_forwarded else None if access is None else access.identity
+            name = order.node
         self._effects.append(
             AuditEntry(
                 act,

@@ -337,6 +337,7 @@ def test_orders_and_their_outcome_are_audited() -> None:
     world.drain("a", by=operator)
     world.undrain("a", by=operator)
     world.drain("nowhere", by=operator)
+    world.receive(world.client(), Undrain(9, NodeId("a"), OP))
     world.receive(world.nodes["b"].connection, Drain(9, NodeId("a"), OP))
     world.leave("b")
     world.run(1)
@@ -347,6 +348,7 @@ def test_orders_and_their_outcome_are_audited() -> None:
         ("drain", "ok", "op", False, "a"),
         ("undrain", "ok", "op", False, "a"),
         ("drain", "failed", "op", False, "nowhere"),
+        ("undrain", "ok", None, False, "a"),
         ("drain", "ok", "op", True, "a"),
         ("leave", "ok", "b", False, "b"),
     ]
