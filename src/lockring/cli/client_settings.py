@@ -48,6 +48,13 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
             "Name that servers' certificates must have, instead of the host that is dialed.", metavar="NAME"
         ),
     ] = ""
+    token_file: Annotated[
+        str | None,
+        setting(
+            "File with the token or JWT to show to servers. Without one, LOCKRING_TOKEN may hold it.",
+            metavar="FILE",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         try:
@@ -64,3 +71,14 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
     def scheme(self) -> str:
         """How the servers are named, see `addresses.ServerNames`."""
         return names_of(self.servers).scheme
+
+    def credential(self) -> str:
+        """Return the token or JWT to show to servers, "" for none.
+
+        Raises:
+            ConfigError: the file cannot be read, or has none.
+        """
+        # Only commands that reach a cluster need it.
+        from lockring.security.credential_source import CredentialSource
+
+        return CredentialSource(self.token_file)()

@@ -32,7 +32,7 @@ _A = TypeVar("_A")
 
 
 def client_options(*more: type[msgspec.Struct]) -> Callable[[_F], _F]:
-    """Give a command `--server`, `--connect-timeout`, `--config`, `--json`, and the flags of further settings."""
+    """Give a command the flags of `ClientSettings`, `--config`, `--json`, and the flags of further settings."""
 
     def decorate(command: _F) -> _F:
         command = click.option("--json", "as_json", is_flag=True, help="Print JSON, including errors.")(
@@ -176,6 +176,7 @@ def connect(settings: ClientSettings, *, tells: bool = True, **options: Any) -> 
         cert=settings.cert,
         key=settings.key,
         server_name=settings.server_name,
+        token_file=settings.token_file,
         **options,
     ) as client:
         if not tells:

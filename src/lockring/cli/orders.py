@@ -65,22 +65,23 @@ def _may_take_effect(error: LockringError) -> bool:
 def _trouble(settings: ClientSettings) -> str:
     """Return why the store of the coordinators does not work, "" if it does or no coordinator can be asked."""
     timeout_s = min(_STATUS_S_MAX, settings.connect_timeout_s)
-    dial = dial_of(settings)
-    for server in _coordinators(settings, dial, timeout_s):
+    dial, credential = dial_of(settings), settings.credential()
+    for server in _coordinators(settings, timeout_s, dial=dial, credential=credential):
         with suppress(LockringError):
-            status = ask_report(server, timeout_s=timeout_s, dial=dial).status
+            status = ask_report(server, timeout_s=timeout_s, dial=dial, credential=credential).status
             trouble = about_store(status) if status.role == "coordinator" else ""
             if trouble:
                 return trouble
     return ""
 
 
-def _coordinators(settings: ClientSettings, dial: Dial, timeout_s: float) -> Iterator[str]:
+def _coordinators(settings: ClientSettings, timeout_s: float, *, dial: Dial, credential: str) -> Iterator[str]:
     """Yield the named servers, and then the coordinator of the state that one of them has."""
     yield from settings.addresses
     for server in settings.addresses:
         with suppress(LockringError):
-            coordinator = ask_state(server, timeout_s=timeout_s, dial=dial).state.coordinator
+            state = ask_state(server, timeout_s=timeout_s, dial=dial, credential=credential).state
+            coordinator = state.coordinator
             if coordinator and coordinator not in settings.addresses:
                 yield coordinator
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -75,19 +76,21 @@ def status(as_json: bool, **given: Any) -> int:
 
 
 def _look(settings: ClientSettings) -> _Look:
-    server, (state, note) = ask(settings, _ask_state)
+    credential = settings.credential()
+    question = functools.partial(_ask_state, credential=credential)
+    server, (state, note) = ask(settings, question)
     timeout_s = min(_ANSWER_S_MAX, settings.connect_timeout_s)
     dial = dial_of(settings)
-    coordinator, nodes = _ask_all(state, dial, server, timeout_s)
+    coordinator, nodes = _ask_all(state, dial, server, timeout_s, credential=credential)
     versions = {node: answer.status.version for node, answer in nodes.items() if answer.status is not None}
     newest = max(versions, key=versions.__getitem__, default=None)
     if newest is not None and versions[newest] > state.version:
         # The queried server is behind, perhaps cut off from the coordinator. The other one may have ended since it
         # answered: then the older state is all there is.
         with suppress(LockringError):
-            server, (state, note) = _ask_state(dial, state.members[newest].address, timeout_s)
-            coordinator, nodes = _ask_all(state, dial, server, timeout_s)
-    others = _ask_others(state, settings, dial, timeout_s)
+            server, (state, note) = question(dial, state.members[newest].address, timeout_s)
+            coordinator, nodes = _ask_all(state, dial, server, timeout_s, credential=credential)
+    others = _ask_others(state, settings, dial, timeout_s, credential=credential)
     standby = None if coordinator.status is not None else _standby(state, others)
     own = (NO_CLUSTER, state.cluster)
     strangers = {server: cluster for server, (cluster, _) in others.items() if cluster not in own}
@@ -95,13 +98,15 @@ def _look(settings: ClientSettings) -> _Look:
     return _Look(state, note, nodes, coordinator, standby=standby, health=health, strangers=strangers)
 
 
-def _ask_state(dial: Dial, server: str, timeout_s: float) -> tuple[str, tuple[ClusterState, str]]:
-    view = ask_state(server, timeout_s=timeout_s, dial=dial)
+def _ask_state(
+    dial: Dial, server: str, timeout_s: float, *, credential: str
+) -> tuple[str, tuple[ClusterState, str]]:
+    view = ask_state(server, timeout_s=timeout_s, dial=dial, credential=credential)
     return server, (view.state, view.note)
 
 
 def _ask_all(
-    state: ClusterState, dial: Dial, server: str, timeout_s: float
+    state: ClusterState, dial: Dial, server: str, timeout_s: float, *, credential: str
 ) -> tuple[ServerAnswer, dict[NodeId, ServerAnswer]]:
     """Ask the coordinator and every member for their status, all at the same time."""
     where = {node: member.address for node, member in state.members.items()}
@@ -109,7 +114,7 @@ def _ask_all(
 
     def answer_of(address: str) -> ServerAnswer:
         try:
-            cluster, status = ask_report(address, timeout_s=timeout_s, dial=dial)
+            cluster, status = ask_report(address, timeout_s=timeout_s, dial=dial, credential=credential)
         except LockringError as error:
             return ServerAnswer(None, str(error).removeprefix(f"{address} "))
         if cluster not in (NO_CLUSTER, state.cluster):
@@ -124,7 +129,7 @@ def _ask_all(
 
 
 def _ask_others(
-    state: ClusterState, settings: ClientSettings, dial: Dial, timeout_s: float
+    state: ClusterState, settings: ClientSettings, dial: Dial, timeout_s: float, *, credential: str
 ) -> dict[str, ServerReport]:
     """Ask the named servers that are no members, all at the same time, and return those that answer."""
     members = {member.address for member in state.members.values()}
@@ -132,7 +137,7 @@ def _ask_others(
 
     def report_of(address: str) -> ServerReport | None:
         with suppress(LockringError):
-            return ask_report(address, timeout_s=timeout_s, dial=dial)
+            return ask_report(address, timeout_s=timeout_s, dial=dial, credential=credential)
         return None
 
     if not others:

@@ -18,10 +18,12 @@ import msgspec
 from lockring._version import __version__
 from lockring.client.aio.connection import AsyncConnection
 from lockring.client.aio.driver import AsyncDriver
-from lockring.core.client import ClientCore, LossOnBehalf
+from lockring.client.aio.watching import WatchReader
+from lockring.core.client import BACKLOG_MAX, ClientCore, LossOnBehalf, Query
 from lockring.errors import Moved, NotCoordinator, StaleVersion, Unavailable
+from lockring.grpc_api.askers import ASKER
 from lockring.grpc_api.host import LocalConnection, NodeHost
-from lockring.ids import LinkId, SessionId
+from lockring.ids import LinkId, LockName, SessionId
 from lockring.net.frames import FrameReader
 from lockring.net.openers import Opener, open_plain
 from lockring.protocol import Message, ToNode
@@ -130,6 +132,16 @@ class NodeDriver(AsyncDriver):
         super().__init__([host.address], lambda: "", _FOREVER_NS, core=core, opener=opener)
         self._host = host
         self._loss_handlers: dict[SessionId, dict[LossHandler, None]] = {}
+
+    def begin(self, question: Callable[[ClientCore, int], Query]) -> Query:
+        """Begin a query on behalf of the present call's client; see `AsyncDriver`."""
+        self._core.ask_for(ASKER.get())
+        return super().begin(question)
+
+    def watch(self, name: LockName, *, unread_max: int = BACKLOG_MAX) -> WatchReader:
+        """Begin to watch a lock on behalf of the present call's client; see `AsyncDriver`."""
+        self._core.ask_for(ASKER.get())
+        return super().watch(name, unread_max=unread_max)
 
     def node_at(self, link: LinkId) -> str:
         """Return the id of the node behind a link, "" if it is closed."""

@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from lockring.addresses import format_address, split_address
 from lockring.errors import CannotListen
+from lockring.grpc_api.access import AccessInterceptor, CallGate
 from lockring.grpc_api.credentials import TLS_OPTIONS, server_credentials
 from lockring.grpc_api.driver import NodeDriver
 from lockring.grpc_api.host import NodeHost
@@ -49,20 +50,29 @@ class GrpcServer:
 
     Args:
         host: the node.
+        gate: the access control of the node.
         opener: opens connections to the lock ports of other nodes.
         policy: the TLS of the port, None for none.
     """
 
     def __init__(
-        self, host: NodeHost, *, opener: Opener = open_plain, policy: TlsPolicy | None = None
+        self,
+        host: NodeHost,
+        gate: CallGate,
+        *,
+        opener: Opener = open_plain,
+        policy: TlsPolicy | None = None,
     ) -> None:
         self._driver = NodeDriver(host, opener=opener)
         self._policy = policy
         self._health = health.aio.HealthServicer()
         self._is_serving: bool | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        options = _OPTIONS if policy is None else [*_OPTIONS, *TLS_OPTIONS]
-        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=CALLS_MAX)
+        self._server = grpc.aio.server(
+            options=_OPTIONS if policy is None else [*_OPTIONS, *TLS_OPTIONS],
+            maximum_concurrent_rpcs=CALLS_MAX,
+            interceptors=[AccessInterceptor(gate)] if gate.is_on else [],
+        )
         lockring_pb2_grpc.add_LockServiceServicer_to_server(LockServicer(host, self._driver), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(

@@ -20,7 +20,8 @@ from typing import Any, Final, Protocol, cast
 import msgspec
 
 from lockring.addresses import split_address
-from lockring.errors import LockringError, NotCoordinator, ProtocolError, Unavailable, from_code
+from lockring.core.refusals import error_of
+from lockring.errors import LockringError, NotCoordinator, ProtocolError, Unavailable
 from lockring.net.accepted import MEMBER_UNREAD_BYTES_MAX
 from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.openers import Opener, open_plain
@@ -235,7 +236,7 @@ class _DialedConnection(FramedConnection):
     def _take_answer(self, answer: Message) -> None:
         self._cancel_deadline()
         if isinstance(answer, Refusal):
-            error = from_code(answer.code, answer.text, name=answer.name, leader=answer.leader)
+            error = error_of(answer)
             self._fail(error, answer.hint)
         elif not isinstance(answer, Welcome):
             self.on_garbage(ProtocolError(f"it answered a hello with {type(answer).__name__}"))

@@ -12,8 +12,18 @@ import msgspec
 from lockring.addresses import split_address
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState, Replica, decode_state
-from lockring.errors import LockringError, ProtocolError, Unavailable, from_code
-from lockring.ids import NO_CLUSTER, ClientId, ClusterId, GreetingNumber, NodeId, RequestNumber, SessionId
+from lockring.core.refusals import error_of
+from lockring.errors import LockringError, ProtocolError, Unavailable
+from lockring.ids import (
+    NO_CLUSTER,
+    NO_VERSION,
+    ClientId,
+    ClusterId,
+    GreetingNumber,
+    NodeId,
+    RequestNumber,
+    SessionId,
+)
 from lockring.net.frames import FrameReader, encode_frame
 from lockring.protocol import (
     FRAME_BYTES_MAX,
@@ -22,11 +32,13 @@ from lockring.protocol import (
     CloseSession,
     Drain,
     DrainReply,
+    GetRoutes,
     GetState,
     GetStatus,
     Message,
     Refusal,
     ReleaseReply,
+    Routes,
     ServerStatus,
     StateReply,
     StatusReply,
@@ -98,15 +110,20 @@ class ServerView(NamedTuple):
     age_s: float = 0.0
 
 
-def ask_state(address: str, *, timeout_s: float = 5.0, dial: Dial = dial_plain) -> ServerView:
+def ask_state(address: str, *, timeout_s: float = 5.0, dial: Dial = dial_plain, credential: str = "") -> ServerView:
     """Ask a node or a coordinator for the cluster state. Blocks; may be called from any thread.
+
+    Args:
+        address: HOST:PORT of the server.
+        timeout_s: how long it may take to answer.
+        credential: a token or a JWT to show to it, "" for none. So for the other questions here.
 
     Raises:
         Unavailable: no server answers there in time.
         LockringError: the server refuses.
     """
     with _connection(address, timeout_s, dial) as ask:
-        welcome = ask(_hello(), Welcome)
+        welcome = ask(_hello(credential), Welcome)
         answer = ask(GetState(_REQUEST), StateReply)
     assert isinstance(welcome, Welcome)
     assert isinstance(answer, StateReply)
@@ -114,7 +131,7 @@ def ask_state(address: str, *, timeout_s: float = 5.0, dial: Dial = dial_plain) 
     return ServerView(welcome.role, replica, decode_state(answer.state), answer.note, answer.age_ms / 1000)
 
 
-def ask_drain(address: str, node: NodeId, *, timeout_s: float = 5.0, dial: Dial = dial_plain) -> None:
+def ask_drain(address: str, node: NodeId, *, timeout_s: float = 5.0, dial: Dial = dial_plain, credential: str = "") -> None:
     """Ask a node or a coordinator to move everything off a node. Blocks; may be called from any thread.
 
     Raises:
@@ -125,11 +142,11 @@ def ask_drain(address: str, node: NodeId, *, timeout_s: float = 5.0, dial: Dial 
         LockringError: the server refuses.
     """
     with _connection(address, timeout_s, dial) as ask:
-        ask(_hello(), Welcome)
+        ask(_hello(credential), Welcome)
         ask(Drain(_REQUEST, node), DrainReply)
 
 
-def ask_undrain(address: str, node: NodeId, *, timeout_s: float = 5.0, dial: Dial = dial_plain) -> None:
+def ask_undrain(address: str, node: NodeId, *, timeout_s: float = 5.0, dial: Dial = dial_plain, credential: str = "") -> None:
     """Ask a node or a coordinator to let a drained node have slots again. Blocks; may be called from any thread.
 
     Raises:
@@ -139,31 +156,31 @@ def ask_undrain(address: str, node: NodeId, *, timeout_s: float = 5.0, dial: Dia
         LockringError: the server refuses.
     """
     with _connection(address, timeout_s, dial) as ask:
-        ask(_hello(), Welcome)
+        ask(_hello(credential), Welcome)
         ask(Undrain(_REQUEST, node), UndrainReply)
 
 
-def ask_status(address: str, *, timeout_s: float = 5.0, dial: Dial = dial_plain) -> ServerStatus:
+def ask_status(address: str, *, timeout_s: float = 5.0, dial: Dial = dial_plain, credential: str = "") -> ServerStatus:
     """Ask a node or a coordinator for its own status at this moment. Blocks; may be called from any thread.
 
     Raises:
         Unavailable: no server answers there in time.
         LockringError: the server refuses.
     """
-    return ask_report(address, timeout_s=timeout_s, dial=dial).status
+    return ask_report(address, timeout_s=timeout_s, dial=dial, credential=credential).status
 
 
-def ask_report(address: str, *, timeout_s: float = 5.0, dial: Dial = dial_plain) -> ServerReport:
+def ask_report(address: str, *, timeout_s: float = 5.0, dial: Dial = dial_plain, credential: str = "") -> ServerReport:
     """Ask a node or a coordinator for its cluster too. See `ask_status`."""
     with _connection(address, timeout_s, dial) as ask:
-        welcome = ask(_hello(), Welcome)
+        welcome = ask(_hello(credential), Welcome)
         answer = ask(GetStatus(_REQUEST), StatusReply)
     assert isinstance(welcome, Welcome)
     assert isinstance(answer, StatusReply)
     return ServerReport(welcome.cluster, answer.status)
 
 
-def end_session(address: str, session: SessionId, *, timeout_s: float = 2.0, dial: Dial = dial_plain) -> None:
+def end_session(address: str, session: SessionId, *, timeout_s: float = 2.0, dial: Dial = dial_plain, credential: str = "") -> None:
     """Give up everything that a session has, at every node of a cluster. Blocks; may be called from any thread.
 
     For a supervisor that knows that the session's client is gone. A node that does not answer keeps the session until
@@ -174,21 +191,33 @@ def end_session(address: str, session: SessionId, *, timeout_s: float = 2.0, dia
         session: its id.
         timeout_s: how long each server may take to answer.
         dial: opens connections.
+        credential: a token or a JWT to show to each, "" for none.
 
     Raises:
         Unavailable: no server answers at `address` in time.
         LockringError: the server refuses.
     """
-    state = ask_state(address, timeout_s=timeout_s, dial=dial).state
-    for member in state.members.values():
-        with contextlib.suppress(Unavailable), _connection(member.address, timeout_s, dial) as ask:
-            ask(_hello(state.cluster), Welcome)
+    with _connection(address, timeout_s, dial) as ask:
+        welcome = ask(_hello(credential), Welcome)
+        routes = ask(GetRoutes(NO_VERSION), Routes)  # every client gets them; the state needs a right
+    assert isinstance(welcome, Welcome)
+    assert isinstance(routes, Routes)
+    for _, _, member in routes.members:
+        with contextlib.suppress(Unavailable), _connection(member, timeout_s, dial) as ask:
+            ask(_hello(credential, welcome.cluster), Welcome)
             ask(CloseSession(_REQUEST, session), ReleaseReply)
 
 
-def _hello(cluster: ClusterId = NO_CLUSTER) -> ClientHello:
+def _hello(credential: str, cluster: ClusterId = NO_CLUSTER) -> ClientHello:
     """Return the first message of a client that asks once; without a cluster, any cluster may answer."""
-    return ClientHello(PROTOCOL, cluster, ClientId(new_id()), GreetingNumber(1), "lockring")
+    return ClientHello(
+        PROTOCOL,
+        cluster=cluster,
+        client=ClientId(new_id()),
+        connection=GreetingNumber(1),
+        software="lockring",
+        credential=credential,
+    )
 
 
 @contextlib.contextmanager
@@ -227,7 +256,7 @@ class _Conversation:
             while self._read:
                 message = self._read.pop(0)
                 if isinstance(message, Refusal):
-                    raise from_code(message.code, message.text, name=message.name, leader=message.leader)
+                    raise error_of(message)
                 if isinstance(message, answer):
                     self.is_greeted = True
                     return message

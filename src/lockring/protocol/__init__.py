@@ -48,7 +48,7 @@ from lockring.protocol.cluster import (
     Undrain,
     UndrainReply,
 )
-from lockring.protocol.greetings import ClientHello, PeerHello, Refusal, Welcome
+from lockring.protocol.greetings import ClientHello, OnBehalfOf, PeerHello, Refusal, Welcome
 from lockring.protocol.groups import (
     MEMBER_PAYLOAD_BYTES_MAX,
     MEMBERS_MAX,
@@ -175,6 +175,7 @@ __all__ = [
     "Message",
     "Mode",
     "Mutation",
+    "OnBehalfOf",
     "PeerHello",
     "Position",
     "Put",

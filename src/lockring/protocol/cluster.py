@@ -23,6 +23,7 @@ from lockring.ids import (
     Version,
 )
 from lockring.protocol.base import Message
+from lockring.protocol.identities import Identity
 from lockring.protocol.infos import ServerStatus
 
 NO_DIFFERENCES: Final = Version(-1)
@@ -121,10 +122,14 @@ class TroubleNotice(Message, tag=37):
 
 
 class Drain(Message, tag=43):
-    """An operator's order to move everything off a node. A node forwards it to its coordinator unchanged."""
+    """An operator's order to move everything off a node. A node forwards it to its coordinator.
+
+    `asker` is the operator's identity, which the forwarding node sets; None at a node that checks no identities.
+    """
 
     request: RequestNumber
     node: NodeId
+    asker: Identity | None = None
 
 
 class DrainReply(Message, tag=53):
@@ -135,10 +140,14 @@ class DrainReply(Message, tag=53):
 
 
 class Undrain(Message, tag=45):
-    """An operator's order to let a drained node have slots again. A node forwards it to its coordinator unchanged."""
+    """An operator's order to let a drained node have slots again. A node forwards it to its coordinator.
+
+    `asker` is as in `Drain`.
+    """
 
     request: RequestNumber
     node: NodeId
+    asker: Identity | None = None
 
 
 class UndrainReply(Message, tag=54):

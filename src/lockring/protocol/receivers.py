@@ -23,7 +23,7 @@ from lockring.protocol.cluster import (
     Undrain,
     UndrainReply,
 )
-from lockring.protocol.greetings import ClientHello, PeerHello, Refusal, Welcome
+from lockring.protocol.greetings import ClientHello, OnBehalfOf, PeerHello, Refusal, Welcome
 from lockring.protocol.groups import DescribeGroup, FollowGroup, SettlementNotice, View, ViewAck
 from lockring.protocol.locks import (
     Acquire,
@@ -51,6 +51,7 @@ from lockring.protocol.replication import HandOver, Replicate, ReplicateAck
 
 ToNode = (
     ClientHello
+    | OnBehalfOf
     | PeerHello
     | Acquire
     | Release

@@ -10,9 +10,11 @@ from typing import Final
 
 from lockring.clock import boot_id, monotonic_ns, wall_ns
 from lockring.cluster_state import ClusterState, Replica
+from lockring.core.access import Grantee
 from lockring.core.coordinator import CandidateCore, CoordinatorCore
 from lockring.core.effects import (
     Admit,
+    AuditEntry,
     Broadcast,
     Close,
     Effect,
@@ -27,7 +29,8 @@ from lockring.core.effects import (
     StoreWrite,
 )
 from lockring.core.election import Election
-from lockring.errors import LockringError, StoreError, WrongRole, from_code
+from lockring.core.refusals import error_of
+from lockring.errors import Denied, LockringError, StoreError, WrongRole
 from lockring.ids import ClusterId, ConnectionId, OperationNumber, TermId, Version
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
 from lockring.net.connection import Outbox
@@ -36,6 +39,8 @@ from lockring.net.frames import encode_frame
 from lockring.net.listener import Listener
 from lockring.protocol import ClientHello, Message, Refusal, StatusReply, Welcome
 from lockring.random_ids import new_id
+from lockring.server.access_gate import AccessGate, expired_among, not_accepted
+from lockring.server.access_settings import OPEN, AccessSettings
 from lockring.server.presence import Presence
 from lockring.server.reporter import StateReporter
 from lockring.server.settings import CoordinatorSettings
@@ -60,20 +65,30 @@ class CoordinatorServer:
 
     Args:
         settings: see `CoordinatorSettings`.
+        access: see `AccessSettings`.
         ports: how many servers are in this process.
         tls: the process's TLS, None for what the settings ask for.
 
     Raises:
-        ConfigError: a file of TLS cannot be used.
+        ConfigError: a file of TLS cannot be used, the ACL file is malformed, or the audit log cannot be written.
     """
 
     def __init__(
-        self, settings: CoordinatorSettings, *, ports: int = 1, tls: ServerTls | None = None
+        self,
+        settings: CoordinatorSettings,
+        *,
+        access: AccessSettings = OPEN,
+        ports: int = 1,
+        tls: ServerTls | None = None,
     ) -> None:
         self.address = ""
         """HOST:PORT that is advertised, once it has started."""
         self._settings = settings
         self._tls = tls or make_tls(settings)
+        self._gate = AccessGate(
+            access, server="coordinator", demands_node_certificates=self._tls is not None
+        )
+        self._grantees: dict[ConnectionId, Grantee] = {}
         self._outbox = Outbox()
         self._listener = Listener(self, self._outbox, ports=ports)
         # `start` makes these three, before the first connection is accepted.
@@ -129,6 +144,8 @@ class CoordinatorServer:
                 store=opened.store.place,
                 is_shared=awaited is not None,
                 replication=settings.replication,
+                grantee_of=self._gate.grantee_of if self._gate.is_on else None,
+                audits=self._gate.audits,
                 now_ns=now_ns,
                 wall_ns=wall_ns,
             )
@@ -144,6 +161,7 @@ class CoordinatorServer:
         )
         self._pump = CoreLoop(core, self._carry_out, read_clock=self._now_ns)
         self._is_started = True
+        self._gate.start()
         await self._listener.begin()
         core.start(now_ns=self._now_ns())
         self._pump.schedule()
@@ -158,11 +176,11 @@ class CoordinatorServer:
         return False
 
     def reload(self) -> bool:
-        """Read the files of TLS again."""
-        if self._tls is None:
-            return False
-        self._tls.reload(monotonic_ns())
-        return True
+        """Read the files of TLS and the ACL file again now. False at a coordinator that has neither."""
+        if self._tls is not None:
+            self._tls.reload(monotonic_ns())
+        self._look_at_rights()
+        return self._tls is not None or self._gate.is_on
 
     async def stop(self) -> None:
         """End all connections and close the store, with what stopping nodes reported about their promises."""
@@ -177,6 +195,7 @@ class CoordinatorServer:
             self._pump.stop()
         self._listener.close("the coordinator stops")
         await self._listener.closed(_CLOSE_S_MAX)
+        await asyncio.to_thread(self._gate.close)
         if self._has_store:
             if self._is_started and self._awaited is not None:
                 self._store.resign(self._core.candidate.term)
@@ -207,8 +226,11 @@ class CoordinatorServer:
         """See `ConnectionHandler`. The core decides, at once."""
         if isinstance(hello, ClientHello):
             guest.require_client_room()  # before the core hears of it, which cannot count the port's clients
+        newcomer = self._gate.newcomer(hello, guest.certificate, origin=guest.remote)
+        if newcomer.access is not None:
+            self._grantees[guest.number] = newcomer.access
         now_ns = self._now_ns()
-        self._core.connected(guest.number, now_ns=now_ns)
+        self._core.connected(guest.number, newcomer=newcomer, now_ns=now_ns)
         self._core.receive(guest.number, hello, now_ns=now_ns)
         self._pump.flush()
 
@@ -225,6 +247,7 @@ class CoordinatorServer:
         """See `ConnectionHandler`."""
         if isinstance(guest.tag, Replica):
             _tell(self._presence.disconnected(guest.tag, reason, now_ns=monotonic_ns()))
+        self._grantees.pop(guest.number, None)
         self._core.disconnected(guest.number, now_ns=self._now_ns())
         self._pump.schedule()
 
@@ -247,6 +270,7 @@ class CoordinatorServer:
                     if isinstance(message, Welcome):
                         guest.tag = life = Replica(message.node, message.incarnation)
                         _tell(self._presence.connected(life, now_ns=monotonic_ns()))
+                        self._gate.joined(life.node, origin=guest.remote)
                     elif isinstance(message, StatusReply) and self._tls is not None:
                         message.status.certificates = self._tls.certificates()  # which the core does not know
                     guest.send(message)
@@ -265,6 +289,9 @@ class CoordinatorServer:
             case Publish(state=state):
                 self._say_if_leases_are_others(state)
                 self._reporter.report(state)
+            case AuditEntry(connection=asked_by):
+                guest = None if asked_by is None else self._listener.connection(asked_by)
+                self._gate.record(effect, origin="" if guest is None else guest.remote)
             case Note(text=text, is_warning=is_warning):
                 log.log(logging.WARNING if is_warning else logging.INFO, "%s", text)
             case StoreRead(operation=operation):
@@ -288,7 +315,11 @@ class CoordinatorServer:
         guest = self._listener.connection(number)
         if guest is None:
             return
-        error = from_code(refusal.code, refusal.text, name=refusal.name, leader=refusal.leader)
+        error = error_of(refusal)
+        if isinstance(error, Denied):
+            self._gate.refused(error, origin=guest.remote, name=refusal.name)
+        if guest.role is None:
+            self._grantees.pop(number, None)  # the end of a connection that was not admitted is not reported
         if guest.role is not PEER or isinstance(error, WrongRole):
             guest.turn_away(error, request=refusal.request, hint=refusal.hint)
             return
@@ -362,6 +393,14 @@ class CoordinatorServer:
         self._tell_of_store()
         self._absent()  # also while there is nothing to report, so that a time without looks is one without turns
         self._reporter.summarize()
+        self._look_at_rights()
+
+    def _look_at_rights(self) -> None:
+        self._gate.look()
+        for number in expired_among(self._grantees):
+            guest = self._listener.connection(number)
+            if guest is not None:
+                guest.turn_away(not_accepted(self._grantees[number]))
 
 
 def _tell(line: str) -> None:

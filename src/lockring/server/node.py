@@ -18,6 +18,8 @@ from lockring.core.effects import Depart
 from lockring.errors import LockringError
 from lockring.ids import NodeId
 from lockring.net.connection import Outbox
+from lockring.server.access_gate import AccessGate
+from lockring.server.access_settings import OPEN, AccessSettings
 from lockring.server.coordinator_link import NodePlace
 from lockring.server.departure import report_departure
 from lockring.server.directory_use import refuse_another_use
@@ -43,24 +45,35 @@ class NodeServer:
 
     Args:
         settings: see `NodeSettings`.
+        access: see `AccessSettings`.
         ports: how many servers are in this process.
         tls: the process's TLS, None for what the settings ask for.
 
     Raises:
-        ConfigError: a file of TLS cannot be used.
+        ConfigError: a file of TLS cannot be used, the ACL file is malformed, or the audit log cannot be written.
         JournalError: the data directory cannot be used.
         StoreError: it belongs to another command.
     """
 
-    def __init__(self, settings: NodeSettings, *, ports: int = 1, tls: ServerTls | None = None) -> None:
+    def __init__(
+        self,
+        settings: NodeSettings,
+        *,
+        access: AccessSettings = OPEN,
+        ports: int = 1,
+        tls: ServerTls | None = None,
+    ) -> None:
         if settings.data_dir is not None:
             refuse_another_use(settings.data_dir, "node")
         self._settings = settings
         self._place = NodePlace(weight=settings.weight)
         self._tls = tls or make_tls(settings)
         outbox = Outbox()
+        self._gate = AccessGate(
+            access, server=settings.id, demands_node_certificates=self._tls is not None
+        )
         self._lives = lives = NodeLives(
-            settings, self._place, outbox, listener=self, opener=opener_of(self._tls)
+            settings, self._place, outbox, gate=self._gate, listener=self, opener=opener_of(self._tls)
         )
         self._port = NodePort(outbox, lives, ports=ports)
         self._locals = LocalClients(lambda: lives.present, self._place)
@@ -89,8 +102,14 @@ class NodeServer:
         log.info("node %s listens at %s", settings.id, listening)
         if settings.grpc:
             self._grpc, place.grpc = await start_grpc(
-                self._locals, settings, listening, advertised=place.address, tls=self._tls
+                self._locals,
+                settings,
+                listening,
+                advertised=place.address,
+                gate=self._gate,
+                tls=self._tls,
             )
+        self._gate.start()
         self._lives.start()
         self._look()
 
@@ -111,11 +130,11 @@ class NodeServer:
         return True
 
     def reload(self) -> bool:
-        """Read the files of TLS again."""
-        if self._tls is None:
-            return False
-        self._tls.reload(monotonic_ns())
-        return True
+        """Read the files of TLS and the ACL file again now. False at a node that has neither."""
+        if self._tls is not None:
+            self._tls.reload(monotonic_ns())
+        self._look_at_rights()
+        return self._tls is not None or self._gate.is_on
 
     async def stop(self) -> None:
         """End all connections."""
@@ -126,6 +145,7 @@ class NodeServer:
         self._lives.end("this node stops")
         self._port.listener.close("this node stops")
         await self._port.listener.closed(_CLOSE_S_MAX)
+        await asyncio.to_thread(self._gate.close)
         if self._lives.has_joined:
             log.info("node %s has stopped", self._settings.id)
 
@@ -168,3 +188,8 @@ class NodeServer:
             is_draining = core.is_leaving or (me is not None and me.condition == "draining")
             self._grpc.note_serving(core.coordinator_lease_left_ns(now_ns) > 0 and not is_draining)
         self._lives.log.look(now_ns)
+        self._look_at_rights()
+
+    def _look_at_rights(self) -> None:
+        self._gate.look()
+        self._lives.present.turn_away_expired()

@@ -18,6 +18,7 @@ from lockring.ids import Incarnation, NodeId
 from lockring.net.connection import Outbox
 from lockring.net.openers import Opener, open_plain
 from lockring.protocol import CertificateInfo, Message, Welcome
+from lockring.server.access_gate import AccessGate
 from lockring.server.coordinator_link import CoordinatorLink, NodePlace
 from lockring.server.journal_start import later_than_found, open_journal, reopen_journal
 from lockring.server.node_life import NodeLife
@@ -46,6 +47,7 @@ class NodeLives:
         settings: of the node.
         place: where others reach it.
         outbox: where writes wait for the flush.
+        gate: says what connections may do.
         listener: hears of what concerns the process.
         opener: opens connections to other servers.
 
@@ -64,12 +66,14 @@ class NodeLives:
         place: NodePlace,
         outbox: Outbox,
         *,
+        gate: AccessGate,
         listener: LifeListener,
         opener: Opener = open_plain,
     ) -> None:
         self._settings = settings
         self._node = NodeId(settings.id)
         self._outbox = outbox
+        self._gate = gate
         self._listener = listener
         self._opener = opener
         self._link = CoordinatorLink(self, place, settings.coordinators, outbox, opener=opener)
@@ -181,6 +185,7 @@ class NodeLives:
         life = NodeLife(
             Replica(self._node, incarnation),
             outbox=self._outbox,
+            gate=self._gate,
             coordinator=lambda: self._link.connection,
             on_state=lambda state: self.log.state_changed(state),
             on_depart=self._listener.departed,

@@ -13,6 +13,7 @@ import msgspec
 
 from lockring.cluster_state import ClusterState, Replica
 from lockring.core.client.links import Links, NodeLink
+from lockring.core.coordinator import client_answers
 from lockring.core.coordinator import core as coordinator_core
 from lockring.core.coordinator.clients import Clients
 from lockring.core.coordinator.join_checks import not_the_latest
@@ -39,7 +40,7 @@ def _servers_take_clients_of_other_clusters() -> list[Change]:
 
     return [
         (Admission, "_check_client", changed),
-        (coordinator_core, "why_not_greet", lambda hello, cluster: None),
+        (client_answers, "why_not_greet", lambda hello, cluster: None),
     ]
 
 

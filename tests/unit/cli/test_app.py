@@ -209,7 +209,7 @@ def test_starting_imports_nothing_that_the_command_does_not_need():
 def test_a_server_does_not_import_what_only_other_commands_need():
     """The start of a cluster on one machine is bound by what all of its processes do."""
     code = (
-        "import sys, lockring.server; lockring.server.run_node = lambda settings: 0; from lockring.cli import main; "
+        "import sys, lockring.server; lockring.server.run_node = lambda settings, access: 0; from lockring.cli import main; "
         "code = main(['node', '--id', 'a', '--coordinator', '127.0.0.1:1']); print(code, *sys.modules)"
     )
     environ = {name: value for name, value in os.environ.items() if not name.startswith("LOCKRING_")}

@@ -23,13 +23,15 @@ def test_a_newer_server_that_ends_between_two_questions_leaves_the_older_answer(
 ) -> None:
     older = ClusterState(cluster="c", version=5, members={LIFE.node: Member(LIFE, NODE)})
 
-    def ask_state(dial: Dial, server: str, timeout_s: float) -> tuple[str, tuple[ClusterState, str]]:
+    def ask_state(
+        dial: Dial, server: str, timeout_s: float, *, credential: str
+    ) -> tuple[str, tuple[ClusterState, str]]:
         if server == NODE:
             raise Unavailable(f"{NODE} cannot be reached: connection refused")
         return server, (older, "cut off")
 
     def ask_all(
-        state: ClusterState, dial: Dial, server: str, timeout_s: float
+        state: ClusterState, dial: Dial, server: str, timeout_s: float, *, credential: str
     ) -> tuple[ServerAnswer, dict[NodeId, ServerAnswer]]:
         return ServerAnswer(None, "away"), {
             LIFE.node: ServerAnswer(ServerStatus("node", LIFE.node, LIFE.incarnation, 9))

@@ -131,6 +131,7 @@ PURE_MAY_IMPORT: Final = frozenset(
         "dataclasses",
         "enum",
         "functools",
+        "hashlib",
         "heapq",
         "itertools",
         "math",

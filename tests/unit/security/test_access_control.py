@@ -89,8 +89,15 @@ def test_a_server_forwards_for_an_identity_with_the_rights_that_are_known_here(p
     control = AccessControl(path)
     grantee = control.admit_for(Identity("token", "web-1"))
     assert grantee.permissions.allows(Verb.ACQUIRE, "jobs/7")
-    with pytest.raises(Denied, match="token web-9 has no role here"):
-        control.admit_for(Identity("token", "web-9"))
+
+
+def test_an_identity_that_another_server_names_may_do_nothing_until_the_file_has_it(path: Path) -> None:
+    control = AccessControl(path)
+    grantee = control.admit_for(Identity("token", "web-9"))
+    assert grantee.permissions is NOTHING
+    path.write_text(path.read_text().replace('id = "web-1"', 'id = "web-9"'))
+    assert control.look(wall_s=NOW_S)
+    assert grantee.permissions.allows(Verb.ACQUIRE, "jobs/7")
 
 
 def test_new_rights_reach_open_connections(path: Path) -> None:

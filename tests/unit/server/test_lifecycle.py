@@ -61,7 +61,8 @@ class Server:
         print("leaving", flush=True)
         return {leaves}
     def reload(self):
-        print("reloading", flush=True) if {reloads} else None
+        if {reloads}:
+            print("reloading", flush=True)
         return {reloads}
     async def stop(self):
         print("stopped", flush=True)

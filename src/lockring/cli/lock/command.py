@@ -102,6 +102,7 @@ def lock(ctx: click.Context, /, names: tuple[str, ...], as_json: bool, **given: 
         ttl_s=settings.ttl_s,
         servers=cluster.addresses,
         dial=dial_of(cluster),
+        credential=cluster.credential,
     ) as supervisor:
         return _run(supervisor, command[0], names, settings, cluster=cluster, say=say)
 

@@ -29,6 +29,7 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any, Final, Literal, NoReturn
 
 import msgspec
@@ -66,6 +67,7 @@ class GuardianPlan(msgspec.Struct, frozen=True):
         inherited: the state in which `lockring lock` was started: ignored and blocked signals, and closed streams.
         servers: HOST:PORT of servers of the cluster.
         dial: opens connections to them.
+        credential: returns the token or JWT to show to them, "" for none.
     """
 
     argv: tuple[str, ...]
@@ -76,6 +78,7 @@ class GuardianPlan(msgspec.Struct, frozen=True):
     inherited: Inheritance = Inheritance(frozenset(), frozenset(), ())
     servers: tuple[str, ...] = ()
     dial: Dial = dial_plain
+    credential: Callable[[], str] = str  # which returns ""
 
 
 def start_guardian(plan: GuardianPlan) -> tuple[int, socket.socket]:
@@ -159,7 +162,12 @@ class _Guardian:
                 with contextlib.suppress(
                     LockringError
                 ):  # try the next server; otherwise the lease ends by itself
-                    end_session(server, SessionId(session), dial=self._plan.dial)
+                    end_session(
+                        server,
+                        SessionId(session),
+                        dial=self._plan.dial,
+                        credential=self._plan.credential(),
+                    )
                     break
 
     def _is_done(self) -> bool:

@@ -124,6 +124,7 @@ class Supervisor:
         ttl_s: float,
         servers: Sequence[str] = (),
         dial: Dial = dial_plain,
+        credential: Callable[[], str] = str,  # which returns ""
     ) -> None:
         """Fork the guardian, which waits for `run`.
 
@@ -135,6 +136,7 @@ class Supervisor:
             servers: HOST:PORT of servers of the cluster, at which the guardian releases the locks if this process
                 is killed.
             dial: opens connections to them.
+            credential: returns the token or JWT to show to them, "" for none.
         """
         self._terminal = Terminal()
         ttl_ns = round(ttl_s * NS_PER_S)
@@ -150,6 +152,7 @@ class Supervisor:
             inherited=inherited,
             servers=tuple(servers),
             dial=dial,
+            credential=credential,
         )
         self._guardian, self._channel = start_guardian(plan)
         self._deadline_ns = 0

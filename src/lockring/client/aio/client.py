@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from types import TracebackType
 from typing import Self
@@ -65,6 +66,9 @@ class Client(ProcessBound):
         key: a file with the key of that; default: `LOCKRING_KEY`.
         server_name: the name that the servers' certificates must have; default: `LOCKRING_SERVER_NAME`, or the host
             that is dialed. All files may be replaced at any time; new connections use the new ones.
+        token_file: a file with the token or JWT to show to servers that ask for one. It is read again for each
+            connection. Default: the file that the variable `LOCKRING_TOKEN_FILE` names, or else the token in
+            `LOCKRING_TOKEN`.
         own_thread: keep leases alive from a thread of the client's own, as the blocking client does, so that code
             which blocks the event loop for a long time costs no lock. Each call then takes about 0.2 ms longer.
             Callbacks still run on the event loop once that runs again; `held` and `remaining` are right at any time.
@@ -73,7 +77,7 @@ class Client(ProcessBound):
 
     Raises:
         InvalidRequest: an argument is malformed. No connection is opened before the first request.
-        ConfigError: a file is missing or malformed, or does not fit.
+        ConfigError: a file is missing, malformed or without a token, or does not fit.
     """
 
     def __init__(
@@ -87,10 +91,11 @@ class Client(ProcessBound):
         cert: FilePath | None = None,
         key: FilePath | None = None,
         server_name: str | None = None,
+        token_file: str | os.PathLike[str] | None = None,
         own_thread: bool = False,
     ) -> None:
         self._ttl_ms = ttl_to_ms(ttl)
-        addresses = server_addresses(servers)
+        addresses = server_addresses(servers, token_file)
         self._driver: Driver = (ThreadedDriver if own_thread else AsyncDriver)(
             addresses,
             owner_label(owner),

@@ -27,7 +27,7 @@ from lockring.client.aio.forks import expect_forks
 from lockring.client.aio.stall_timer import StallTimer
 from lockring.client.aio.tls_opener import opener_with
 from lockring.client.aio.watching import WatchReader
-from lockring.client.arguments import origin_of
+from lockring.client.arguments import credential_of, origin_of
 from lockring.client.blocking.connection import CONNECT_S
 from lockring.client.goodbye import expect_end, log, remember, wait_for
 from lockring.client.grant_state import (
@@ -117,6 +117,7 @@ class AsyncDriver:
             software=f"lockring-python-asyncio {__version__}",
             connect_timeout_ns=connect_timeout_ns,
             origin=origin_of(addresses),
+            credential=credential_of(addresses),
             start_writing=start_writing,
         )
         self._notify = notify

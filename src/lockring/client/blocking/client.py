@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterable, Iterator
 from types import TracebackType
 from typing import Self
@@ -65,10 +66,13 @@ class Client(ProcessBound):
         key: a file with the key of that; default: `LOCKRING_KEY`.
         server_name: the name that the servers' certificates must have; default: `LOCKRING_SERVER_NAME`, or the host
             that is dialed. All files may be replaced at any time; new connections use the new ones.
+        token_file: a file with the token or JWT to show to servers that ask for one. It is read again for each
+            connection. Default: the file that the variable `LOCKRING_TOKEN_FILE` names, or else the token in
+            `LOCKRING_TOKEN`.
 
     Raises:
         InvalidRequest: an argument is malformed. No connection is opened before the first request.
-        ConfigError: a file is missing or malformed, or does not fit.
+        ConfigError: a file is missing, malformed or without a token, or does not fit.
     """
 
     def __init__(
@@ -82,9 +86,10 @@ class Client(ProcessBound):
         cert: FilePath | None = None,
         key: FilePath | None = None,
         server_name: str | None = None,
+        token_file: str | os.PathLike[str] | None = None,
     ) -> None:
         self._ttl_ms = ttl_to_ms(ttl)
-        addresses = server_addresses(servers)
+        addresses = server_addresses(servers, token_file)
         self._driver: Driver = Driver(
             addresses,
             owner_label(owner),

@@ -36,7 +36,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from lockring._version import __version__
-from lockring.client.arguments import origin_of
+from lockring.client.arguments import credential_of, origin_of
 from lockring.client.blocking.background import Background, Keeper, log
 from lockring.client.blocking.calls import Call, Calls
 from lockring.client.blocking.connection import NAP_S
@@ -116,6 +116,7 @@ class BlockingDriver:
             software=f"lockring-python {__version__}",
             connect_timeout_ns=self._connect_timeout_ns,
             origin=origin_of(self.addresses),
+            credential=credential_of(self.addresses),
             start_writing=self.start_writing,
         )
         self._host = host = CoreHost(

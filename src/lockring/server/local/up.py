@@ -18,10 +18,12 @@ import msgspec
 from lockring.addresses import TLS_SCHEME, format_address
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState
-from lockring.errors import CannotListen, LockringError
+from lockring.errors import CannotListen, Denied, LockringError
 from lockring.net.oneshot import Dial, ask_state, ask_status, dial_plain
 from lockring.ring_picture import draw
+from lockring.security.credential_source import CredentialSource
 from lockring.security.tls_files import TlsPaths
+from lockring.server.access_settings import OPEN, AccessSettings
 from lockring.server.directory_use import CERTIFICATES_PART, refuse_another_use
 from lockring.server.local.children import command_of, free_ports, is_free, variables_of
 from lockring.server.local.supervised import LinePrinter, SupervisedChild
@@ -46,10 +48,12 @@ class UpServer:
 
     Args:
         settings: see `UpSettings`.
+        access: see `AccessSettings`; each process gets them.
     """
 
-    def __init__(self, settings: UpSettings) -> None:
+    def __init__(self, settings: UpSettings, *, access: AccessSettings = OPEN) -> None:
         self._settings = settings
+        self._access = access
         self._temporary_dir = self._certificates_dir = ""
         self._tls: ServerTls | None = None
         self._client_files: TlsPaths | None = None
@@ -85,7 +89,7 @@ class UpServer:
                 coordinator, listen=addresses[name], **self._tls_fields(certificates, name)
             )
             self._tls = self._tls or make_tls(own)
-            command = command_of("coordinator", own)
+            command = command_of("coordinator", own, self._access)
             child = SupervisedChild(
                 name, command, printer, self._hopeless, variables=variables_of(coordinator)
             )
@@ -102,7 +106,7 @@ class UpServer:
                 log_level=settings.log_level,
                 **self._tls_fields(certificates, name),
             )
-            child = SupervisedChild(name, command_of("node", node), printer, self._hopeless)
+            child = SupervisedChild(name, command_of("node", node, self._access), printer, self._hopeless)
             self._nodes.append(child)
             child.start()
         self._client_files = None if certificates is None else certificates.client_files()
@@ -141,8 +145,12 @@ class UpServer:
         return False
 
     def reload(self) -> bool:
-        """Return False: its processes look at their files by themselves."""
-        return False
+        """Have the processes read their files of TLS and the ACL file again now. False without any."""
+        if self._tls is None and self._access.acl_file is None:
+            return False
+        for child in [*self._coordinators, *self._nodes]:
+            child.notify(signal.SIGHUP)
+        return True
 
     async def stop(self) -> None:
         """End all processes; first drain a cluster that keeps its state, so that the next start can serve at once."""
@@ -213,10 +221,19 @@ class UpServer:
         coordinators, nodes = list(addresses.values())[:count], list(addresses.values())[count:]
         state: ClusterState | None = None
         trouble = RepeatedTrouble()
+        credential = CredentialSource()()  # what any client here would show
         while state is None:
             await asyncio.sleep(_POLL_S)
             try:
-                state = await asyncio.to_thread(state_if_served, coordinators, nodes, dial_of(self._tls))
+                state = await asyncio.to_thread(
+                    state_if_served, coordinators, nodes, dial=dial_of(self._tls), credential=credential
+                )
+            except Denied as error:
+                log.warning(
+                    "the processes run, and this one may not see their state: %s. Start it with LOCKRING_TOKEN_FILE",
+                    error,
+                )
+                return
             except LockringError as error:
                 text = trouble.fails(str(error), now_ns=monotonic_ns())
                 if text:
@@ -240,14 +257,16 @@ class UpServer:
 
 
 def state_if_served(
-    coordinators: Sequence[str], nodes: Sequence[str], dial: Dial = dial_plain
+    coordinators: Sequence[str], nodes: Sequence[str], *, dial: Dial = dial_plain, credential: str = ""
 ) -> ClusterState | None:
     """Return the cluster state once the nodes serve every slot, each with a backup if there are nodes for it. Blocks.
 
     The state alone only says which nodes should serve. After a restart those are the earlier ones, which wait for the
     end of the earlier leases.
     """
-    state = max((ask_state(each, dial=dial).state for each in coordinators), key=lambda state: state.version)
+    views = [ask_state(each, dial=dial, credential=credential) for each in coordinators]
+    state = max((view.state for view in views), key=lambda state: state.version)
     if len(nodes) > 1 and any(slot.backup is None for slot in state.slots):
         return None
-    return state if sum(ask_status(each, dial=dial).serving for each in nodes) == SLOTS else None
+    serving = sum(ask_status(each, dial=dial, credential=credential).serving for each in nodes)
+    return state if serving == SLOTS else None
