@@ -75,7 +75,9 @@ def _trouble(settings: ClientSettings) -> str:
     return ""
 
 
-def _coordinators(settings: ClientSettings, timeout_s: float, *, dial: Dial, credential: str) -> Iterator[str]:
+def _coordinators(
+    settings: ClientSettings, timeout_s: float, *, dial: Dial, credential: str
+) -> Iterator[str]:
     """Yield the named servers, and then the coordinator of the state that one of them has."""
     yield from settings.addresses
     for server in settings.addresses:

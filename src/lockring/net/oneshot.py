@@ -110,12 +110,15 @@ class ServerView(NamedTuple):
     age_s: float = 0.0
 
 
-def ask_state(address: str, *, timeout_s: float = 5.0, dial: Dial = dial_plain, credential: str = "") -> ServerView:
+def ask_state(
+    address: str, *, timeout_s: float = 5.0, dial: Dial = dial_plain, credential: str = ""
+) -> ServerView:
     """Ask a node or a coordinator for the cluster state. Blocks; may be called from any thread.
 
     Args:
         address: HOST:PORT of the server.
         timeout_s: how long it may take to answer.
+        dial: opens the connection.
         credential: a token or a JWT to show to it, "" for none. So for the other questions here.
 
     Raises:
@@ -131,7 +134,9 @@ def ask_state(address: str, *, timeout_s: float = 5.0, dial: Dial = dial_plain, 
     return ServerView(welcome.role, replica, decode_state(answer.state), answer.note, answer.age_ms / 1000)
 
 
-def ask_drain(address: str, node: NodeId, *, timeout_s: float = 5.0, dial: Dial = dial_plain, credential: str = "") -> None:
+def ask_drain(
+    address: str, node: NodeId, *, timeout_s: float = 5.0, dial: Dial = dial_plain, credential: str = ""
+) -> None:
     """Ask a node or a coordinator to move everything off a node. Blocks; may be called from any thread.
 
     Raises:
@@ -146,7 +151,9 @@ def ask_drain(address: str, node: NodeId, *, timeout_s: float = 5.0, dial: Dial 
         ask(Drain(_REQUEST, node), DrainReply)
 
 
-def ask_undrain(address: str, node: NodeId, *, timeout_s: float = 5.0, dial: Dial = dial_plain, credential: str = "") -> None:
+def ask_undrain(
+    address: str, node: NodeId, *, timeout_s: float = 5.0, dial: Dial = dial_plain, credential: str = ""
+) -> None:
     """Ask a node or a coordinator to let a drained node have slots again. Blocks; may be called from any thread.
 
     Raises:
@@ -160,7 +167,9 @@ def ask_undrain(address: str, node: NodeId, *, timeout_s: float = 5.0, dial: Dia
         ask(Undrain(_REQUEST, node), UndrainReply)
 
 
-def ask_status(address: str, *, timeout_s: float = 5.0, dial: Dial = dial_plain, credential: str = "") -> ServerStatus:
+def ask_status(
+    address: str, *, timeout_s: float = 5.0, dial: Dial = dial_plain, credential: str = ""
+) -> ServerStatus:
     """Ask a node or a coordinator for its own status at this moment. Blocks; may be called from any thread.
 
     Raises:
@@ -170,7 +179,9 @@ def ask_status(address: str, *, timeout_s: float = 5.0, dial: Dial = dial_plain,
     return ask_report(address, timeout_s=timeout_s, dial=dial, credential=credential).status
 
 
-def ask_report(address: str, *, timeout_s: float = 5.0, dial: Dial = dial_plain, credential: str = "") -> ServerReport:
+def ask_report(
+    address: str, *, timeout_s: float = 5.0, dial: Dial = dial_plain, credential: str = ""
+) -> ServerReport:
     """Ask a node or a coordinator for its cluster too. See `ask_status`."""
     with _connection(address, timeout_s, dial) as ask:
         welcome = ask(_hello(credential), Welcome)
@@ -180,7 +191,9 @@ def ask_report(address: str, *, timeout_s: float = 5.0, dial: Dial = dial_plain,
     return ServerReport(welcome.cluster, answer.status)
 
 
-def end_session(address: str, session: SessionId, *, timeout_s: float = 2.0, dial: Dial = dial_plain, credential: str = "") -> None:
+def end_session(
+    address: str, session: SessionId, *, timeout_s: float = 2.0, dial: Dial = dial_plain, credential: str = ""
+) -> None:
     """Give up everything that a session has, at every node of a cluster. Blocks; may be called from any thread.
 
     For a supervisor that knows that the session's client is gone. A node that does not answer keeps the session until

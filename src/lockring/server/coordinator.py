@@ -85,9 +85,7 @@ class CoordinatorServer:
         """HOST:PORT that is advertised, once it has started."""
         self._settings = settings
         self._tls = tls or make_tls(settings)
-        self._gate = AccessGate(
-            access, server="coordinator", demands_node_certificates=self._tls is not None
-        )
+        self._gate = AccessGate(access, server="coordinator", demands_node_certificates=self._tls is not None)
         self._grantees: dict[ConnectionId, Grantee] = {}
         self._outbox = Outbox()
         self._listener = Listener(self, self._outbox, ports=ports)

@@ -54,9 +54,7 @@ async def start_grpc(
     except CannotListen as error:
         log.warning("no gRPC API: %s; name another port with --grpc-listen", error)
         return None, ""
-    server = GrpcServer(
-        host, gate, opener=opener_of(tls), policy=None if tls is None else tls.policy
-    )
+    server = GrpcServer(host, gate, opener=opener_of(tls), policy=None if tls is None else tls.policy)
     try:
         address = await server.start(listen)
     except CannotListen as error:

@@ -93,10 +93,6 @@ async def _run(make: Callable[[], ServerProcess]) -> int:
             end.set_result(exits.OK)
         asked.append(True)
 
-    def hang_up() -> None:
-        if not service.reload():
-            leave()
-
     def quit_now() -> None:
         if not end.done():
             end.set_result(exits.OK)

@@ -69,9 +69,7 @@ class NodeServer:
         self._place = NodePlace(weight=settings.weight)
         self._tls = tls or make_tls(settings)
         outbox = Outbox()
-        self._gate = AccessGate(
-            access, server=settings.id, demands_node_certificates=self._tls is not None
-        )
+        self._gate = AccessGate(access, server=settings.id, demands_node_certificates=self._tls is not None)
         self._lives = lives = NodeLives(
             settings, self._place, outbox, gate=self._gate, listener=self, opener=opener_of(self._tls)
         )
