@@ -86,7 +86,11 @@ def test_a_client_has_the_rights_of_what_it_shows(place: Place) -> None:
 @pytest.mark.parametrize(
     ("credential", "certificate", "error"),
     [("", None, Unauthenticated), (OTHER, None, Unauthenticated), ("", CLIENT, Denied)],
-    ids=["nothing", "another token", "a certificate without a role"],  # a token differs from process to process
+    ids=[
+        "nothing",
+        "another token",
+        "a certificate without a role",
+    ],  # a token differs from process to process
 )
 def test_a_client_that_shows_nothing_of_use_is_refused_and_audited(
     place: Place, credential: str, certificate: object, error: type[Denied]
