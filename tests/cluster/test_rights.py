@@ -1,4 +1,4 @@
-"""Identities and rights in a cluster of real processes whose ports speak TLS: at the lock ports, over gRPC, by commands."""
+"""Identities and rights in a cluster of real processes over TLS: at the lock ports, over gRPC, by commands."""
 
 from __future__ import annotations
 
