@@ -67,6 +67,7 @@ class _Declaration(msgspec.Struct, frozen=True):
     variable: bool
     file: bool
     secret: bool
+    table: str
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -97,6 +98,12 @@ class Setting(msgspec.Struct, frozen=True):
     def variable(self) -> str | None:
         """The environment variable, None if it has none."""
         return VARIABLE_PREFIX + self.key.upper() if self.declared.variable else None
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """The table of the file, "" for that of the command, and the key in it."""
+        table = self.declared.table
+        return table, self.key.removeprefix(f"{table}_") if table else self.key
 
     @property
     def is_required(self) -> bool:
@@ -196,6 +203,7 @@ def setting(
     variable: bool = True,
     file: bool = True,
     secret: bool = False,
+    table: str = "",
 ) -> _Declaration:
     """Declare a setting, as the annotation of a struct's field.
 
@@ -211,6 +219,7 @@ def setting(
         variable: whether a `LOCKRING_*` variable sets it.
         file: whether the file may set it.
         secret: whether the value may contain a password, and so is shown nowhere.
+        table: of the file, for settings that several commands share; the key there is the name without the table's.
     """
     return _Declaration(
         help=text,
@@ -224,6 +233,7 @@ def setting(
         variable=variable,
         file=file,
         secret=secret,
+        table=table,
     )
 
 
@@ -239,7 +249,7 @@ def shown_without_secrets(settings: msgspec.Struct) -> str:
 
 @lru_cache(maxsize=32)
 def settings_of(struct: type[msgspec.Struct]) -> tuple[Setting, ...]:
-    """Return all settings that a struct declares, in order."""
+    """Return all settings that a struct declares, in order; those of shared tables come last."""
     hints = get_type_hints(struct, include_extras=True)
     defaults = dict(
         zip(reversed(struct.__struct_fields__), reversed(struct.__struct_defaults__), strict=False)
@@ -262,7 +272,7 @@ def settings_of(struct: type[msgspec.Struct]) -> tuple[Setting, ...]:
                 declared=declared,
             )
         )
-    return tuple(found)
+    return tuple(sorted(found, key=lambda each: each.declared.table != ""))
 
 
 def _kind_of(base: Any) -> tuple[Kind, tuple[str, ...]]:
@@ -292,6 +302,7 @@ class ConfigFile:
         import tomllib  # most commands have no file to read
 
         self.path = path
+        keys_of = _keys_of(sections)
         try:
             self._text = path.read_text(encoding="utf-8")
             self._tables = tomllib.loads(self._text)
@@ -302,15 +313,15 @@ class ConfigFile:
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{path}: is not valid TOML: {error}") from None
         for name, table in self._tables.items():
-            if name in sections and not isinstance(table, dict):
+            if name in keys_of and not isinstance(table, dict):
                 raise ConfigError(
                     f"{self._place(None, name)}: {name!r} is a table: write [{name}] above its keys"
                 )
-            if name not in sections:
+            if name not in keys_of:
                 what = "table" if isinstance(table, dict) else "key outside of a table"
-                hint = _meant(name, sections, "the tables are " + ", ".join(f"[{each}]" for each in sections))
+                hint = _meant(name, keys_of, "the tables are " + ", ".join(f"[{each}]" for each in keys_of))
                 raise ConfigError(f"{self._place(None, name)}: unknown {what} {name!r}; {hint}")
-            keys = [each.key for each in sections[name] if each.declared.file]
+            keys = keys_of[name]
             for key in table:
                 if key not in keys:
                     hint = _meant(key, keys, f"[{name}] has " + ", ".join(keys))
@@ -318,10 +329,12 @@ class ConfigFile:
 
     def get(self, section: str, setting: Setting) -> tuple[object, str] | None:
         """Return the value of a setting and its place in the file, or None if the file does not set it."""
-        table = self._tables.get(section, {})
-        if setting.key not in table:
+        shared, key = setting.place
+        name = shared or section
+        table = self._tables.get(name, {})
+        if key not in table:
             return None
-        return table[setting.key], f"{self._place(section, setting.key)}: [{section}] {setting.key}"
+        return table[key], f"{self._place(name, key)}: [{name}] {key}"
 
     def _place(self, section: str | None, key: str) -> str:
         """Return the file and, if a plain `key = …` under `[section]` shows it, the line."""
@@ -337,6 +350,18 @@ class ConfigFile:
             ):
                 return f"{self.path}, line {number}"
         return str(self.path)
+
+
+def _keys_of(sections: Mapping[str, Iterable[Setting]]) -> dict[str, list[str]]:
+    """Return the keys of each table: of the commands, then of what several of them share."""
+    found: dict[str, list[str]] = {name: [] for name in sections}
+    for name, settings in sections.items():
+        for each in settings:
+            table, key = each.place
+            keys = found.setdefault(table or name, [])
+            if each.declared.file and key not in keys:
+                keys.append(key)
+    return found
 
 
 _S = TypeVar("_S", bound=msgspec.Struct)

@@ -25,9 +25,15 @@ TTL_MS = 30_000
 class Caller:
     """A client of one node's gRPC API, on a channel of its own."""
 
-    def __init__(self, address: str, *, session: str = "") -> None:
+    def __init__(
+        self, address: str, *, session: str = "", credentials: grpc.ChannelCredentials | None = None
+    ) -> None:
         self.session = session or str(uuid.uuid4())
-        self.channel = grpc.insecure_channel(address)
+        self.channel = (
+            grpc.insecure_channel(address)
+            if credentials is None
+            else grpc.secure_channel(address, credentials)
+        )
         self.stub: Any = lockring_pb2_grpc.LockServiceStub(self.channel)
 
     def __enter__(self) -> Self:

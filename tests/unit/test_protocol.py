@@ -36,6 +36,10 @@ def strategy_of(kind: Any) -> st.SearchStrategy[Any]:
         return st.one_of([strategy_of(each) for each in args])
     if origin is list:
         return st.lists(strategy_of(args[0]), max_size=3)
+    if origin is typing.Literal:
+        return st.sampled_from(args)
+    if origin is tuple and args[-1] is Ellipsis:
+        return st.lists(strategy_of(args[0]), max_size=3).map(tuple)
     if origin is tuple:
         return st.tuples(*[strategy_of(each) for each in args])
     if isinstance(kind, type) and issubclass(kind, tuple):
@@ -50,6 +54,7 @@ def strategy_of(kind: Any) -> st.SearchStrategy[Any]:
         str: st.text(max_size=20),
         bytes: st.binary(max_size=20),
         bool: st.booleans(),
+        type(None): st.none(),
     }
     return plain[kind]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import sys
 import time
@@ -21,7 +22,7 @@ from lockring.errors import InvalidRequest, LockringError, Unavailable
 from lockring.exits import NOT_ACQUIRED, OK
 from lockring.ids import NodeId
 from lockring.names import check_node_id
-from lockring.net.oneshot import ServerView, ask_drain, ask_state, ask_undrain
+from lockring.net.oneshot import Dial, ServerView, ask_drain, ask_state, ask_undrain
 from lockring.terminals import takes_colour
 
 _LOOK_S: Final = 0.2
@@ -47,19 +48,19 @@ class DrainSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
 
 
-def ask_view(server: str, timeout_s: float) -> ServerView:
+def ask_view(dial: Dial, server: str, timeout_s: float, *, credential: str = "") -> ServerView:
     """Return one server's view of the cluster. Raises what `ask_state` does."""
-    return ask_state(server, timeout_s=timeout_s)
+    return ask_state(server, timeout_s=timeout_s, dial=dial, credential=credential)
 
 
-def ask_current_view(server: str, timeout_s: float) -> ServerView:
+def ask_current_view(dial: Dial, server: str, timeout_s: float, *, credential: str = "") -> ServerView:
     """Return one server's view of the cluster as it is now.
 
     Raises:
         Unavailable: newer states may have escaped the server for seconds, or it does not answer.
         LockringError: it refuses.
     """
-    view = ask_view(server, timeout_s)
+    view = ask_view(dial, server, timeout_s, credential=credential)
     if view.age_s > _CURRENT_S_MAX:
         why = f": {view.note}" if view.note else ""
         raise Unavailable(f"{server} has heard nothing new for {duration(view.age_s)}{why}")
@@ -73,7 +74,8 @@ def ring(as_json: bool, **given: Any) -> None:
 
     It shows the assignment of slots to nodes, not whether the slots are served now: see `lockring status` for that.
     """
-    view = ask(client_settings(given), ask_view)
+    settings = client_settings(given)
+    view = ask(settings, functools.partial(ask_view, credential=settings.credential()))
     state = view.state
     if view.age_s > _CURRENT_S_MAX:
         old = f"this is the ring of {duration(view.age_s)} ago: {view.note or 'the server has heard nothing new since'}"
@@ -115,7 +117,12 @@ def drain(node: str, as_json: bool, **given: Any) -> int:
         raise InvalidRequest("--timeout limits the wait of --wait: give both")
     end_s = None if settings.timeout_s is None else time.monotonic() + settings.timeout_s
     cluster = client_settings(given)
-    give_order(cluster, lambda server, timeout_s: ask_drain(server, node_id, timeout_s=timeout_s))
+    credential = cluster.credential()
+
+    def order(dial: Dial, server: str, timeout_s: float) -> None:
+        ask_drain(server, node_id, timeout_s=timeout_s, dial=dial, credential=credential)
+
+    give_order(cluster, order)
     left = _left_on_draining(node_id, cluster)
     told = None
     while wait and left.any and (end_s is None or time.monotonic() < end_s):
@@ -146,7 +153,12 @@ def undrain(node: str, as_json: bool, **given: Any) -> None:
     """Let a drained node have slots again. Changes nothing if it was not drained."""
     node_id = check_node_id(node)
     cluster = client_settings(given)
-    give_order(cluster, lambda server, timeout_s: ask_undrain(server, node_id, timeout_s=timeout_s))
+    credential = cluster.credential()
+
+    def order(dial: Dial, server: str, timeout_s: float) -> None:
+        ask_undrain(server, node_id, timeout_s=timeout_s, dial=dial, credential=credential)
+
+    give_order(cluster, order)
     if as_json:
         print_json({"node": node, "drained": False})
     else:
@@ -187,7 +199,8 @@ def _left_on_draining(node: NodeId, cluster: ClientSettings) -> _Remainder:
 
 
 def _left_on(node: NodeId, cluster: ClientSettings) -> _Remainder:
-    state = ask(cluster, ask_current_view).state
+    question = functools.partial(ask_current_view, credential=cluster.credential())
+    state = ask(cluster, question).state
     member = state.members.get(node)
     condition = "gone" if member is None else "draining" if member.condition == "draining" else "active"
     primary = copy = 0

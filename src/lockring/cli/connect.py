@@ -22,6 +22,7 @@ from lockring.slots import SLOTS
 
 if TYPE_CHECKING:
     from lockring import Client
+    from lockring.net.oneshot import Dial
 
 _PAUSE_S: Final = 0.2
 """Between two rounds of questions, while a leader is found."""
@@ -31,7 +32,7 @@ _A = TypeVar("_A")
 
 
 def client_options(*more: type[msgspec.Struct]) -> Callable[[_F], _F]:
-    """Give a command `--server`, `--connect-timeout`, `--config`, `--json`, and the flags of further settings."""
+    """Give a command the flags of `ClientSettings`, `--config`, `--json`, and the flags of further settings."""
 
     def decorate(command: _F) -> _F:
         command = click.option("--json", "as_json", is_flag=True, help="Print JSON, including errors.")(
@@ -51,7 +52,11 @@ def client_settings(given: Mapping[str, Any]) -> ClientSettings:
     return read_settings(ClientSettings, "client", given)
 
 
-def ask(settings: ClientSettings, question: Callable[[str, float], _A]) -> _A:
+Question = Callable[["Dial", str, float], _A]
+"""Asks one server something, given how to open a connection, its address, and how long it may take in seconds."""
+
+
+def ask(settings: ClientSettings, question: Question[_A]) -> _A:
     """Ask the first of the named servers that answers; a coordinator that stands by is passed over if it cannot.
 
     The leader that such a one names is asked too. While no server can answer that is there, as during a change of the
@@ -59,21 +64,23 @@ def ask(settings: ClientSettings, question: Callable[[str, float], _A]) -> _A:
 
     Args:
         settings: have the addresses of the servers.
-        question: asks one server, given its address and how long it may take in seconds.
+        question: see `Question`.
 
     Raises:
+        ConfigError: a file of TLS cannot be used.
         Unavailable: no server answers.
         NotCoordinator: those that answered are coordinators that do not lead.
         LockringError: the first server that answered refused.
     """
     until_s = time.monotonic() + settings.connect_timeout_s
+    dial = dial_of(settings)
     while True:
         failures: list[LockringError] = []
-        servers = deque(settings.servers)
+        servers = deque(settings.addresses)
         named = set(servers)
         while servers:
             try:
-                return _ask_one(servers.popleft(), settings.connect_timeout_s, question)
+                return _ask_one(dial, servers.popleft(), settings.connect_timeout_s, question)
             except NotCoordinator as error:
                 failures.append(error)
                 if error.leader and error.leader not in named:
@@ -86,13 +93,15 @@ def ask(settings: ClientSettings, question: Callable[[str, float], _A]) -> _A:
         time.sleep(_PAUSE_S)
 
 
-def _ask_one(server: str, timeout_s: float, question: Callable[[str, float], _A]) -> _A:
+def _ask_one(dial: Dial, server: str, timeout_s: float, question: Question[_A]) -> _A:
     from lockring.cli.waiting import of_answer, telling
 
     try:
         with telling(of_answer(server, timeout_s), _voice()):
-            return question(server, timeout_s)
+            return question(dial, server, timeout_s)
     except ProtocolError as error:
+        if str(error).startswith(server):
+            raise
         raise ProtocolError(f"{server} is not a lockring server: {error}") from error
 
 
@@ -132,6 +141,21 @@ def origin_of(settings: ClientSettings) -> str:
     return f"the address is that of the settings file{f' {path}' if path else ''}: {NAMED}"
 
 
+def dial_of(settings: ClientSettings) -> Dial:
+    """Return how to open a connection for a single question.
+
+    Raises:
+        ConfigError: a file of TLS cannot be used.
+    """
+    from lockring.client.arguments import ServerList
+    from lockring.client.tls import ClientFiles, tls_of
+    from lockring.client.tls_dial import dial_with
+
+    servers = ServerList(settings.addresses, scheme=settings.scheme)
+    files = ClientFiles(settings.ca, settings.cert, settings.key, settings.server_name)
+    return dial_with(tls_of(servers, files))
+
+
 @contextmanager
 def connect(settings: ClientSettings, *, tells: bool = True, **options: Any) -> Iterator[Client]:
     """Open a client for the cluster, and close it at the end.
@@ -144,8 +168,17 @@ def connect(settings: ClientSettings, *, tells: bool = True, **options: Any) -> 
     from lockring import Client
     from lockring.client.arguments import ServerList
 
-    servers = ServerList(settings.servers, origin_of(settings))
-    with Client(servers, connect_timeout=settings.connect_timeout_s, **options) as client:
+    servers = ServerList(settings.addresses, origin_of(settings), settings.scheme)
+    with Client(
+        servers,
+        connect_timeout=settings.connect_timeout_s,
+        ca=settings.ca,
+        cert=settings.cert,
+        key=settings.key,
+        server_name=settings.server_name,
+        token_file=settings.token_file,
+        **options,
+    ) as client:
         if not tells:
             yield client
             return

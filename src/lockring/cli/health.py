@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
+from lockring.cli.certificates import about_certificates
 from lockring.cli.output import count, duration
+from lockring.cli.rights import about_rights
 from lockring.cluster_state import ClusterState, Member, Replica, SlotState
 from lockring.ids import ClusterId, NodeId
 from lockring.protocol import ServerStatus
@@ -100,6 +102,12 @@ def diagnose(
     health = _Diagnosis(state, nodes, coordinator, wall_ns).health()
     remarks = [_about_stranger(state, each, other) for each, other in strangers.items()]
     remarks += filter(None, [about_store(coordinator.status or standby)])
+    statuses = {str(node): each.status for node, each in nodes.items() if each.status is not None}
+    spokesman = coordinator.status or standby
+    if spokesman is not None:
+        statuses["the coordinator"] = spokesman
+    remarks += about_certificates(statuses, wall_ns / NS_PER_S)
+    remarks += about_rights(statuses)
     if not remarks:
         return health
     worse: Condition = "degraded" if health.condition == "serving" else health.condition

@@ -6,15 +6,15 @@ answered, and the order may have reached it all the same, or may yet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
 from lockring.cli.client_settings import ClientSettings
-from lockring.cli.connect import ask
+from lockring.cli.connect import Question, ask, dial_of
 from lockring.cli.health import about_store
 from lockring.errors import LockringError, NotCoordinator, Unavailable
-from lockring.net.oneshot import ask_report, ask_state
+from lockring.net.oneshot import Dial, ask_report, ask_state
 
 _STATUS_S_MAX: Final = 2.0
 """How long each server may take to say how the store is."""
@@ -25,12 +25,12 @@ _DOUBT: Final = (
 )
 
 
-def give_order(settings: ClientSettings, order: Callable[[str, float], None]) -> None:
+def give_order(settings: ClientSettings, order: Question[None]) -> None:
     """Give an order to the first of the named servers that carries it out, as `connect.ask` finds it.
 
     Args:
         settings: have the addresses of the servers.
-        order: gives it to one server, given its address and how long it may take in seconds.
+        order: gives it to one server.
 
     Raises:
         Unavailable: no server carried it out in time. The text says what keeps the coordinators from it, as far as that
@@ -39,10 +39,10 @@ def give_order(settings: ClientSettings, order: Callable[[str, float], None]) ->
     """
     is_in_doubt = False
 
-    def give(server: str, timeout_s: float) -> None:
+    def give(dial: Dial, server: str, timeout_s: float) -> None:
         nonlocal is_in_doubt
         try:
-            order(server, timeout_s)
+            order(dial, server, timeout_s)
         except LockringError as error:
             is_in_doubt = is_in_doubt or _may_take_effect(error)
             raise
@@ -65,21 +65,25 @@ def _may_take_effect(error: LockringError) -> bool:
 def _trouble(settings: ClientSettings) -> str:
     """Return why the store of the coordinators does not work, "" if it does or no coordinator can be asked."""
     timeout_s = min(_STATUS_S_MAX, settings.connect_timeout_s)
-    for server in _coordinators(settings, timeout_s):
+    dial, credential = dial_of(settings), settings.credential()
+    for server in _coordinators(settings, timeout_s, dial=dial, credential=credential):
         with suppress(LockringError):
-            status = ask_report(server, timeout_s=timeout_s).status
+            status = ask_report(server, timeout_s=timeout_s, dial=dial, credential=credential).status
             trouble = about_store(status) if status.role == "coordinator" else ""
             if trouble:
                 return trouble
     return ""
 
 
-def _coordinators(settings: ClientSettings, timeout_s: float) -> Iterator[str]:
+def _coordinators(
+    settings: ClientSettings, timeout_s: float, *, dial: Dial, credential: str
+) -> Iterator[str]:
     """Yield the named servers, and then the coordinator of the state that one of them has."""
-    yield from settings.servers
-    for server in settings.servers:
+    yield from settings.addresses
+    for server in settings.addresses:
         with suppress(LockringError):
-            coordinator = ask_state(server, timeout_s=timeout_s).state.coordinator
-            if coordinator and coordinator not in settings.servers:
+            state = ask_state(server, timeout_s=timeout_s, dial=dial, credential=credential).state
+            coordinator = state.coordinator
+            if coordinator and coordinator not in settings.addresses:
                 yield coordinator
                 return

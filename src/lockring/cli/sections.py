@@ -20,6 +20,7 @@ def sections() -> dict[str, type[msgspec.Struct]]:
     from lockring.cli.clean.settings import CleanSettings
     from lockring.cli.client_settings import ClientSettings
     from lockring.cli.lock.settings import LockSettings
+    from lockring.server.access_settings import AccessSettings
     from lockring.server.settings import CoordinatorSettings, NodeSettings, ServeSettings, UpSettings
 
     return {
@@ -30,6 +31,7 @@ def sections() -> dict[str, type[msgspec.Struct]]:
         "node": NodeSettings,
         "serve": ServeSettings,
         "up": UpSettings,
+        "access": AccessSettings,
     }
 
 

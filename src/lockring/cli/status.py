@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -12,17 +13,19 @@ from typing import Any, Final, NamedTuple
 
 import click
 
+from lockring.cli.certificates import certificate_facts
 from lockring.cli.client_settings import ClientSettings
-from lockring.cli.connect import ask, client_options, client_settings
+from lockring.cli.connect import ask, client_options, client_settings, dial_of
 from lockring.cli.health import Health, ServerAnswer, diagnose, own_status
 from lockring.cli.layout import Column
 from lockring.cli.output import count, duration, print_json, print_table, say
+from lockring.cli.rights import rights_line
 from lockring.clock import wall_ns
 from lockring.cluster_state import ClusterState, Copy, Replica
 from lockring.errors import LockringError
 from lockring.exits import OK, UNAVAILABLE
 from lockring.ids import NO_CLUSTER, ClusterId, NodeId
-from lockring.net.oneshot import ServerReport, ask_report, ask_state
+from lockring.net.oneshot import Dial, ServerReport, ask_report, ask_state
 from lockring.protocol import ServerStatus
 from lockring.slots import SLOTS
 from lockring.units import NS_PER_S
@@ -74,18 +77,21 @@ def status(as_json: bool, **given: Any) -> int:
 
 
 def _look(settings: ClientSettings) -> _Look:
-    server, (state, note) = ask(settings, _ask_state)
+    credential = settings.credential()
+    question = functools.partial(_ask_state, credential=credential)
+    server, (state, note) = ask(settings, question)
     timeout_s = min(_ANSWER_S_MAX, settings.connect_timeout_s)
-    coordinator, nodes = _ask_all(state, server, timeout_s)
+    dial = dial_of(settings)
+    coordinator, nodes = _ask_all(state, dial, server, timeout_s, credential=credential)
     versions = {node: answer.status.version for node, answer in nodes.items() if answer.status is not None}
     newest = max(versions, key=versions.__getitem__, default=None)
     if newest is not None and versions[newest] > state.version:
         # The queried server is behind, perhaps cut off from the coordinator. The other one may have ended since it
         # answered: then the older state is all there is.
         with suppress(LockringError):
-            server, (state, note) = _ask_state(state.members[newest].address, timeout_s)
-            coordinator, nodes = _ask_all(state, server, timeout_s)
-    others = _ask_others(state, settings, timeout_s)
+            server, (state, note) = question(dial, state.members[newest].address, timeout_s)
+            coordinator, nodes = _ask_all(state, dial, server, timeout_s, credential=credential)
+    others = _ask_others(state, settings, dial, timeout_s, credential=credential)
     standby = None if coordinator.status is not None else _standby(state, others)
     own = (NO_CLUSTER, state.cluster)
     strangers = {server: cluster for server, (cluster, _) in others.items() if cluster not in own}
@@ -93,13 +99,15 @@ def _look(settings: ClientSettings) -> _Look:
     return _Look(state, note, nodes, coordinator, standby=standby, health=health, strangers=strangers)
 
 
-def _ask_state(server: str, timeout_s: float) -> tuple[str, tuple[ClusterState, str]]:
-    view = ask_state(server, timeout_s=timeout_s)
+def _ask_state(
+    dial: Dial, server: str, timeout_s: float, *, credential: str
+) -> tuple[str, tuple[ClusterState, str]]:
+    view = ask_state(server, timeout_s=timeout_s, dial=dial, credential=credential)
     return server, (view.state, view.note)
 
 
 def _ask_all(
-    state: ClusterState, server: str, timeout_s: float
+    state: ClusterState, dial: Dial, server: str, timeout_s: float, *, credential: str
 ) -> tuple[ServerAnswer, dict[NodeId, ServerAnswer]]:
     """Ask the coordinator and every member for their status, all at the same time."""
     where = {node: member.address for node, member in state.members.items()}
@@ -107,7 +115,7 @@ def _ask_all(
 
     def answer_of(address: str) -> ServerAnswer:
         try:
-            cluster, status = ask_report(address, timeout_s=timeout_s)
+            cluster, status = ask_report(address, timeout_s=timeout_s, dial=dial, credential=credential)
         except LockringError as error:
             return ServerAnswer(None, str(error).removeprefix(f"{address} "))
         if cluster not in (NO_CLUSTER, state.cluster):
@@ -121,14 +129,16 @@ def _ask_all(
     return coordinator, dict(zip(where, nodes, strict=True))
 
 
-def _ask_others(state: ClusterState, settings: ClientSettings, timeout_s: float) -> dict[str, ServerReport]:
+def _ask_others(
+    state: ClusterState, settings: ClientSettings, dial: Dial, timeout_s: float, *, credential: str
+) -> dict[str, ServerReport]:
     """Ask the named servers that are no members, all at the same time, and return those that answer."""
     members = {member.address for member in state.members.values()}
-    others = [each for each in settings.servers if each not in members]
+    others = [each for each in settings.addresses if each not in members]
 
     def report_of(address: str) -> ServerReport | None:
         with suppress(LockringError):
-            return ask_report(address, timeout_s=timeout_s)
+            return ask_report(address, timeout_s=timeout_s, dial=dial, credential=credential)
         return None
 
     if not others:
@@ -198,6 +208,9 @@ def facts(look: _Look) -> dict[str, Any]:
                 if own is None or not own.journal_trouble
                 else own.journal_trouble_ms / 1000,
                 "build": None if own is None else own.build or None,
+                "certificates": certificate_facts(own, wall_ns() / NS_PER_S),
+                "auth": None if own is None else own.auth or None,
+                "acl_edition": None if own is None else own.acl or None,
             }
         )
     spokesman = look.spokesman
@@ -217,6 +230,9 @@ def facts(look: _Look) -> dict[str, Any]:
         "version_age_s": round((wall_ns() - state.version) / NS_PER_S, 3),
         "coordinator": state.coordinator,
         "coordinator_answers": look.coordinator.status is not None,
+        "coordinator_certificates": certificate_facts(spokesman, wall_ns() / NS_PER_S),
+        "coordinator_auth": None if spokesman is None else spokesman.auth or None,
+        "coordinator_acl_edition": None if spokesman is None else spokesman.acl or None,
         "leader": None if spokesman is None else spokesman.leader or None,
         "standbys": [] if spokesman is None else spokesman.standbys,
         "store": None if spokesman is None or not spokesman.store else store_of(spokesman),
@@ -312,6 +328,9 @@ def _print(found: dict[str, Any], health: Health) -> None:
     builds = builds_line([each["build"] for each in found["members"]])
     if builds:
         say(builds)
+    rights = rights_line(found)
+    if rights:
+        say(rights)
     if found["note"] and not any(found["note"] in line for line in health.reasons):
         say(f"note: {found['note']}")
 

@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from lockring.addresses import split_address
+from lockring.addresses import names_of, split_address
 from lockring.cluster_state import GENERATION_MAX
+from lockring.core.client import no_credential
 from lockring.errors import ConfigError, InvalidRequest
 from lockring.ids import Generation, LockName
 from lockring.names import OWNER_BYTES_MAX, TTL_MS_MIN, check_lock_name, check_owner
 from lockring.native import from_native
 from lockring.protocol import WAIT_FOREVER
+from lockring.security.credential_source import CredentialSource
 from lockring.units import NS_PER_MS, seconds_to_ms
 
 Seconds = float | timedelta
@@ -33,11 +35,22 @@ class ServerList(list[str]):
 
     Attributes:
         origin: where they come from, and what to do if none can be reached. It completes the sentence of an error.
+        scheme: says whether they speak TLS; "" if that is not said.
+        credential: returns what to show to them.
     """
 
-    def __init__(self, addresses: Iterable[str], origin: str = "") -> None:
+    def __init__(
+        self,
+        addresses: Iterable[str],
+        origin: str = "",
+        scheme: str = "",
+        *,
+        credential: Callable[[], str] = no_credential,
+    ) -> None:
         super().__init__(addresses)
         self.origin = origin
+        self.scheme = scheme
+        self.credential = credential
 
 
 def origin_of(addresses: Sequence[str]) -> str:
@@ -45,19 +58,28 @@ def origin_of(addresses: Sequence[str]) -> str:
     return addresses.origin if isinstance(addresses, ServerList) else ""
 
 
+def credential_of(addresses: Sequence[str]) -> Callable[[], str]:
+    """Return the function that returns what to show to the servers at these addresses."""
+    return addresses.credential if isinstance(addresses, ServerList) else no_credential
+
+
 NAMED: Final = "check the address, and whether that server runs"
 UNNAMED: Final = f"{SERVER_DEFAULT} is the default, since no server is named: start one there with `lockring serve`, or name yours"
 
 
-def server_addresses(servers: str | Iterable[str] | None) -> ServerList:
+def server_addresses(
+    servers: str | Iterable[str] | None, token_file: str | os.PathLike[str] | None = None
+) -> ServerList:
     """Return the addresses in `servers`.
 
     Args:
-        servers: "h1:p1,h2:p2", an iterable of such strings, or None for `LOCKRING_SERVER` and the default.
+        servers: "h1:p1,h2:p2", an iterable of such strings, or None for `LOCKRING_SERVER` and the default. Each may
+            begin with lockrings:// or lockring://, see `addresses.names_of`.
+        token_file: the file with the credential to show there, None for the one of the variables, if there is one.
 
     Raises:
         InvalidRequest: an address is not HOST:PORT, or the list is empty.
-        ConfigError: the same, of `LOCKRING_SERVER`.
+        ConfigError: the same, of `LOCKRING_SERVER`; or the credential cannot be read.
     """
     named = servers
     if named is None:
@@ -78,10 +100,11 @@ def server_addresses(servers: str | Iterable[str] | None) -> ServerList:
         raise InvalidRequest(
             f"servers are given as HOST:PORT,HOST:PORT or as a list of such, not {servers!r}"
         )
-    addresses = [piece.strip() for part in parts for piece in part.split(",") if piece.strip()]
+    pieces = [piece.strip() for part in parts for piece in part.split(",") if piece.strip()]
     try:
-        if not addresses:
+        if not pieces:
             raise InvalidRequest("no server is given")
+        addresses, scheme = names_of(pieces)
         for address in addresses:
             if split_address(address)[1] == 0:
                 raise InvalidRequest(f"a server's port is 1 to 65535; not {address!r}")
@@ -89,7 +112,9 @@ def server_addresses(servers: str | Iterable[str] | None) -> ServerList:
         if servers is None:
             raise ConfigError(f"{SERVER_VARIABLE}: {error}") from error
         raise
-    return ServerList(dict.fromkeys(addresses), origin)
+    if isinstance(servers, ServerList):
+        scheme = scheme or servers.scheme
+    return ServerList(addresses, origin, scheme, credential=CredentialSource(token_file))
 
 
 def default_owner() -> str:

@@ -42,6 +42,7 @@ class LoggedCore(ClientCore):
         software: see there.
         connect_timeout_ns: see there.
         origin: see there.
+        credential: see there.
         start_writing: has `start_writing` called, at once or later. Where threads wait for this one, it must be later.
     """
 
@@ -54,6 +55,7 @@ class LoggedCore(ClientCore):
         software: str,
         connect_timeout_ns: int,
         origin: str,
+        credential: Callable[[], str],
         start_writing: Callable[[], object],
     ) -> None:
         super().__init__(
@@ -63,6 +65,7 @@ class LoggedCore(ClientCore):
             software=software,
             connect_timeout_ns=connect_timeout_ns,
             origin=origin,
+            credential=credential,
         )
         self._start_writing = start_writing
         self._lost_addresses: set[str] = set()

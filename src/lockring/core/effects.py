@@ -6,9 +6,11 @@ import enum
 from typing import Final, NamedTuple
 
 from lockring.cluster_state import ClusterState, Replica
+from lockring.core.access import Act, Grantee, MissingRight, Outcome
 from lockring.core.election import Candidate
 from lockring.ids import ConnectionId, OperationNumber, TermId, Version
 from lockring.protocol import Message, Refusal, Welcome
+from lockring.protocol.identities import Identity
 
 
 class Coordinator(NamedTuple):
@@ -168,6 +170,58 @@ class Note(NamedTuple):
     is_warning: bool = False
 
 
+class AuditEntry(NamedTuple):
+    """An act for the audit log, or a right that is missing and only tried out. See `security.audit` for the fields.
+
+    Attributes:
+        act: the act.
+        outcome: how it went.
+        connection: where it was asked for, None if it was not.
+        identity: for which identity, None at a server that checks none.
+        is_forwarded: whether another node has asked on the identity's behalf.
+        name: the lock or node in question.
+        fencing_token: of the grant, 0 if there is none.
+        right: the right that was needed, as its verb.
+        rule: the rule that decided, "" if none matched.
+        reason: a sentence, for what was refused or lost.
+    """
+
+    act: Act
+    outcome: Outcome
+    connection: ConnectionId | None = None
+    identity: Identity | None = None
+    is_forwarded: bool = False
+    name: str = ""
+    fencing_token: int = 0
+    right: str = ""
+    rule: str = ""
+    reason: str = ""
+
+
+def denied_entry(
+    access: Grantee, missing: MissingRight, connection: ConnectionId | None, *, is_forwarded: bool = False
+) -> AuditEntry:
+    """Return the entry about a request that lacks a right: refused, or only counted if rights are tried out.
+
+    Args:
+        access: the identity.
+        missing: the right.
+        connection: where the request came, None if the shell knows.
+        is_forwarded: whether another node has asked on the identity's behalf.
+    """
+    return AuditEntry(
+        "denied",
+        "refused" if access.is_enforced else "would-refuse",
+        connection=connection,
+        identity=access.identity,
+        is_forwarded=is_forwarded,
+        name=missing.name,
+        right=missing.right,
+        rule=missing.rule,
+        reason=missing.text,
+    )
+
+
 Effect = (
     Admit
     | Refuse
@@ -183,4 +237,5 @@ Effect = (
     | StoreResign
     | Fail
     | Note
+    | AuditEntry
 )

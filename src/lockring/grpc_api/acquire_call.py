@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from lockring.client.aio.driver import ticket_of
 from lockring.core.client import OnBehalf, Ticket
+from lockring.grpc_api.askers import ASKER
 from lockring.grpc_api.driver import NodeDriver
 from lockring.ids import LockName, SessionId
 from lockring.protocol import WAIT_FOREVER
@@ -48,7 +49,7 @@ async def acquire(driver: NodeDriver, wanted: AcquireParams) -> Ticket:
         mode=wanted.mode,
         payload=wanted.payload,
         permits=wanted.permits,
-        on_behalf=OnBehalf(wanted.session, wanted.owner, wanted.waited_ms),
+        on_behalf=OnBehalf(wanted.session, wanted.owner, wanted.waited_ms, ASKER.get()),
     )
 
 

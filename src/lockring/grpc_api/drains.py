@@ -11,7 +11,9 @@ import asyncio
 from typing import Final
 
 from lockring.clock import monotonic_ns
-from lockring.errors import Unavailable, from_code
+from lockring.core.refusals import error_of
+from lockring.errors import Unavailable
+from lockring.grpc_api.askers import ASKER
 from lockring.grpc_api.host import NodeHost
 from lockring.ids import NO_REQUEST
 from lockring.protocol import Drain, DrainReply, Refusal, Undrain, UndrainReply
@@ -35,7 +37,7 @@ async def order(host: NodeHost, wanted: Drain | Undrain, until_ns: int) -> None:
         answer = await _ask_once(host, wanted, until_ns)
         if not isinstance(answer, Refusal):
             return
-        error = from_code(answer.code, answer.text, name=answer.name)
+        error = error_of(answer)
         if not error.retryable or monotonic_ns() + _PAUSE_S * NS_PER_S >= until_ns:
             raise error
         await asyncio.sleep(_PAUSE_S)
@@ -50,7 +52,7 @@ async def _ask_once(
         if not answered.done():
             answered.set_result(answer)
 
-    open_order = host.pass_on(wanted, take)
+    open_order = host.pass_on(wanted, take, ASKER.get())
     try:
         async with asyncio.timeout(max(0.0, (until_ns - monotonic_ns()) / NS_PER_S)):
             return await answered

@@ -18,11 +18,14 @@ import msgspec
 from lockring._version import __version__
 from lockring.client.aio.connection import AsyncConnection
 from lockring.client.aio.driver import AsyncDriver
-from lockring.core.client import ClientCore, LossOnBehalf
+from lockring.client.aio.watching import WatchReader
+from lockring.core.client import BACKLOG_MAX, ClientCore, LossOnBehalf, Query
 from lockring.errors import Moved, NotCoordinator, StaleVersion, Unavailable
+from lockring.grpc_api.askers import ASKER
 from lockring.grpc_api.host import LocalConnection, NodeHost
-from lockring.ids import LinkId, SessionId
+from lockring.ids import LinkId, LockName, SessionId
 from lockring.net.frames import FrameReader
+from lockring.net.openers import Opener, open_plain
 from lockring.protocol import Message, ToNode
 from lockring.random_ids import new_id
 from lockring.units import NS_PER_S
@@ -114,9 +117,10 @@ class NodeDriver(AsyncDriver):
 
     Args:
         host: the node of this process.
+        opener: opens connections to the lock ports of other nodes.
     """
 
-    def __init__(self, host: NodeHost) -> None:
+    def __init__(self, host: NodeHost, *, opener: Opener = open_plain) -> None:
         core = ClientCore(
             [host.address],
             owner="",
@@ -125,9 +129,19 @@ class NodeDriver(AsyncDriver):
             connect_timeout_ns=_FOREVER_NS,
             session_per_acquisition=True,
         )
-        super().__init__([host.address], lambda: "", _FOREVER_NS, core=core)
+        super().__init__([host.address], lambda: "", _FOREVER_NS, core=core, opener=opener)
         self._host = host
         self._loss_handlers: dict[SessionId, dict[LossHandler, None]] = {}
+
+    def begin(self, question: Callable[[ClientCore, int], Query]) -> Query:
+        """Begin a query on behalf of the present call's client; see `AsyncDriver`."""
+        self._core.ask_for(ASKER.get())
+        return super().begin(question)
+
+    def watch(self, name: LockName, *, unread_max: int = BACKLOG_MAX) -> WatchReader:
+        """Begin to watch a lock on behalf of the present call's client; see `AsyncDriver`."""
+        self._core.ask_for(ASKER.get())
+        return super().watch(name, unread_max=unread_max)
 
     def node_at(self, link: LinkId) -> str:
         """Return the id of the node behind a link, "" if it is closed."""

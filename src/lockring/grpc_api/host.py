@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 from lockring.cluster_state import ClusterState, Replica
 from lockring.ids import SlotNumber, Version
 from lockring.protocol import Drain, DrainReply, Message, Refusal, Undrain, UndrainReply
+from lockring.protocol.identities import Identity
 
 
 class LocalConnection(Protocol):
@@ -48,9 +49,18 @@ class NodeHost(Protocol):
         """Connect a client to the node's present life, until `ended` is called with the reason."""
 
     def pass_on(
-        self, order: Drain | Undrain, answer: Callable[[DrainReply | UndrainReply | Refusal], None]
+        self,
+        order: Drain | Undrain,
+        answer: Callable[[DrainReply | UndrainReply | Refusal], None],
+        asker: Identity | None,
     ) -> OpenOrder:
-        """Give an operator's request to the coordinator; its answer goes to `answer`, unless the caller hangs up."""
+        """Give an operator's request to the coordinator; its answer goes to `answer`, unless the caller hangs up.
+
+        Args:
+            order: the request.
+            answer: called once.
+            asker: the operator's identity, None where identities are not checked.
+        """
 
 
 class SlotPlace(NamedTuple):

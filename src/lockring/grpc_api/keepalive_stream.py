@@ -168,8 +168,10 @@ class KeepStream:
 
     def _tell(self, sequence: int, lock: KeptLock, kept: pb.KeptLock) -> None:
         kept.name, kept.session, kept.idempotency_key = lock.name, lock.session, lock.key
-        if kept.verdict == pb.VERDICT_LOST:
-            self._forget(lock.wire_session)
+        if kept.verdict in (pb.VERDICT_LOST, pb.VERDICT_REFUSED):
+            self._forget(
+                lock.wire_session
+            )  # one that was refused may be another client's, whose losses are its own
         self._ready.setdefault(sequence, []).append(kept)
         self._unsent += 1
         self._change.set()

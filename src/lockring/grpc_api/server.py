@@ -14,11 +14,15 @@ from grpc_reflection.v1alpha import reflection
 
 from lockring.addresses import format_address, split_address
 from lockring.errors import CannotListen
+from lockring.grpc_api.access import AccessInterceptor, CallGate
+from lockring.grpc_api.credentials import TLS_OPTIONS, server_credentials
 from lockring.grpc_api.driver import NodeDriver
 from lockring.grpc_api.host import NodeHost
 from lockring.grpc_api.servicer import LockServicer
 from lockring.grpc_api.v1 import lockring_pb2 as pb
 from lockring.grpc_api.v1 import lockring_pb2_grpc
+from lockring.net.openers import Opener, open_plain
+from lockring.security.tls_policy import TlsPolicy
 
 CALLS_MAX: Final = 4_000
 """Calls that are open at a node, streams and waits among them; more are refused with RESOURCE_EXHAUSTED."""
@@ -46,14 +50,29 @@ class GrpcServer:
 
     Args:
         host: the node.
+        gate: the access control of the node.
+        opener: opens connections to the lock ports of other nodes.
+        policy: the TLS of the port, None for none.
     """
 
-    def __init__(self, host: NodeHost) -> None:
-        self._driver = NodeDriver(host)
+    def __init__(
+        self,
+        host: NodeHost,
+        gate: CallGate,
+        *,
+        opener: Opener = open_plain,
+        policy: TlsPolicy | None = None,
+    ) -> None:
+        self._driver = NodeDriver(host, opener=opener)
+        self._policy = policy
         self._health = health.aio.HealthServicer()
         self._is_serving: bool | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX)
+        self._server = grpc.aio.server(
+            options=_OPTIONS if policy is None else [*_OPTIONS, *TLS_OPTIONS],
+            maximum_concurrent_rpcs=CALLS_MAX,
+            interceptors=[AccessInterceptor(gate)] if gate.is_on else [],
+        )
         lockring_pb2_grpc.add_LockServiceServicer_to_server(LockServicer(host, self._driver), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
@@ -69,7 +88,7 @@ class GrpcServer:
         """
         host, _ = split_address(listen)
         try:
-            port = self._server.add_insecure_port(listen)
+            port = self._add_port(listen)
         except RuntimeError as error:
             port = 0
             why: RuntimeError | None = error
@@ -82,6 +101,11 @@ class GrpcServer:
         await self._set_health(False)
         await self._server.start()
         return format_address(host, port)
+
+    def _add_port(self, listen: str) -> int:
+        if self._policy is None:
+            return self._server.add_insecure_port(listen)
+        return self._server.add_secure_port(listen, server_credentials(self._policy))
 
     def note_serving(self, is_serving: bool) -> None:
         """Report by the health service whether the node may serve from now on."""

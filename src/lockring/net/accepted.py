@@ -1,7 +1,7 @@
 """One accepted connection: its role, and its limits.
 
 The first message decides the role: a client, a peer, or (at a coordinator) a node that joins. Until that message is
-complete, a connection may use 4 KiB and a few seconds; later frames have limits too. A connection that sends what its
+complete, a connection may use 16 KiB and a few seconds; later frames have limits too. A connection that sends what its
 role does not allow (garbage, a giant frame, a message for another kind of server) gets a `Refusal` with the reason,
 if the other side may be able to read one, and is closed. The server lives on.
 """
@@ -16,16 +16,17 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 
 from lockring.clock import monotonic_ns
-from lockring.errors import LockringError, NotCoordinator, Overloaded, ProtocolError
+from lockring.core.refusals import refusal_of
+from lockring.errors import LockringError, Overloaded, ProtocolError
 from lockring.ids import NO_REQUEST, ConnectionId, RequestNumber
 from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.frames import HEADER_BYTES, FrameReader
 from lockring.net.limits import ConnectionLimits, RefusalLog
 from lockring.net.turns import TURN_NS_MAX, TurnScheduler
-from lockring.protocol import FRAME_BYTES_MAX, Message, Refusal, Welcome
+from lockring.protocol import FRAME_BYTES_MAX, Message, Welcome
 
-HELLO_BYTES_MAX: Final = 4 * 1024
-"""Longest first frame."""
+HELLO_BYTES_MAX: Final = 16 * 1024
+"""Longest first frame: a hello may have a JWT in it, of one or two thousand bytes."""
 
 HELLO_S_MAX: Final = 5.0
 """How long the first frame may take to arrive."""
@@ -184,8 +185,7 @@ class AcceptedConnection(FramedConnection):
 
     def refuse(self, error: LockringError, *, request: RequestNumber = NO_REQUEST, hint: int = 0) -> None:
         """Send the reason and end the connection."""
-        leader = error.leader if isinstance(error, NotCoordinator) else ""
-        self.send(Refusal(request, error.code, str(error), error.name, hint=hint, leader=leader))
+        self.send(refusal_of(error, request, hint=hint))
         self.close(str(error))
 
     def log_refusal(self, level: int, action: str, error: LockringError) -> None:

@@ -85,6 +85,11 @@ class FramedConnection:
         """Whether messages can still be sent and are still handled."""
         return self._transport is not None and not self._closing
 
+    @property
+    def certificate(self) -> Any:
+        """The other side's verified certificate, a `PeerCertificate`; None if it has shown none, and after the end."""
+        return None if self._transport is None else self._transport.get_extra_info("peer_certificate")
+
     def send(self, message: Message) -> None:
         """Send a message with the next flush. Dropped if the connection is closed."""
         self.send_frame(encode_frame(message))

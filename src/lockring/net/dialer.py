@@ -20,9 +20,11 @@ from typing import Any, Final, Protocol, cast
 import msgspec
 
 from lockring.addresses import split_address
-from lockring.errors import LockringError, NotCoordinator, ProtocolError, Unavailable, from_code
+from lockring.core.refusals import error_of
+from lockring.errors import LockringError, NotCoordinator, ProtocolError, Unavailable
 from lockring.net.accepted import MEMBER_UNREAD_BYTES_MAX
 from lockring.net.connection import FramedConnection, Outbox
+from lockring.net.openers import Opener, open_plain
 from lockring.protocol import FRAME_BYTES_MAX, PROTOCOL, Message, Refusal, Welcome
 from lockring.system_errors import connect_failure
 
@@ -65,6 +67,7 @@ class Dialer:
         outbox: holds writes until the flush.
         pause_s_min: pause after the first failure; it doubles with each further one …
         pause_s_max: … up to this. A connection that ends sooner than this counts as a failure.
+        opener: opens the connection.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Dialer:
         *,
         pause_s_min: float,
         pause_s_max: float,
+        opener: Opener = open_plain,
     ) -> None:
         self.caller = caller
         self.connection: _DialedConnection | None = None
@@ -85,6 +89,7 @@ class Dialer:
         self._outbox = outbox
         self._pause_s_min = pause_s_min
         self._pause_s_max = pause_s_max
+        self._open = opener
         self._task: asyncio.Task[None] | None = None
         self._attempt: _DialedConnection | None = None
         self._named = ""
@@ -162,10 +167,9 @@ class Dialer:
         addresses = await _addresses_of(host, port)
         first = self._attempts % len(addresses)
         self._attempts += 1
-        loop = asyncio.get_running_loop()
         for number, where in enumerate((*addresses[first:], *addresses[:first]), 1):
             try:
-                await loop.create_connection(lambda: cast(asyncio.Protocol, outgoing), where, port)
+                await self._open(lambda: cast(asyncio.Protocol, outgoing), where, port)
                 return
             except OSError:
                 if number == len(addresses):
@@ -232,7 +236,7 @@ class _DialedConnection(FramedConnection):
     def _take_answer(self, answer: Message) -> None:
         self._cancel_deadline()
         if isinstance(answer, Refusal):
-            error = from_code(answer.code, answer.text, name=answer.name, leader=answer.leader)
+            error = error_of(answer)
             self._fail(error, answer.hint)
         elif not isinstance(answer, Welcome):
             self.on_garbage(ProtocolError(f"it answered a hello with {type(answer).__name__}"))

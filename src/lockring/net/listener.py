@@ -23,6 +23,9 @@ from lockring.system_errors import listen_failure
 
 _BACKLOG: Final = 1024
 
+Securing = Callable[[Callable[[], asyncio.Protocol]], Callable[[], asyncio.Protocol]]
+"""Puts TLS below the protocols that a function makes, one for each accepted connection."""
+
 
 class Listener:
     """A listening port. Lives in one event loop.
@@ -60,8 +63,12 @@ class Listener:
         """All open connections."""
         return self._connections.values()
 
-    async def open(self, address: str) -> str:
+    async def open(self, address: str, *, secure: Securing | None = None) -> str:
         """Take the port HOST:PORT without accepting connections yet; port 0 takes any free one.
+
+        Args:
+            address: HOST:PORT.
+            secure: puts TLS below each connection; None for connections without TLS.
 
         Returns:
             HOST:PORT with the actual port.
@@ -74,10 +81,9 @@ class Listener:
         host, port = split_address(address)
         self._limits.fit(room_for(self._ports))
         loop = asyncio.get_running_loop()
+        make = self._make if secure is None else secure(self._make)
         try:
-            self._server = await loop.create_server(
-                self._make, host, port, backlog=_BACKLOG, start_serving=False
-            )
+            self._server = await loop.create_server(make, host, port, backlog=_BACKLOG, start_serving=False)
         except OSError as error:
             raise CannotListen(f"cannot listen on {address}: {listen_failure(error)}") from error
         sockets: Sequence[Any] = cast(Any, self._server).sockets  # a tuple, but a list with uvloop

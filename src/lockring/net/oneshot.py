@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
 from lockring.addresses import split_address
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState, Replica, decode_state
-from lockring.errors import LockringError, ProtocolError, Unavailable, from_code
-from lockring.ids import NO_CLUSTER, ClientId, ClusterId, GreetingNumber, NodeId, RequestNumber, SessionId
+from lockring.core.refusals import error_of
+from lockring.errors import LockringError, ProtocolError, Unavailable
+from lockring.ids import (
+    NO_CLUSTER,
+    NO_VERSION,
+    ClientId,
+    ClusterId,
+    GreetingNumber,
+    NodeId,
+    RequestNumber,
+    SessionId,
+)
 from lockring.net.frames import FrameReader, encode_frame
 from lockring.protocol import (
     FRAME_BYTES_MAX,
@@ -22,11 +32,13 @@ from lockring.protocol import (
     CloseSession,
     Drain,
     DrainReply,
+    GetRoutes,
     GetState,
     GetStatus,
     Message,
     Refusal,
     ReleaseReply,
+    Routes,
     ServerStatus,
     StateReply,
     StatusReply,
@@ -41,6 +53,31 @@ from lockring.units import NS_PER_S, seconds_to_ns
 
 _REQUEST: Final = RequestNumber(1)
 _READ_BYTES: Final = 256 * 1024
+
+
+class ByteStream(Protocol):
+    """A connection, by the methods of a blocking socket."""
+
+    def settimeout(self, timeout_s: float | None, /) -> None:
+        """Set how long a call may wait, in seconds."""
+
+    def sendall(self, data: bytes, /) -> None:
+        """Send all bytes."""
+
+    def recv(self, size: int, /) -> bytes:
+        """Return the bytes that come next, b"" at the end."""
+
+    def close(self) -> None:
+        """End the connection."""
+
+
+Dial = Callable[[str, float], ByteStream]
+"""Opens a connection to HOST:PORT within so many seconds. Raises an `OSError` or a `LockringError` if it cannot."""
+
+
+def dial_plain(address: str, timeout_s: float) -> ByteStream:
+    """Open a connection without TLS. See `Dial`."""
+    return socket.create_connection(split_address(address), timeout=timeout_s)
 
 
 class ServerReport(NamedTuple):
@@ -73,15 +110,23 @@ class ServerView(NamedTuple):
     age_s: float = 0.0
 
 
-def ask_state(address: str, *, timeout_s: float = 5.0) -> ServerView:
+def ask_state(
+    address: str, *, timeout_s: float = 5.0, dial: Dial = dial_plain, credential: str = ""
+) -> ServerView:
     """Ask a node or a coordinator for the cluster state. Blocks; may be called from any thread.
+
+    Args:
+        address: HOST:PORT of the server.
+        timeout_s: how long it may take to answer.
+        dial: opens the connection.
+        credential: a token or a JWT to show to it, "" for none. So for the other questions here.
 
     Raises:
         Unavailable: no server answers there in time.
         LockringError: the server refuses.
     """
-    with _connection(address, timeout_s) as ask:
-        welcome = ask(_hello(), Welcome)
+    with _connection(address, timeout_s, dial) as ask:
+        welcome = ask(_hello(credential), Welcome)
         answer = ask(GetState(_REQUEST), StateReply)
     assert isinstance(welcome, Welcome)
     assert isinstance(answer, StateReply)
@@ -89,7 +134,9 @@ def ask_state(address: str, *, timeout_s: float = 5.0) -> ServerView:
     return ServerView(welcome.role, replica, decode_state(answer.state), answer.note, answer.age_ms / 1000)
 
 
-def ask_drain(address: str, node: NodeId, *, timeout_s: float = 5.0) -> None:
+def ask_drain(
+    address: str, node: NodeId, *, timeout_s: float = 5.0, dial: Dial = dial_plain, credential: str = ""
+) -> None:
     """Ask a node or a coordinator to move everything off a node. Blocks; may be called from any thread.
 
     Raises:
@@ -99,12 +146,14 @@ def ask_drain(address: str, node: NodeId, *, timeout_s: float = 5.0) -> None:
             server cannot reach the coordinator.
         LockringError: the server refuses.
     """
-    with _connection(address, timeout_s) as ask:
-        ask(_hello(), Welcome)
+    with _connection(address, timeout_s, dial) as ask:
+        ask(_hello(credential), Welcome)
         ask(Drain(_REQUEST, node), DrainReply)
 
 
-def ask_undrain(address: str, node: NodeId, *, timeout_s: float = 5.0) -> None:
+def ask_undrain(
+    address: str, node: NodeId, *, timeout_s: float = 5.0, dial: Dial = dial_plain, credential: str = ""
+) -> None:
     """Ask a node or a coordinator to let a drained node have slots again. Blocks; may be called from any thread.
 
     Raises:
@@ -113,32 +162,38 @@ def ask_undrain(address: str, node: NodeId, *, timeout_s: float = 5.0) -> None:
         Unavailable: as for `ask_drain`.
         LockringError: the server refuses.
     """
-    with _connection(address, timeout_s) as ask:
-        ask(_hello(), Welcome)
+    with _connection(address, timeout_s, dial) as ask:
+        ask(_hello(credential), Welcome)
         ask(Undrain(_REQUEST, node), UndrainReply)
 
 
-def ask_status(address: str, *, timeout_s: float = 5.0) -> ServerStatus:
+def ask_status(
+    address: str, *, timeout_s: float = 5.0, dial: Dial = dial_plain, credential: str = ""
+) -> ServerStatus:
     """Ask a node or a coordinator for its own status at this moment. Blocks; may be called from any thread.
 
     Raises:
         Unavailable: no server answers there in time.
         LockringError: the server refuses.
     """
-    return ask_report(address, timeout_s=timeout_s).status
+    return ask_report(address, timeout_s=timeout_s, dial=dial, credential=credential).status
 
 
-def ask_report(address: str, *, timeout_s: float = 5.0) -> ServerReport:
+def ask_report(
+    address: str, *, timeout_s: float = 5.0, dial: Dial = dial_plain, credential: str = ""
+) -> ServerReport:
     """Ask a node or a coordinator for its cluster too. See `ask_status`."""
-    with _connection(address, timeout_s) as ask:
-        welcome = ask(_hello(), Welcome)
+    with _connection(address, timeout_s, dial) as ask:
+        welcome = ask(_hello(credential), Welcome)
         answer = ask(GetStatus(_REQUEST), StatusReply)
     assert isinstance(welcome, Welcome)
     assert isinstance(answer, StatusReply)
     return ServerReport(welcome.cluster, answer.status)
 
 
-def end_session(address: str, session: SessionId, *, timeout_s: float = 2.0) -> None:
+def end_session(
+    address: str, session: SessionId, *, timeout_s: float = 2.0, dial: Dial = dial_plain, credential: str = ""
+) -> None:
     """Give up everything that a session has, at every node of a cluster. Blocks; may be called from any thread.
 
     For a supervisor that knows that the session's client is gone. A node that does not answer keeps the session until
@@ -148,33 +203,46 @@ def end_session(address: str, session: SessionId, *, timeout_s: float = 2.0) -> 
         address: HOST:PORT of any node or coordinator.
         session: its id.
         timeout_s: how long each server may take to answer.
+        dial: opens connections.
+        credential: a token or a JWT to show to each, "" for none.
 
     Raises:
         Unavailable: no server answers at `address` in time.
         LockringError: the server refuses.
     """
-    state = ask_state(address, timeout_s=timeout_s).state
-    for member in state.members.values():
-        with contextlib.suppress(Unavailable), _connection(member.address, timeout_s) as ask:
-            ask(_hello(state.cluster), Welcome)
+    with _connection(address, timeout_s, dial) as ask:
+        welcome = ask(_hello(credential), Welcome)
+        routes = ask(GetRoutes(NO_VERSION), Routes)  # every client gets them; the state needs a right
+    assert isinstance(welcome, Welcome)
+    assert isinstance(routes, Routes)
+    for _, _, member in routes.members:
+        with contextlib.suppress(Unavailable), _connection(member, timeout_s, dial) as ask:
+            ask(_hello(credential, welcome.cluster), Welcome)
             ask(CloseSession(_REQUEST, session), ReleaseReply)
 
 
-def _hello(cluster: ClusterId = NO_CLUSTER) -> ClientHello:
+def _hello(credential: str, cluster: ClusterId = NO_CLUSTER) -> ClientHello:
     """Return the first message of a client that asks once; without a cluster, any cluster may answer."""
-    return ClientHello(PROTOCOL, cluster, ClientId(new_id()), GreetingNumber(1), "lockring")
+    return ClientHello(
+        PROTOCOL,
+        cluster=cluster,
+        client=ClientId(new_id()),
+        connection=GreetingNumber(1),
+        software="lockring",
+        credential=credential,
+    )
 
 
 @contextlib.contextmanager
-def _connection(address: str, timeout_s: float) -> Iterator[_Conversation]:
+def _connection(address: str, timeout_s: float, dial: Dial) -> Iterator[_Conversation]:
     talk: _Conversation | None = None
 
     def reason() -> str:
         return "silent" if talk is not None and talk.is_greeted else "unreachable"
 
     try:
-        with socket.create_connection(split_address(address), timeout=timeout_s) as sock:
-            talk = _Conversation(sock, address, timeout_s)
+        with contextlib.closing(dial(address, timeout_s)) as stream:
+            talk = _Conversation(stream, address, timeout_s)
             yield talk
     except LockringError:  # a refusal is an answer, though some are errors of the system too
         raise
@@ -185,8 +253,8 @@ def _connection(address: str, timeout_s: float) -> Iterator[_Conversation]:
 
 
 class _Conversation:
-    def __init__(self, sock: socket.socket, address: str, timeout_s: float) -> None:
-        self._sock = sock
+    def __init__(self, stream: ByteStream, address: str, timeout_s: float) -> None:
+        self._stream = stream
         self._address = address
         self.is_greeted = False
         """Whether the server has answered once, so that it is one of lockring's and may have taken what came next."""
@@ -196,20 +264,20 @@ class _Conversation:
 
     def __call__(self, question: Message, answer: type[Message]) -> Message:
         """Send a message and return the answer of that type; skip messages that are pushed in between."""
-        self._sock.sendall(encode_frame(question))
+        self._stream.sendall(encode_frame(question))
         while True:
             while self._read:
                 message = self._read.pop(0)
                 if isinstance(message, Refusal):
-                    raise from_code(message.code, message.text, name=message.name, leader=message.leader)
+                    raise error_of(message)
                 if isinstance(message, answer):
                     self.is_greeted = True
                     return message
             left_s = (self._end_ns - monotonic_ns()) / NS_PER_S
             if left_s <= 0:
                 raise TimeoutError
-            self._sock.settimeout(left_s)
-            data = self._sock.recv(_READ_BYTES)
+            self._stream.settimeout(left_s)
+            data = self._stream.recv(_READ_BYTES)
             if not data and self.is_greeted:
                 text = f"{self._address} ended the connection before it answered"
                 raise Unavailable(text, reason="silent")

@@ -23,6 +23,7 @@ from lockring.ids import (
     Version,
 )
 from lockring.protocol.base import Message
+from lockring.protocol.identities import Identity
 from lockring.protocol.infos import ServerStatus
 
 NO_DIFFERENCES: Final = Version(-1)
@@ -99,6 +100,22 @@ class GetStatus(Message, tag=46):
     request: RequestNumber
 
 
+class Probe(Message, tag=6):
+    """Ask a coordinator, after a while of silence, whether it is there. Answered `ProbeReply`.
+
+    Sent to coordinators alone that have said that they answer it. A node is asked for the end of a watch that does not
+    exist.
+    """
+
+    request: RequestNumber
+
+
+class ProbeReply(Message, tag=7):
+    """The answer to `Probe`."""
+
+    request: RequestNumber
+
+
 class StatusReply(Message, tag=56):
     """The answer to `GetStatus`."""
 
@@ -121,10 +138,14 @@ class TroubleNotice(Message, tag=37):
 
 
 class Drain(Message, tag=43):
-    """An operator's order to move everything off a node. A node forwards it to its coordinator unchanged."""
+    """An operator's order to move everything off a node. A node forwards it to its coordinator.
+
+    `asker` is the operator's identity, which the forwarding node sets; None at a node that checks no identities.
+    """
 
     request: RequestNumber
     node: NodeId
+    asker: Identity | None = None
 
 
 class DrainReply(Message, tag=53):
@@ -135,10 +156,14 @@ class DrainReply(Message, tag=53):
 
 
 class Undrain(Message, tag=45):
-    """An operator's order to let a drained node have slots again. A node forwards it to its coordinator unchanged."""
+    """An operator's order to let a drained node have slots again. A node forwards it to its coordinator.
+
+    `asker` is as in `Drain`.
+    """
 
     request: RequestNumber
     node: NodeId
+    asker: Identity | None = None
 
 
 class UndrainReply(Message, tag=54):
@@ -154,7 +179,7 @@ class Join(Message, tag=40):
     `version`: the newest state that the node has seen (0: none); `grpc`: its gRPC HOST:PORT, or "". `former`: earlier
     lives of this node, at most `FORMER_LIVES_MAX`. The sender testifies that they are over, and that its journal has
     everything for which they have answered. `has`: the version of the state that the sender itself has (0: none), if it
-    understands `StateDifference`; -1 if it does not.
+    understands `StateDifference`; -1 if it does not. `identities`: it knows identities, and may check rights.
     """
 
     protocol: int
@@ -167,6 +192,7 @@ class Join(Message, tag=40):
     grpc: str = ""
     former: list[Incarnation] = []
     has: Version = NO_DIFFERENCES
+    identities: bool = False
 
 
 class Leave(Message, tag=44):

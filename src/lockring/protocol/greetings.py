@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lockring.ids import ClientId, ClusterId, GreetingNumber, Incarnation, NodeId, RequestNumber, Version
 from lockring.protocol.base import Message
+from lockring.protocol.identities import Identity
 
 
 class ClientHello(Message, tag=1):
@@ -11,6 +12,7 @@ class ClientHello(Message, tag=1):
 
     `client` is a random id of the client object. `connection` counts its connections to this server: a higher number
     ends those with lower ones. `cluster` is "" if not yet known. `differences`: it understands `RoutesDifference`.
+    `credential` is a token or a JWT, "" for none. It is secret, and so it is shown nowhere.
     """
 
     protocol: int
@@ -19,6 +21,23 @@ class ClientHello(Message, tag=1):
     connection: GreetingNumber
     software: str = ""
     differences: bool = False
+    credential: str = ""
+
+    def __repr__(self) -> str:
+        shown = "…" if self.credential else ""
+        return (
+            f"ClientHello({self.protocol}, {self.cluster!r}, {self.client!r}, {self.connection}, {self.software!r},"
+            f" differences={self.differences}, credential={shown!r})"
+        )
+
+
+class OnBehalfOf(Message, tag=5):
+    """From a server that forwards requests of clients, on a connection that it opened as a client: the identity whose
+    requests follow, until the next such message. The receiver gives it the rights that it has there. Not answered.
+    Sent to servers alone that have said that they understand it.
+    """
+
+    identity: Identity
 
 
 class PeerHello(Message, tag=2):
@@ -35,7 +54,8 @@ class PeerHello(Message, tag=2):
 class Welcome(Message, tag=3):
     """The hello or join is accepted. `role` is "node" or "coordinator"; `coordinator` is its HOST:PORT.
 
-    `has_others`: other coordinators may take over from this one, since it shares its store.
+    `has_others`: other coordinators may take over from this one, since it shares its store. `identities`: the server
+    understands `OnBehalfOf`. `probes`: it answers `Probe`.
     """
 
     protocol: int
@@ -46,6 +66,8 @@ class Welcome(Message, tag=3):
     version: Version
     coordinator: str = ""
     has_others: bool = False
+    identities: bool = False
+    probes: bool = False
 
 
 class Refusal(Message, tag=4):
@@ -54,6 +76,8 @@ class Refusal(Message, tag=4):
     `code` is one of `lockring.errors`. `hint` is a number that helps to recover (for "stale" joins: the lowest
     incarnation that will be accepted; for "moved": the version whose routes lead to the primary).
     `leader` is HOST:PORT of the coordinator that leads, for "not-coordinator", "" if it is unknown.
+    `right` is the right that is missing, for "denied", as its verb. `retry_after_ms` is when to come again, for
+    "overloaded"; 0 if that is unknown.
     """
 
     request: RequestNumber
@@ -62,3 +86,5 @@ class Refusal(Message, tag=4):
     name: str = ""
     hint: int = 0
     leader: str = ""
+    right: str = ""
+    retry_after_ms: int = 0

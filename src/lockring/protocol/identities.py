@@ -53,5 +53,11 @@ class Identity(msgspec.Struct, array_like=True, gc=False, frozen=True):
         return "a client without credentials" if self.method == "none" else self.key
 
 
+def identity_of_key(key: str) -> Identity | None:
+    """Return the identity that a key stands for, without its claims; None for none."""
+    method, _, name = key.partition(" ")
+    return Identity(method, name) if name else None  # type: ignore[arg-type]  # it was one when the key was made
+
+
 ANONYMOUS: Final = Identity("none", "anonymous")
 """The identity of a client that has shown nothing."""

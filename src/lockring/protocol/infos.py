@@ -123,6 +123,18 @@ class LockRecords(list[LockRecord]):
         self.unserved_slots = unserved_slots
 
 
+class CertificateInfo(msgspec.Struct, array_like=True, gc=False):
+    """When a certificate ends that a server shows or was shown.
+
+    `side` is "clients" or "servers" for one of its own that is shown to them, whose file `name` is; "peer" for that of
+    another server, called `name`, which ends soon. `not_after_s` is the end in seconds since 1970.
+    """
+
+    side: str
+    name: str
+    not_after_s: int
+
+
 class ServerStatus(msgspec.Struct, array_like=True, gc=False):
     """A server's status at one moment, by its own clock and rights, whatever the cluster state says.
 
@@ -136,7 +148,9 @@ class ServerStatus(msgspec.Struct, array_like=True, gc=False):
     those of the others, where several share a store. `store` is the store's engine and place, without a password;
     `store_failing_ms` is how long it has failed, -1 if it works, and `store_problem` the reason. `note` is a sentence
     on what the server is waiting for, "" if nothing. `build` says which build of lockring it runs, "compiled" or
-    "interpreted"; "" for a server that does not say.
+    "interpreted"; "" for a server that does not say. `certificates` says when those for TLS end. `auth` says
+    whether it checks rights: "off", "permissive" or "enforcing", "" for a version that knows none. `acl` is the edition
+    of its ACL file, "" if it has none.
     """
 
     role: str
@@ -163,3 +177,6 @@ class ServerStatus(msgspec.Struct, array_like=True, gc=False):
     store_failing_ms: int = -1
     store_problem: str = ""
     build: str = ""
+    certificates: list[CertificateInfo] = []
+    auth: str = ""
+    acl: str = ""

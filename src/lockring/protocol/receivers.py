@@ -12,6 +12,8 @@ from lockring.protocol.cluster import (
     HeartbeatAck,
     Join,
     Leave,
+    Probe,
+    ProbeReply,
     Routes,
     RoutesDifference,
     SlotRequests,
@@ -23,7 +25,7 @@ from lockring.protocol.cluster import (
     Undrain,
     UndrainReply,
 )
-from lockring.protocol.greetings import ClientHello, PeerHello, Refusal, Welcome
+from lockring.protocol.greetings import ClientHello, OnBehalfOf, PeerHello, Refusal, Welcome
 from lockring.protocol.groups import DescribeGroup, FollowGroup, SettlementNotice, View, ViewAck
 from lockring.protocol.locks import (
     Acquire,
@@ -51,6 +53,7 @@ from lockring.protocol.replication import HandOver, Replicate, ReplicateAck
 
 ToNode = (
     ClientHello
+    | OnBehalfOf
     | PeerHello
     | Acquire
     | Release
@@ -78,7 +81,17 @@ ToNode = (
 
 
 ToCoordinator = (
-    ClientHello | GetState | GetStatus | GetRoutes | Drain | Undrain | Join | Heartbeat | SlotRequests | Leave
+    ClientHello
+    | GetState
+    | GetStatus
+    | GetRoutes
+    | Probe
+    | Drain
+    | Undrain
+    | Join
+    | Heartbeat
+    | SlotRequests
+    | Leave
 )
 """Messages that a coordinator accepts on its listening port."""
 
@@ -98,6 +111,7 @@ ToClient = (
     | SettlementNotice
     | StateReply
     | StatusReply
+    | ProbeReply
     | Routes
     | RoutesDifference
     | DrainReply

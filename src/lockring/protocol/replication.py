@@ -18,7 +18,10 @@ from lockring.protocol.base import Message
 
 
 class Put(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=0):
-    """A holder was added. `age_ms` is its age when this was written; `payload` is as in `Acquire`."""
+    """A holder was added. `age_ms` is its age when this was written; `payload` is as in `Acquire`.
+
+    `identity` is the key of the identity to which the session belongs, "" if the primary knows none.
+    """
 
     name: LockName
     mode: int
@@ -31,6 +34,7 @@ class Put(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=0):
     seq: int
     age_ms: int = 0
     payload: bytes = b""
+    identity: str = ""
 
 
 class Remove(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=1):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from weakref import WeakSet, WeakValueDictionary
 
 from lockring.clock import monotonic_ns, wall_ns
-from lockring.core.access import NOTHING, Permissions, Quota
+from lockring.core.access import EVERYTHING, NOTHING, Grantee, Permissions, Quota
 from lockring.errors import ConfigError, Denied, Unauthenticated
 from lockring.protocol.identities import ANONYMOUS, Identity
 from lockring.security.acl_file import AclContent, parse_acl, read_acl_bytes
@@ -39,41 +39,27 @@ class IdentityProof(NamedTuple):
     token: TokenProof | None = None
 
 
-class Grantee:
-    """One connection's identity, and what it may do at the moment.
-
-    Attributes:
-        identity: who it is.
-        permissions: what it may do; replaced when the ACL file changes.
-        quota: what it uses; the same object for all connections of the identity.
-        is_expired: whether the credential has ended, or is not accepted any more: the client must show another.
-        proof: how the identity was proven.
-    """
-
-    __slots__ = ("__weakref__", "identity", "is_expired", "permissions", "proof", "quota")
-
-    def __init__(self, proof: IdentityProof, permissions: Permissions, quota: Quota) -> None:
-        self.identity = proof.identity
-        self.permissions = permissions
-        self.quota = quota
-        self.is_expired = False
-        self.proof = proof
-
-
 class AccessControl:
     """The identities and rights of one server. Lives in one thread.
 
     Args:
         path: of the ACL file.
         jwt: accepts the JWTs of an issuer; None to accept none.
+        is_enforced: whether a missing right refuses. If not, rights are only tried out.
+
+    Attributes:
+        path: of the ACL file.
+        problem: why the file as it is now is not in use, "" if it is.
 
     Raises:
         ConfigError: the file cannot be read, or is malformed.
     """
 
-    def __init__(self, path: Path, *, jwt: JwtVerifier | None = None) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, jwt: JwtVerifier | None = None, is_enforced: bool = True) -> None:
+        self.path = path
+        self.problem = ""
         self._jwt = jwt
+        self._is_enforced = is_enforced
         self._trouble = RepeatedTrouble()
         self._grantees: WeakSet[Grantee] = WeakSet()
         self._quotas: WeakValueDictionary[tuple[str, tuple[str, ...]], Quota] = WeakValueDictionary()
@@ -108,13 +94,17 @@ class AccessControl:
         return self._grantee(self._proven(certificate, credential, wall_s))
 
     def admit_for(self, identity: Identity) -> Grantee:
-        """Return what an identity may do that another server has proven, and for which it forwards a request.
+        """Return what an identity may do that another server has proven, and for which it forwards requests.
 
-        Raises:
-            Denied: the identity has no role here.
+        One without a role here may do nothing until the file gives it one.
         """
         self.look_if_due()
-        return self._grantee(IdentityProof(identity))
+        return self._new_grantee(IdentityProof(identity), self._content.policy.permissions_of(identity))
+
+    def stranger(self) -> Grantee:
+        """Return what a connection may do that `admit` has refused, where rights are only tried out: everything."""
+        quota = self._quota(ANONYMOUS, EVERYTHING)
+        return Grantee(ANONYMOUS, EVERYTHING, quota, is_enforced=self._is_enforced)
 
     def look_if_due(self) -> None:
         """Look at the file unless that was done a moment ago."""
@@ -143,25 +133,30 @@ class AccessControl:
 
     def _read(self, now_ns: int, wall_s: float) -> bool:
         try:
-            data = read_acl_bytes(self._path)
+            data = read_acl_bytes(self.path)
             if data == self._data:
-                self._trouble.ends(now_ns=now_ns)
+                self._is_in_use(now_ns)
                 return False
-            content = parse_acl(data, str(self._path), wall_s=wall_s)
+            content = parse_acl(data, str(self.path), wall_s=wall_s)
         except ConfigError as error:
+            self.problem = str(error)
             told = self._trouble.fails(f"the rights stay as they were: {error}", now_ns=now_ns)
             if told:
                 log.warning("%s", told)
             return False
-        self._trouble.ends(now_ns=now_ns)
+        self._is_in_use(now_ns)
         self._data, self._content = data, content
-        log.info("new rights from %s are in force", self._path)
+        log.info("new rights from %s are in force", self.path)
         self._remark()
         return True
 
+    def _is_in_use(self, now_ns: int) -> None:
+        self.problem = ""
+        self._trouble.ends(now_ns=now_ns)
+
     def _remark(self) -> None:
         for each in self._content.remarks:
-            log.warning("%s: %s", self._path, each)
+            log.warning("%s: %s", self.path, each)
 
     def _proven(self, certificate: PeerCertificate | None, credential: str, wall_s: float) -> IdentityProof:
         if credential:
@@ -177,7 +172,10 @@ class AccessControl:
         if certificate is not None:
             if wall_s >= certificate.not_after_s:
                 raise Unauthenticated("the certificate has expired; ask for a new one")
-            return IdentityProof(certificate.identity())
+            # A server's connections last: its certificate is looked at again when it connects again.
+            return IdentityProof(
+                certificate.identity(), None if certificate.is_server else certificate.not_after_s
+            )
         return IdentityProof(ANONYMOUS)
 
     def _grantee(self, proof: IdentityProof) -> Grantee:
@@ -188,7 +186,11 @@ class AccessControl:
                     "this server lets in no client without credentials: show a token (--token-file) or a certificate (--cert)"
                 )
             raise Denied(f"{proof.identity} has no role here; the ACL file gives it one")
-        grantee = Grantee(proof, permissions, self._quota(proof.identity, permissions))
+        return self._new_grantee(proof, permissions)
+
+    def _new_grantee(self, proof: IdentityProof, permissions: Permissions) -> Grantee:
+        quota = self._quota(proof.identity, permissions)
+        grantee = Grantee(proof.identity, permissions, quota, is_enforced=self._is_enforced, proof=proof)
         self._grantees.add(grantee)
         return grantee
 
@@ -201,6 +203,7 @@ class AccessControl:
 
     def _update(self, grantee: Grantee, wall_s: float, *, is_new: bool) -> None:
         proof = grantee.proof
+        assert isinstance(proof, IdentityProof)
         if proof.token is not None and is_new:
             entry = self._content.tokens.by_id.get(proof.token.entry.id)
             if entry is None or not self._content.tokens.is_accepted(proof.token):

@@ -13,35 +13,17 @@ import threading
 from collections import deque
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
 from lockring.clock import monotonic_ns, wall_ns
+from lockring.core.access import Act, Outcome
 from lockring.errors import ConfigError
 from lockring.protocol.identities import Identity
 from lockring.system_errors import reason_of
 from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_MS, NS_PER_S
-
-Act = Literal[
-    "connect",
-    "denied",
-    "acquire",
-    "release",
-    "lost",
-    "break",
-    "drain",
-    "undrain",
-    "join",
-    "leave",
-    "reload",
-    "dropped",
-]
-"""The acts that are logged. "denied" is a refusal of any kind; "dropped" says that records are missing."""
-
-Outcome = Literal["ok", "refused", "would-refuse", "failed"]
-"""How it went. "would-refuse": the rights are only tried out, so the request was carried out."""
 
 WAITING_MAX: Final = 20_000
 """Records that wait to be written: about 20 MB."""

@@ -20,6 +20,10 @@ HANDSHAKE_S_MAX: Final = 5.0
 UNDER_WAY_MAX: Final = 512
 """Handshakes under way at a port: about 25 MB."""
 
+LINGER_S: Final = 1.0
+"""How long a refused connection stays, so that the reason arrives: the system would answer later bytes with a reset,
+which destroys it."""
+
 REASONS_MAX: Final = 20
 """Kinds of failure that are logged each as a trouble of its own; further ones share one."""
 
@@ -53,6 +57,7 @@ class HandshakeGate:
         failed: those that did not: refused certificates, bytes that are not TLS, connections that ended.
         timed_out: those that took too long.
         crowded_out: those that were dropped for newer ones.
+        parting: refused connections that are still there for their last words.
     """
 
     def __init__(
@@ -64,10 +69,11 @@ class HandshakeGate:
         logs: bool = True,
     ) -> None:
         self.completed = self.failed = self.timed_out = self.crowded_out = 0
-        self._under_way_max = under_way_max
         self._timeout_s = timeout_s
         self._on_failure = on_failure
         self._logs = logs
+        self._under_way_max = under_way_max
+        self.parting = 0
         self._timers: dict[PendingHandshake, asyncio.TimerHandle] = {}
         self._troubles: dict[str, RepeatedTrouble] = {}
 
@@ -97,6 +103,21 @@ class HandshakeGate:
         if handshake in self._timers:
             self.failed += 1
             self._end(handshake, reason)
+
+    def part(self, transport: asyncio.Transport) -> None:
+        """End a connection so that what was written arrives, unless too many end at this moment."""
+        if transport.is_closing():
+            return
+        if self.parting >= self._under_way_max or not transport.can_write_eof():
+            transport.close()
+            return
+        transport.write_eof()
+        self.parting += 1
+        asyncio.get_running_loop().call_later(LINGER_S, self._parted, transport)
+
+    def _parted(self, transport: asyncio.Transport) -> None:
+        self.parting -= 1
+        transport.abort()
 
     def _too_slow(self, handshake: PendingHandshake) -> None:
         self.timed_out += 1

@@ -17,6 +17,7 @@ from lockring.clock import wall_ns
 from lockring.security.client_hello import asked_name
 from lockring.security.peer_certificates import PeerCertificate, certificate_of
 from lockring.security.tls_contexts import PEER_NAME
+from lockring.security.tls_errors import NOT_TLS, TlsError, TlsFault
 from lockring.security.tls_policy import PortContexts
 from lockring.units import NS_PER_S
 
@@ -25,10 +26,6 @@ HANDSHAKE_BYTES_MAX: Final = 64 * 1024
 
 _READ_BYTES: Final = 16 * 1024
 """The longest record. A longer buffer is allocated and cut with each read."""
-
-
-class TlsError(Exception):
-    """The handshake has failed, or the connection is not TLS any more. The text says why, as a clause."""
 
 
 class TlsLayer:
@@ -117,7 +114,7 @@ class TlsLayer:
         except ssl.SSLZeroReturnError:
             self.is_ended = True
         except ssl.SSLError as error:
-            raise TlsError(_reason_of(error)) from error
+            raise _explained(error) from error
         return b"".join(parts)
 
     @property
@@ -137,7 +134,7 @@ class TlsLayer:
         try:
             written = self._tls.write(data)
         except ssl.SSLError as error:
-            raise TlsError(_reason_of(error)) from error
+            raise _explained(error) from error
         assert written == len(data), "a buffer in memory takes everything"
 
     def take_output(self) -> bytes:
@@ -169,9 +166,8 @@ class TlsLayer:
         """Take bytes of the handshake, and return whether it is over."""
         if self._early_bytes > HANDSHAKE_BYTES_MAX:
             raise TlsError(f"its handshake is longer than {HANDSHAKE_BYTES_MAX // 1024} KiB")
-        self._early_bytes += len(
-            data
-        )  # afterwards: the last bytes may bring the first data, as much as one read has
+        # Afterwards: the last bytes may bring the first data, as much as one read has.
+        self._early_bytes += len(data)
         if self._contexts is not None:
             data = self._choose(self._contexts, data)
             if not data:
@@ -206,7 +202,7 @@ class TlsLayer:
         except ssl.SSLWantReadError:
             return
         except (ssl.SSLError, ssl.CertificateError) as error:
-            raise TlsError(_reason_of(error)) from error
+            raise _explained(error) from error
         if self._server_side and self._tls.session_reused:
             self._require_valid_still()
         self.is_ready = True
@@ -215,26 +211,37 @@ class TlsLayer:
         """Check what the library has not checked again: that the certificate of a resumed session has not ended."""
         certificate = self.certificate
         if certificate is not None and certificate.not_after_s < wall_ns() / NS_PER_S:
-            raise TlsError("its certificate is refused: certificate has expired")
+            raise TlsError("its certificate is refused: certificate has expired", "untrusted")
 
 
-def _reason_of(error: ssl.SSLError) -> str:
+def _explained(error: ssl.SSLError) -> TlsError:
+    """Return an error of the library with words that say what to do."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is refused: {error.verify_message}"
+        return TlsError(f"its certificate is refused: {error.verify_message}", "untrusted")
     reason = (error.reason or str(error)).replace("_", " ").lower()
-    return _EXPLAINED.get(reason, reason)
+    # Versions of the library name alerts differently: sslv3, tlsv1, tlsv13, or ssl/tls for all of them.
+    _, is_alert, alert = reason.partition(" alert ")
+    known = _ALERTS.get(alert) if is_alert else _EXPLAINED.get(reason)
+    return TlsError(reason) if known is None else TlsError(*known)
 
 
-_EXPLAINED: Final = {
-    "http request": "it speaks HTTP, not TLS",
-    "wrong version number": "it does not speak TLS",
-    "unsupported protocol": "it speaks an older version of TLS than 1.2",
-    "tlsv1 alert protocol version": "it speaks an older version of TLS than 1.2",
-    "peer did not return a certificate": "it has shown no certificate",
-    "tlsv13 alert certificate required": "it asks for a certificate, and this side has shown none",
-    "tlsv1 alert unknown ca": "it does not accept this side's certificate: unknown authority",
-    "sslv3 alert certificate unknown": "it does not accept this side's certificate",
-    "sslv3 alert certificate expired": "it does not accept this side's certificate: expired",
-    "sslv3 alert bad certificate": "it does not accept this side's certificate",
+_OLD_VERSION: Final = "it speaks an older version of TLS than 1.2"
+_NOT_ACCEPTED: Final = "it does not accept this side's certificate"
+_EXPLAINED: Final[dict[str, tuple[str, TlsFault]]] = {
+    "http request": ("it speaks HTTP, not TLS", "not-tls"),
+    "wrong version number": (NOT_TLS, "not-tls"),
+    "unsupported protocol": (_OLD_VERSION, ""),
+    "peer did not return a certificate": ("it has shown no certificate", "untrusted"),
 }
-"""The library's words that leave open what to do."""
+"""The library's words that leave open what to do, and the kind of each failure."""
+
+_ALERTS: Final[dict[str, tuple[str, TlsFault]]] = {
+    "protocol version": (_OLD_VERSION, ""),
+    "certificate required": ("it asks for a certificate, and this side has shown none", "refused"),
+    "unknown ca": (f"{_NOT_ACCEPTED}: it comes from another authority", "refused"),
+    "certificate unknown": (_NOT_ACCEPTED, "refused"),
+    "certificate expired": (f"{_NOT_ACCEPTED}: it has expired", "refused"),
+    "bad certificate": (_NOT_ACCEPTED, "refused"),
+    "unsupported certificate": (f"{_NOT_ACCEPTED}: it is not made for this use", "refused"),
+}
+"""The same for the reasons that the other side gives."""

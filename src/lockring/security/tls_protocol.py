@@ -13,11 +13,18 @@ from typing import Any, Final, TypeVar, cast
 
 from lockring.addresses import format_address
 from lockring.security.handshakes import HANDSHAKE_S_MAX, HandshakeGate
-from lockring.security.tls_layer import TlsError, TlsLayer
+from lockring.security.tls_errors import NOT_TLS, TlsError
+from lockring.security.tls_layer import TlsLayer
 from lockring.security.tls_policy import PortContexts
 
 PEER_CERTIFICATE: Final = "peer_certificate"
 """The name under which a transport has the other side's certificate."""
+
+SEAL: Final = "seal"
+"""The name under which a transport has `TlsTransport.seal`."""
+
+_FRAME: Final = 0
+"""The first byte of a frame of lockring's own: frames are shorter than 16 MiB. TLS begins otherwise."""
 
 _ProtocolT = TypeVar("_ProtocolT", bound=asyncio.Protocol)
 
@@ -29,6 +36,9 @@ class TlsTransport(asyncio.Transport):
         raw: the transport below.
         layer: the TLS of the connection, whose handshake is over.
         owner: the protocol that hands plain bytes on.
+
+    Attributes:
+        certificate: the other side's, None if it has shown none.
     """
 
     def __init__(self, raw: asyncio.Transport, layer: TlsLayer, owner: _Owner) -> None:
@@ -36,7 +46,7 @@ class TlsTransport(asyncio.Transport):
         self._raw = raw
         self._layer = layer
         self._owner = owner
-        self._certificate = layer.certificate
+        self.certificate = layer.certificate
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send."""
@@ -48,6 +58,15 @@ class TlsTransport(asyncio.Transport):
             self._raw.abort()
             return
         self._raw.write(self._layer.take_output())
+
+    def seal(self, data: bytes) -> bytes:
+        """Return what must go through the socket instead of these bytes, for a program whose event loop has ended.
+
+        Raises:
+            TlsError: the connection has ended.
+        """
+        self._layer.send(data)
+        return self._layer.take_output()
 
     def can_write_eof(self) -> bool:
         """Return whether `write_eof` works."""
@@ -95,7 +114,9 @@ class TlsTransport(asyncio.Transport):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return what is known of the connection: its certificate, its TLS, or what the transport below knows."""
         if name == PEER_CERTIFICATE:
-            return self._certificate if self._certificate is not None else default
+            return self.certificate if self.certificate is not None else default
+        if name == SEAL:
+            return self.seal
         if name == "ssl_object":
             return self._layer.tls_object
         return self._raw.get_extra_info(name, default)
@@ -130,6 +151,8 @@ class TlsProtocol(_Owner, asyncio.Protocol):
         begin: makes the layer, once the connection is open.
         gate: counts and bounds the handshake.
         ready: resolved with the transport and the program's protocol after the handshake, or with its error.
+        plain_answer: sent to a side that begins with a frame of lockring's own instead of TLS, before the end.
+        opened: called with the transport after the handshake.
     """
 
     def __init__(
@@ -139,21 +162,26 @@ class TlsProtocol(_Owner, asyncio.Protocol):
         gate: HandshakeGate,
         *,
         ready: asyncio.Future[tuple[TlsTransport, asyncio.Protocol]] | None = None,
+        plain_answer: bytes = b"",
+        opened: Callable[[TlsTransport], None] | None = None,
     ) -> None:
         self.remote = "?"
         self._make = make
         self._begin = begin
         self._gate = gate
         self._ready = ready
+        self._plain_answer = plain_answer
+        self._opened = opened
         self._raw: asyncio.Transport
         self._layer: TlsLayer
         self._is_over = False
+        self._error: TlsError | None = None
 
     # ----------------------------------------------------------------------- PendingHandshake
 
     def drop(self, reason: str) -> None:
         """End the connection at once."""
-        self._fail(reason)
+        self._fail(TlsError(reason))
         self._raw.abort()
 
     # ----------------------------------------------------------------------- asyncio.Protocol
@@ -171,6 +199,11 @@ class TlsProtocol(_Owner, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Read bytes of the socket. Called by the event loop."""
         if self._is_over:
+            return
+        answer, self._plain_answer = self._plain_answer, b""
+        if answer and data[0] == _FRAME:
+            self._raw.write(answer)
+            self._refuse(TlsError(NOT_TLS, "not-tls"))
             return
         try:
             plain = self._layer.receive(data)
@@ -195,7 +228,7 @@ class TlsProtocol(_Owner, asyncio.Protocol):
         """Close too: the other side will send no more. Called by the event loop."""
         if self.program is None:
             self._gate.fail(self, "the other side ended the connection")
-            self._fail("the other side ended the connection")
+            self._fail(TlsError("the other side ended the connection"))
             return False
         if self._is_over:
             return True  # the program has heard of it by TLS, and ends the connection when it likes
@@ -206,11 +239,11 @@ class TlsProtocol(_Owner, asyncio.Protocol):
         """Report the end. Called by the event loop."""
         self._is_over = True
         if self.program is not None:
-            self.program.connection_lost(exc)
+            self.program.connection_lost(self._error or exc)
             return
         reason = str(exc) if exc is not None else "the other side ended the connection"
         self._gate.fail(self, reason)
-        self._fail(reason)
+        self._fail(TlsError(reason))
 
     def pause_writing(self) -> None:
         """Pass on that too much waits to be sent. Called by the event loop."""
@@ -228,6 +261,8 @@ class TlsProtocol(_Owner, asyncio.Protocol):
         self._gate.complete(self)
         self.program = program = self._make()
         transport = TlsTransport(self._raw, self._layer, self)
+        if self._opened is not None:
+            self._opened(transport)
         program.connection_made(transport)
         if self._ready is not None and not self._ready.done():
             self._ready.set_result((transport, program))
@@ -239,18 +274,26 @@ class TlsProtocol(_Owner, asyncio.Protocol):
 
     def _refuse(self, error: TlsError) -> None:
         self._is_over = True
-        if self.program is None:
-            self._gate.fail(self, str(error))
-            self._fail(str(error))
-        self._raw.close()
+        self._error = error
+        if self.program is not None:
+            self._raw.close()
+            return
+        self._gate.fail(self, str(error))
+        self._fail(error)
+        self._gate.part(self._raw)
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, error: TlsError) -> None:
         if self._ready is not None and not self._ready.done():
-            self._ready.set_exception(TlsError(reason))
+            self._ready.set_exception(error)
 
 
 def accepting(
-    make: Callable[[], asyncio.Protocol], contexts: Callable[[], PortContexts], gate: HandshakeGate
+    make: Callable[[], asyncio.Protocol],
+    contexts: Callable[[], PortContexts],
+    gate: HandshakeGate,
+    *,
+    plain_answer: bytes = b"",
+    opened: Callable[[TlsTransport], None] | None = None,
 ) -> Callable[[], TlsProtocol]:
     """Return a factory of protocols for `loop.create_server`.
 
@@ -258,8 +301,12 @@ def accepting(
         make: makes the program's protocol for one connection.
         contexts: returns the port's contexts, asked for each connection: `TlsPolicy.port_contexts`.
         gate: bounds the handshakes of the port.
+        plain_answer: see `TlsProtocol`.
+        opened: see `TlsProtocol`.
     """
-    return lambda: TlsProtocol(make, lambda: TlsLayer.accept(contexts()), gate)
+    return lambda: TlsProtocol(
+        make, lambda: TlsLayer.accept(contexts()), gate, plain_answer=plain_answer, opened=opened
+    )
 
 
 async def open_tls(
@@ -269,6 +316,7 @@ async def open_tls(
     begin: Callable[[], TlsLayer],
     *,
     timeout_s: float = HANDSHAKE_S_MAX,
+    opened: Callable[[TlsTransport], None] | None = None,
 ) -> tuple[TlsTransport, _ProtocolT]:
     """Open a connection with TLS, and return its transport and the program's protocol after the handshake.
 
@@ -278,6 +326,7 @@ async def open_tls(
         port: its port.
         begin: makes the layer: `TlsLayer.dial`.
         timeout_s: how long the handshake may take, after the connection is open.
+        opened: see `TlsProtocol`.
 
     Raises:
         TlsError: the handshake failed, or took too long.
@@ -286,7 +335,9 @@ async def open_tls(
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[tuple[TlsTransport, asyncio.Protocol]] = loop.create_future()
     gate = HandshakeGate(timeout_s=timeout_s, logs=False)
-    raw, _ = await loop.create_connection(lambda: TlsProtocol(make, begin, gate, ready=ready), host, port)
+    raw, _ = await loop.create_connection(
+        lambda: TlsProtocol(make, begin, gate, ready=ready, opened=opened), host, port
+    )
     try:
         transport, program = await ready
     except BaseException:

@@ -2,43 +2,48 @@
 
 from __future__ import annotations
 
+from lockring.server.access_settings import AccessSettings
 from lockring.server.settings import CoordinatorSettings, NodeSettings, ServeSettings, UpSettings
 
 __all__ = ["run_coordinator", "run_node", "run_serve", "run_up"]
 
 
-def run_node(settings: NodeSettings) -> int:
-    """Run a node. SIGTERM, SIGINT or SIGHUP drains it; a second one, or SIGQUIT, stops it at once."""
+def run_node(settings: NodeSettings, access: AccessSettings) -> int:
+    """Run a node. SIGTERM or SIGINT drains it; a second one, or SIGQUIT, stops it at once."""
     from lockring.server.lifecycle import run_service
     from lockring.server.node import NodeServer
 
-    return run_service(lambda: NodeServer(settings), log_level=settings.log_level, name=settings.id)
+    return run_service(
+        lambda: NodeServer(settings, access=access), log_level=settings.log_level, name=settings.id
+    )
 
 
-def run_coordinator(settings: CoordinatorSettings) -> int:
+def run_coordinator(settings: CoordinatorSettings, access: AccessSettings) -> int:
     """Run a coordinator."""
     from lockring.server.coordinator import CoordinatorServer
     from lockring.server.lifecycle import run_service
 
-    return run_service(lambda: CoordinatorServer(settings), log_level=settings.log_level, name="coordinator")
+    return run_service(
+        lambda: CoordinatorServer(settings, access=access), log_level=settings.log_level, name="coordinator"
+    )
 
 
-def run_serve(settings: ServeSettings) -> int:
+def run_serve(settings: ServeSettings, access: AccessSettings) -> int:
     """Run a coordinator and a node in one process."""
     from lockring.server.lifecycle import run_service
     from lockring.server.standalone import StandaloneServer
 
     return run_service(
-        lambda: StandaloneServer(settings),
+        lambda: StandaloneServer(settings, access=access),
         log_level=settings.log_level,
         name=settings.id,
         parts={"lockring.coordinator": "coordinator"},
     )
 
 
-def run_up(settings: UpSettings) -> int:
+def run_up(settings: UpSettings, access: AccessSettings) -> int:
     """Run a local cluster of real processes, and supervise them."""
     from lockring.server.lifecycle import run_service
     from lockring.server.local.up import UpServer
 
-    return run_service(lambda: UpServer(settings), log_level=settings.log_level, name="up")
+    return run_service(lambda: UpServer(settings, access=access), log_level=settings.log_level, name="up")

@@ -10,9 +10,11 @@ from typing import Final
 
 from lockring.clock import boot_id, monotonic_ns, wall_ns
 from lockring.cluster_state import ClusterState, Replica
+from lockring.core.access import Grantee
 from lockring.core.coordinator import CandidateCore, CoordinatorCore
 from lockring.core.effects import (
     Admit,
+    AuditEntry,
     Broadcast,
     Close,
     Effect,
@@ -27,15 +29,18 @@ from lockring.core.effects import (
     StoreWrite,
 )
 from lockring.core.election import Election
-from lockring.errors import LockringError, StoreError, WrongRole, from_code
+from lockring.core.refusals import error_of
+from lockring.errors import Denied, LockringError, StoreError, WrongRole
 from lockring.ids import ClusterId, ConnectionId, OperationNumber, TermId, Version
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
 from lockring.net.connection import Outbox
 from lockring.net.core_loop import CoreLoop
 from lockring.net.frames import encode_frame
 from lockring.net.listener import Listener
-from lockring.protocol import ClientHello, Message, Refusal, Welcome
+from lockring.protocol import ClientHello, Message, Refusal, ServerStatus, StatusReply, Welcome
 from lockring.random_ids import new_id
+from lockring.server.access_gate import AccessGate, expired_among, not_accepted
+from lockring.server.access_settings import OPEN, AccessSettings
 from lockring.server.presence import Presence
 from lockring.server.reporter import StateReporter
 from lockring.server.settings import CoordinatorSettings
@@ -43,6 +48,7 @@ from lockring.server.state_diff import whole
 from lockring.server.state_dir import open_store
 from lockring.server.store_worker import CLOSE_S_MAX as STORE_S_MAX
 from lockring.server.store_worker import StoreOutcome, StoreWorker
+from lockring.server.tls import ServerTls, make_tls, secure_of
 from lockring.store.awaited import AwaitedStore
 from lockring.units import NS_PER_MS, NS_PER_S
 
@@ -59,13 +65,28 @@ class CoordinatorServer:
 
     Args:
         settings: see `CoordinatorSettings`.
+        access: see `AccessSettings`.
         ports: how many servers are in this process.
+        tls: the process's TLS, None for what the settings ask for.
+
+    Raises:
+        ConfigError: a file of TLS cannot be used, the ACL file is malformed, or the audit log cannot be written.
     """
 
-    def __init__(self, settings: CoordinatorSettings, *, ports: int = 1) -> None:
+    def __init__(
+        self,
+        settings: CoordinatorSettings,
+        *,
+        access: AccessSettings = OPEN,
+        ports: int = 1,
+        tls: ServerTls | None = None,
+    ) -> None:
         self.address = ""
         """HOST:PORT that is advertised, once it has started."""
         self._settings = settings
+        self._tls = tls or make_tls(settings)
+        self._gate = AccessGate(access, server="coordinator", demands_node_certificates=self._tls is not None)
+        self._grantees: dict[ConnectionId, Grantee] = {}
         self._outbox = Outbox()
         self._listener = Listener(self, self._outbox, ports=ports)
         # `start` makes these three, before the first connection is accepted.
@@ -99,7 +120,7 @@ class CoordinatorServer:
         opened = open_store(settings, log, lambda error: _in_loop(loop, self._failed, error))
         self._store = StoreWorker(opened.store)
         self._has_store = True
-        listening = await self._listener.open(settings.listen)
+        listening = await self._listener.open(settings.listen, secure=secure_of(self._tls))
         self.address = settings.advertise or listening
         log.info("coordinator listens on %s", listening)
         self._awaited = awaited = opened.awaited
@@ -121,6 +142,8 @@ class CoordinatorServer:
                 store=opened.store.place,
                 is_shared=awaited is not None,
                 replication=settings.replication,
+                grantee_of=self._gate.grantee_of if self._gate.is_on else None,
+                audits=self._gate.audits,
                 now_ns=now_ns,
                 wall_ns=wall_ns,
             )
@@ -136,6 +159,7 @@ class CoordinatorServer:
         )
         self._pump = CoreLoop(core, self._carry_out, read_clock=self._now_ns)
         self._is_started = True
+        self._gate.start()
         await self._listener.begin()
         core.start(now_ns=self._now_ns())
         self._pump.schedule()
@@ -148,6 +172,13 @@ class CoordinatorServer:
     def leave(self) -> bool:
         """Return False, since nothing has to happen first: nodes work without a coordinator for its lease."""
         return False
+
+    def reload(self) -> bool:
+        """Read the files of TLS and the ACL file again now. False at a coordinator that has neither."""
+        if self._tls is not None:
+            self._tls.reload(monotonic_ns())
+        self._look_at_rights()
+        return self._tls is not None or self._gate.is_on
 
     async def stop(self) -> None:
         """End all connections and close the store, with what stopping nodes reported about their promises."""
@@ -162,6 +193,7 @@ class CoordinatorServer:
             self._pump.stop()
         self._listener.close("the coordinator stops")
         await self._listener.closed(_CLOSE_S_MAX)
+        await asyncio.to_thread(self._gate.close)
         if self._has_store:
             if self._is_started and self._awaited is not None:
                 self._store.resign(self._core.candidate.term)
@@ -192,8 +224,11 @@ class CoordinatorServer:
         """See `ConnectionHandler`. The core decides, at once."""
         if isinstance(hello, ClientHello):
             guest.require_client_room()  # before the core hears of it, which cannot count the port's clients
+        newcomer = self._gate.newcomer(hello, guest.certificate, origin=guest.remote)
+        if newcomer.access is not None:
+            self._grantees[guest.number] = newcomer.access
         now_ns = self._now_ns()
-        self._core.connected(guest.number, now_ns=now_ns)
+        self._core.connected(guest.number, newcomer=newcomer, now_ns=now_ns)
         self._core.receive(guest.number, hello, now_ns=now_ns)
         self._pump.flush()
 
@@ -210,6 +245,7 @@ class CoordinatorServer:
         """See `ConnectionHandler`."""
         if isinstance(guest.tag, Replica):
             _tell(self._presence.disconnected(guest.tag, reason, now_ns=monotonic_ns()))
+        self._grantees.pop(guest.number, None)
         self._core.disconnected(guest.number, now_ns=self._now_ns())
         self._pump.schedule()
 
@@ -232,6 +268,9 @@ class CoordinatorServer:
                     if isinstance(message, Welcome):
                         guest.tag = life = Replica(message.node, message.incarnation)
                         _tell(self._presence.connected(life, now_ns=monotonic_ns()))
+                        self._gate.joined(life.node, origin=guest.remote)
+                    elif isinstance(message, StatusReply):
+                        self._add_doors(message.status)
                     guest.send(message)
             case Broadcast(numbers, message):
                 frame = encode_frame(message)
@@ -248,6 +287,9 @@ class CoordinatorServer:
             case Publish(state=state):
                 self._say_if_leases_are_others(state)
                 self._reporter.report(state)
+            case AuditEntry(connection=asked_by):
+                guest = None if asked_by is None else self._listener.connection(asked_by)
+                self._gate.record(effect, origin="" if guest is None else guest.remote)
             case Note(text=text, is_warning=is_warning):
                 log.log(logging.WARNING if is_warning else logging.INFO, "%s", text)
             case StoreRead(operation=operation):
@@ -271,7 +313,11 @@ class CoordinatorServer:
         guest = self._listener.connection(number)
         if guest is None:
             return
-        error = from_code(refusal.code, refusal.text, name=refusal.name, leader=refusal.leader)
+        error = error_of(refusal)
+        if isinstance(error, Denied):
+            self._gate.refused(error, origin=guest.remote, name=refusal.name)
+        if guest.role is None:
+            self._grantees.pop(number, None)  # the end of a connection that was not admitted is not reported
         if guest.role is not PEER or isinstance(error, WrongRole):
             guest.turn_away(error, request=refusal.request, hint=refusal.hint)
             return
@@ -340,9 +386,27 @@ class CoordinatorServer:
     def _look(self) -> None:
         """Log, once a second, changes that the passing of time alone causes."""
         self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
+        if self._tls is not None:
+            self._tls.look(monotonic_ns())
         self._tell_of_store()
         self._absent()  # also while there is nothing to report, so that a time without looks is one without turns
         self._reporter.summarize()
+        self._look_at_rights()
+
+    def _add_doors(self, status: ServerStatus) -> None:
+        """Add what the core does not know."""
+        status.auth, status.acl = self._gate.auth, self._gate.edition
+        if self._tls is not None:
+            status.certificates = self._tls.certificates()
+
+    def _look_at_rights(self) -> None:
+        self._gate.look()
+        if self._tls is not None:
+            self._gate.note_tls(self._tls.policy.edition, self._tls.policy.problem)
+        for number in expired_among(self._grantees):
+            guest = self._listener.connection(number)
+            if guest is not None:
+                guest.turn_away(not_accepted(self._grantees[number]))
 
 
 def _tell(line: str) -> None:

@@ -24,6 +24,7 @@ from lockring.errors import (
 from lockring.ids import Incarnation
 from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.dialer import Dialer
+from lockring.net.openers import Opener, open_plain
 from lockring.protocol import (
     PROTOCOL,
     FromCoordinator,
@@ -98,9 +99,18 @@ class CoordinatorLink:
         place: the addresses under which others reach it.
         coordinators: HOST:PORT of each process that may be the coordinator.
         outbox: where writes wait for the flush.
+        opener: opens the connection.
     """
 
-    def __init__(self, node: Joiner, place: NodePlace, coordinators: Sequence[str], outbox: Outbox) -> None:
+    def __init__(
+        self,
+        node: Joiner,
+        place: NodePlace,
+        coordinators: Sequence[str],
+        outbox: Outbox,
+        *,
+        opener: Opener = open_plain,
+    ) -> None:
         self._node = node
         self._place = place
         self._where = " or ".join(coordinators)
@@ -111,6 +121,7 @@ class CoordinatorLink:
             outbox,
             pause_s_min=_PAUSE_S_MIN,
             pause_s_max=_PAUSE_S_MAX,
+            opener=opener,
         )
         self._was_joined = False
         self._problem = ""
@@ -153,6 +164,7 @@ class CoordinatorLink:
             grpc=place.grpc,
             former=list(facts.former),
             has=facts.has,
+            identities=True,
         )
 
     def connect_failed(self, address: str, error: LockringError, hint: int) -> None:

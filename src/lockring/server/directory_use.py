@@ -20,6 +20,9 @@ from lockring.store.sqlite import DATABASE_NAME, LOCK_NAME, MARK_NAME
 COORDINATOR_PART: Final = "coordinator"
 """The coordinator's directory below that of `lockring up`."""
 
+CERTIFICATES_PART: Final = "certs"
+"""The directory of the certificates that `lockring up` makes, below its own."""
+
 JOURNAL_PART: Final = "journal"
 """The journal's directory below the data directory of a node."""
 

@@ -7,7 +7,9 @@ import os
 from typing import TYPE_CHECKING
 
 from lockring.errors import CannotListen, ExtraMissing
+from lockring.server.access_gate import AccessGate
 from lockring.server.settings import NodeSettings
+from lockring.server.tls import ServerTls, opener_of
 
 if TYPE_CHECKING:
     from lockring.grpc_api.host import NodeHost
@@ -17,7 +19,13 @@ log = logging.getLogger("lockring.node")
 
 
 async def start_grpc(
-    host: NodeHost, settings: NodeSettings, listening: str, advertised: str
+    host: NodeHost,
+    settings: NodeSettings,
+    listening: str,
+    *,
+    advertised: str,
+    gate: AccessGate,
+    tls: ServerTls | None,
 ) -> tuple[GrpcServer | None, str]:
     """Start the API, and return it with the address to advertise; None and "" if its default port is taken.
 
@@ -26,6 +34,8 @@ async def start_grpc(
         settings: of the node.
         listening: HOST:PORT of its lock port.
         advertised: the same as advertised to others.
+        gate: the access control of the node.
+        tls: the process's TLS, None without.
 
     Raises:
         CannotListen: the configured port is taken, or its host is not of this machine.
@@ -44,7 +54,7 @@ async def start_grpc(
     except CannotListen as error:
         log.warning("no gRPC API: %s; name another port with --grpc-listen", error)
         return None, ""
-    server = GrpcServer(host)
+    server = GrpcServer(host, gate, opener=opener_of(tls), policy=None if tls is None else tls.policy)
     try:
         address = await server.start(listen)
     except CannotListen as error:
@@ -54,5 +64,5 @@ async def start_grpc(
         # A default port that is taken must not keep a node from its work.
         log.warning("no gRPC API: %s; name another port with --grpc-listen", error)
         return None, ""
-    log.info("gRPC API at %s", address)
+    log.info("gRPC API at %s%s", address, "" if tls is None else ", with TLS")
     return server, advertise or address

@@ -39,7 +39,10 @@ class ServerProcess(Protocol):
         """Wait until the server has ended by itself, and return the exit code. May raise a `LockringError`."""
 
     def leave(self) -> bool:
-        """Begin a graceful end (SIGTERM, SIGINT, SIGHUP). Returns False if there is nothing to do first: stop now."""
+        """Begin a graceful end (SIGTERM, SIGINT). Returns False if there is nothing to do first: stop now."""
+
+    def reload(self) -> bool:
+        """Read the files again that may change meanwhile (SIGHUP). Returns False if there are none."""
 
     async def stop(self) -> None:
         """End everything now. Called exactly once, even after a failed start."""
@@ -50,7 +53,8 @@ def run_service(
 ) -> int:
     """Run a server until it ends or is stopped. Blocks; for the main thread only.
 
-    SIGTERM, SIGINT or SIGHUP starts a graceful end; a second one of them, or SIGQUIT, ends the server at once.
+    SIGTERM or SIGINT starts a graceful end; a second one of them, or SIGQUIT, ends the server at once. SIGHUP has the
+    server read its files again; it is like SIGTERM for a server without such files, and once its terminal has gone.
 
     Args:
         make: makes the server; called in the event loop. May raise a `LockringError`.
@@ -93,9 +97,16 @@ async def _run(make: Callable[[], ServerProcess]) -> int:
         if not end.done():
             end.set_result(exits.OK)
 
+    def hang_up() -> None:
+        # The same signal says that the terminal has gone, at which the server was started.
+        if (had_terminal and not _has_terminal()) or not service.reload():
+            leave()
+
+    had_terminal = _has_terminal()
+
     asked: list[bool] = []
-    orderly = [(number, leave) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
-    for number, act in [*orderly, (signal.SIGQUIT, quit_now)]:
+    orderly = [(number, leave) for number in (signal.SIGTERM, signal.SIGINT)]
+    for number, act in [*orderly, (signal.SIGHUP, hang_up), (signal.SIGQUIT, quit_now)]:
         # An ignored signal stays ignored: a script's background job does not end by the Ctrl-C that ends the script.
         if signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, act)
@@ -113,6 +124,15 @@ async def _run(make: Callable[[], ServerProcess]) -> int:
             with contextlib.suppress(asyncio.CancelledError, LockringError):
                 await finished
         await service.stop()
+
+
+def _has_terminal() -> bool:
+    """Return whether this process has a terminal from which it is controlled."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _broken(context: dict[str, Any], end: asyncio.Future[int]) -> None:

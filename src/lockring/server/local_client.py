@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState, Replica
+from lockring.core.refusals import refusal_of
 from lockring.errors import LockringError, Unavailable
 from lockring.ids import NO_REQUEST, ClientId, ConnectionId, GreetingNumber, RequestNumber
 from lockring.protocol import (
@@ -15,10 +16,12 @@ from lockring.protocol import (
     Drain,
     DrainReply,
     Message,
+    OnBehalfOf,
     Refusal,
     Undrain,
     UndrainReply,
 )
+from lockring.protocol.identities import Identity
 from lockring.random_ids import new_id
 from lockring.server.coordinator_link import NodePlace
 from lockring.server.node_life import NodeLife
@@ -68,7 +71,7 @@ class LocalClient:
 
     def turn_away(self, error: LockringError) -> None:
         """See `Answerable`: give the reason why the node does not serve this client, then end."""
-        self.send(Refusal(NO_REQUEST, error.code, str(error), error.name))
+        self.send(refusal_of(error))
         self._ended("it was refused")
 
     def close(self, reason: str) -> None:
@@ -127,16 +130,23 @@ class LocalClients:
         number = ConnectionId(-self._count)  # those of accepted connections are positive
         life = self._present()
         local = LocalClient(number, life, receive, ended)
-        life.accept(number, local)
+        life.accept(number, local, life.gate.own(life.core.replica.node))
         return local
 
-    def pass_on(self, order: Drain | Undrain, answer: Answer) -> OrderingClient:
+    def pass_on(
+        self, order: Drain | Undrain, answer: Answer, asker: Identity | None = None
+    ) -> OrderingClient:
         """Ask for what an operator wants as any client would, and call `answer` once with what comes back.
+
+        Args:
+            order: the request.
+            answer: called once.
+            asker: the operator's identity, None where identities are not checked.
 
         Returns:
             The client that waits for the answer, so that the operator can hang up before it has come.
         """
-        client = OrderingClient(self, answer)
+        client = OrderingClient(self, answer, asker)
         client.ask(order)
         return client
 
@@ -147,12 +157,15 @@ class OrderingClient:
     Args:
         host: the node.
         answer: called once.
+        asker: the operator's identity, None where identities are not checked.
     """
 
-    def __init__(self, host: LocalClients, answer: Answer) -> None:
+    def __init__(self, host: LocalClients, answer: Answer, asker: Identity | None) -> None:
         self._answer: Answer | None = answer
         self._line = host.connect_local(self._receive, self._ended)
         self._line.ask(ClientHello(PROTOCOL, host.state.cluster, ClientId(new_id()), GreetingNumber(1)))
+        if asker is not None:
+            self._line.ask(OnBehalfOf(asker))
 
     def ask(self, order: Drain | Undrain) -> None:
         """Send the request."""

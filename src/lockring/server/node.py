@@ -18,6 +18,8 @@ from lockring.core.effects import Depart
 from lockring.errors import LockringError
 from lockring.ids import NodeId
 from lockring.net.connection import Outbox
+from lockring.server.access_gate import AccessGate
+from lockring.server.access_settings import OPEN, AccessSettings
 from lockring.server.coordinator_link import NodePlace
 from lockring.server.departure import report_departure
 from lockring.server.directory_use import refuse_another_use
@@ -27,6 +29,7 @@ from lockring.server.node_lives import NodeLives
 from lockring.server.node_port import NodePort
 from lockring.server.settings import NodeSettings
 from lockring.server.state_diff import shares
+from lockring.server.tls import ServerTls, make_tls, opener_of, secure_of
 
 if TYPE_CHECKING:
     from lockring.grpc_api.server import GrpcServer
@@ -42,20 +45,34 @@ class NodeServer:
 
     Args:
         settings: see `NodeSettings`.
+        access: see `AccessSettings`.
         ports: how many servers are in this process.
+        tls: the process's TLS, None for what the settings ask for.
 
     Raises:
+        ConfigError: a file of TLS cannot be used, the ACL file is malformed, or the audit log cannot be written.
         JournalError: the data directory cannot be used.
         StoreError: it belongs to another command.
     """
 
-    def __init__(self, settings: NodeSettings, *, ports: int = 1) -> None:
+    def __init__(
+        self,
+        settings: NodeSettings,
+        *,
+        access: AccessSettings = OPEN,
+        ports: int = 1,
+        tls: ServerTls | None = None,
+    ) -> None:
         if settings.data_dir is not None:
             refuse_another_use(settings.data_dir, "node")
         self._settings = settings
         self._place = NodePlace(weight=settings.weight)
+        self._tls = tls or make_tls(settings)
         outbox = Outbox()
-        self._lives = lives = NodeLives(settings, self._place, outbox, listener=self)
+        self._gate = AccessGate(access, server=settings.id, demands_node_certificates=self._tls is not None)
+        self._lives = lives = NodeLives(
+            settings, self._place, outbox, gate=self._gate, listener=self, opener=opener_of(self._tls)
+        )
         self._port = NodePort(outbox, lives, ports=ports)
         self._locals = LocalClients(lambda: lives.present, self._place)
         self._grpc: GrpcServer | None = None
@@ -77,12 +94,20 @@ class NodeServer:
             InvalidRequest: an address is none.
         """
         settings, place = self._settings, self._place
-        listening = await self._port.listener.open(settings.listen)
+        listening = await self._port.listener.open(settings.listen, secure=secure_of(self._tls))
         place.address = settings.advertise or listening
         await self._port.listener.begin()
         log.info("node %s listens at %s", settings.id, listening)
         if settings.grpc:
-            self._grpc, place.grpc = await start_grpc(self._locals, settings, listening, place.address)
+            self._grpc, place.grpc = await start_grpc(
+                self._locals,
+                settings,
+                listening,
+                advertised=place.address,
+                gate=self._gate,
+                tls=self._tls,
+            )
+        self._gate.start()
         self._lives.start()
         self._look()
 
@@ -102,6 +127,13 @@ class NodeServer:
         self._lives.leave(timeout_s)
         return True
 
+    def reload(self) -> bool:
+        """Read the files of TLS and the ACL file again now. False at a node that has neither."""
+        if self._tls is not None:
+            self._tls.reload(monotonic_ns())
+        self._look_at_rights()
+        return self._tls is not None or self._gate.is_on
+
     async def stop(self) -> None:
         """End all connections."""
         if self._look_timer is not None:
@@ -111,6 +143,7 @@ class NodeServer:
         self._lives.end("this node stops")
         self._port.listener.close("this node stops")
         await self._port.listener.closed(_CLOSE_S_MAX)
+        await asyncio.to_thread(self._gate.close)
         if self._lives.has_joined:
             log.info("node %s has stopped", self._settings.id)
 
@@ -144,9 +177,19 @@ class NodeServer:
         """Look, twice a second, at what only the passing of time brings about."""
         self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
         now_ns = monotonic_ns()
+        if self._tls is not None:
+            self._tls.look(now_ns)
         if self._grpc is not None:
             core = self._lives.present.core
             me = core.state.members.get(NodeId(self._settings.id))
             is_draining = core.is_leaving or (me is not None and me.condition == "draining")
             self._grpc.note_serving(core.coordinator_lease_left_ns(now_ns) > 0 and not is_draining)
         self._lives.log.look(now_ns)
+        self._look_at_rights()
+
+    def _look_at_rights(self) -> None:
+        self._gate.look()
+        if self._tls is not None:
+            self._gate.note_tls(self._tls.policy.edition, self._tls.policy.problem)
+        self._lives.note_doors([] if self._tls is None else self._tls.certificates())
+        self._lives.present.turn_away_expired()

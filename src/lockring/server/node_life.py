@@ -12,8 +12,10 @@ from typing import Final, Protocol
 
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState, Member, Replica
+from lockring.core.access import Grantee, Newcomer
 from lockring.core.effects import (
     Admit,
+    AuditEntry,
     Broadcast,
     Close,
     Depart,
@@ -26,8 +28,9 @@ from lockring.core.effects import (
     Send,
 )
 from lockring.core.node import NodeCore
+from lockring.core.refusals import error_of
 from lockring.core.timing import Timing
-from lockring.errors import LockringError, Unavailable, from_code
+from lockring.errors import Denied, LockringError, Unavailable
 from lockring.ids import ConnectionId, NodeId
 from lockring.journal.journal import Journal
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
@@ -35,9 +38,12 @@ from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.core_loop import CoreLoop
 from lockring.net.dialer import Dialer
 from lockring.net.frames import encode_frame
+from lockring.net.openers import Opener, open_plain
 from lockring.protocol import ClientHello, FromPeer, Message, Welcome
+from lockring.server.access_gate import AccessGate, expired_among, not_accepted
 from lockring.server.journal_writer import JournalWriter
 from lockring.server.settings import Durability
+from lockring.server.tls import check_node_certificate
 from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_S
 
@@ -85,6 +91,7 @@ class DialedPeer:
             life.outbox,
             pause_s_min=_PAUSE_S_MIN,
             pause_s_max=_PAUSE_S_MAX,
+            opener=life.opener,
         )
 
     def _addresses(self) -> list[str]:
@@ -101,6 +108,8 @@ class DialedPeer:
 
     def opened(self, address: str, welcome: Welcome) -> None:
         """See `Caller`. The core says whether the life of the peer has answered that is meant."""
+        assert self.dialer.connection is not None
+        check_node_certificate(self.dialer.connection.certificate, self._peer.node, address)
         self._life.core.check_peer(self._peer, welcome, address=address)
         so_far = self._trouble.ends(now_ns=monotonic_ns())
         if so_far:
@@ -130,9 +139,11 @@ class NodeLife:
     Args:
         replica: id and incarnation.
         outbox: where writes wait for the flush.
+        gate: says what connections may do.
         coordinator: returns the connection to the coordinator if the coordinator has welcomed this node.
         on_state: called for each new cluster state.
         on_depart: called when the node may stop, with the reason.
+        opener: opens connections to other nodes.
         journal: the files of the node's journal, None without one.
         durability: how durable the journal is kept.
         reopen: makes the journal's directory again after it was deleted; needed with a journal.
@@ -143,9 +154,11 @@ class NodeLife:
         replica: Replica,
         *,
         outbox: Outbox,
+        gate: AccessGate,
         coordinator: Callable[[], FramedConnection | None],
         on_state: Callable[[ClusterState], None],
         on_depart: Callable[[Depart], None],
+        opener: Opener = open_plain,
         journal: Journal | None = None,
         durability: Durability = "none",
         reopen: Callable[[], Journal] | None = None,
@@ -155,11 +168,16 @@ class NodeLife:
             timing=Timing(),
             journal=None if journal is None else journal.found,
             durability=durability,
+            grantee_of=gate.grantee_of if gate.is_on else None,
+            audits=gate.audits,
             now_ns=monotonic_ns(),
         )
         if journal is not None:
             journal.forget_found()
         self.outbox = outbox
+        self.gate = gate
+        """The access control of the node, which all of its lives share."""
+        self.opener = opener
         self.guests: dict[ConnectionId, Guest] = {}
         """The connections that the core knows, by number."""
         self.journal: JournalWriter | None = None
@@ -184,6 +202,7 @@ class NodeLife:
         self._on_depart = on_depart
         self._links: dict[Replica, DialedPeer] = {}
         self._incoming: dict[Replica, AcceptedConnection] = {}
+        self._grantees: dict[ConnectionId, Grantee] = {}
         self._framed: tuple[Message, bytes] | None = None
         self._dialed: Mapping[NodeId, Member] = {}
         self.pump.schedule()
@@ -202,6 +221,7 @@ class NodeLife:
             guests[number].close(reason)
         self._links.clear()
         self._incoming.clear()
+        self._grantees.clear()
 
     # ----------------------------------------------------------------------- what comes in
 
@@ -223,23 +243,34 @@ class NodeLife:
         Raises:
             Overloaded: the port has too many clients, which the listener alone counts.
             Unavailable: this life is over, and the next one has not begun.
+            Denied: its client has shown nothing that lets it in.
         """
         if self.over:
             raise Unavailable(f"node {self.core.replica.node} answers no one yet: {self.over}")
         if isinstance(hello, ClientHello):
             # Before the core hears of it: there, a client's new connection ends its older one.
             guest.require_client_room()
-        self.accept(guest.number, guest)
+        newcomer = self.gate.newcomer(hello, guest.certificate, origin=guest.remote)
+        self.accept(guest.number, guest, newcomer)
         self.core.receive(guest.number, hello, now_ns=monotonic_ns())
         self.pump.flush()
 
-    def accept(self, number: ConnectionId, guest: Guest) -> None:
+    def accept(self, number: ConnectionId, guest: Guest, newcomer: Newcomer) -> None:
         """Report an accepted connection to the core, or end it if this life is over."""
         if self.over:
             guest.close(self.over)
             return
         self.guests[number] = guest
-        self.core.connected(number, now_ns=monotonic_ns())
+        if newcomer.access is not None:
+            self._grantees[number] = newcomer.access
+        self.core.connected(number, newcomer=newcomer, now_ns=monotonic_ns())
+
+    def turn_away_expired(self) -> None:
+        """End the connections whose credential is not accepted any more: their clients come back with another one."""
+        for number in expired_among(self._grantees):
+            guest = self.guests.get(number)
+            if guest is not None:
+                guest.turn_away(not_accepted(self._grantees[number]))
 
     def guest_left(self, guest: AcceptedConnection) -> None:
         """Report that an accepted connection has ended. Does nothing for a connection of another life."""
@@ -251,6 +282,7 @@ class NodeLife:
     def left(self, number: ConnectionId) -> None:
         """Report the end of a connection that the core knows."""
         self.guests.pop(number, None)
+        self._grantees.pop(number, None)
         self.core.disconnected(number, now_ns=monotonic_ns())
         self.pump.schedule()
 
@@ -289,15 +321,25 @@ class NodeLife:
             case Admit():
                 self._admit(effect)
             case Refuse(to, refusal):
-                self._refuse(to, from_code(refusal.code, refusal.text, name=refusal.name))
+                self._refuse(to, error_of(refusal))
             case Note(text, asked_by, is_warning):
                 by = None if asked_by is None else self.guests.get(asked_by)
                 level = logging.WARNING if is_warning else logging.INFO
                 log.log(level, "%s%s", text, f", asked for by {by.remote}" if by is not None else "")
+            case AuditEntry():
+                self._audit(effect)
             case Depart():
                 self._on_depart(effect)
             case _:
                 raise AssertionError(f"a node core asked for {effect}")
+
+    def _audit(self, entry: AuditEntry) -> None:
+        if entry.connection is None:
+            self.gate.record(entry, origin="")
+            return
+        guest, by = self.guests.get(entry.connection), self._grantees.get(entry.connection)
+        via = by.identity.name if by is not None and entry.is_forwarded else ""
+        self.gate.record(entry, origin="" if guest is None else guest.remote, via=via)
 
     def _broadcast(self, numbers: tuple[ConnectionId, ...], message: Message) -> None:
         # All routes go to each client that connects, the same object each time.
@@ -314,8 +356,11 @@ class NodeLife:
     def _refuse(self, number: ConnectionId, error: LockringError) -> None:
         guest = self.guests.get(number)
         if guest is not None:
+            if isinstance(error, Denied):
+                self.gate.refused(error, origin=guest.remote, name=error.name)
             guest.turn_away(error)
         if not isinstance(guest, AcceptedConnection) or guest.role is None:
+            self._grantees.pop(number, None)
             self.guests.pop(number, None)  # the end of a connection that was not admitted is not reported
 
     def _admit(self, effect: Admit) -> None:

@@ -12,11 +12,13 @@ from typing import Final, Protocol
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.cluster_state import Replica
 from lockring.core.effects import COORDINATOR, Depart, DepartureEnd
-from lockring.core.node import JoinFacts
+from lockring.core.node import Doors, JoinFacts
 from lockring.errors import JournalError, LockringError, WrongCluster
 from lockring.ids import Incarnation, NodeId
 from lockring.net.connection import Outbox
-from lockring.protocol import Message, Welcome
+from lockring.net.openers import Opener, open_plain
+from lockring.protocol import CertificateInfo, Message, Welcome
+from lockring.server.access_gate import AccessGate
 from lockring.server.coordinator_link import CoordinatorLink, NodePlace
 from lockring.server.journal_start import later_than_found, open_journal, reopen_journal
 from lockring.server.node_life import NodeLife
@@ -45,7 +47,9 @@ class NodeLives:
         settings: of the node.
         place: where others reach it.
         outbox: where writes wait for the flush.
+        gate: says what connections may do.
         listener: hears of what concerns the process.
+        opener: opens connections to other servers.
 
     Attributes:
         present: the life that is lived now.
@@ -62,13 +66,17 @@ class NodeLives:
         place: NodePlace,
         outbox: Outbox,
         *,
+        gate: AccessGate,
         listener: LifeListener,
+        opener: Opener = open_plain,
     ) -> None:
         self._settings = settings
         self._node = NodeId(settings.id)
         self._outbox = outbox
+        self._gate = gate
         self._listener = listener
-        self._link = CoordinatorLink(self, place, settings.coordinators, outbox)
+        self._opener = opener
+        self._link = CoordinatorLink(self, place, settings.coordinators, outbox, opener=opener)
         self._leave_until_ns: int | None = None
         self.has_joined = False
         self._trouble = RepeatedTrouble()
@@ -84,6 +92,11 @@ class NodeLives:
         """Let the present life leave, and each that follows it within the time."""
         self._leave_until_ns = monotonic_ns() + int(timeout_s * 1000) * NS_PER_MS
         self._go_on_leaving()
+
+    def note_doors(self, certificates: list[CertificateInfo]) -> None:
+        """Pass on to the present life when certificates end, and which rights are in force, for its status."""
+        gate = self._gate
+        self.present.core.service.reports.doors = Doors(certificates, gate.auth, gate.edition)
 
     def end(self, reason: str) -> None:
         """End the present life and the connection to the coordinator."""
@@ -173,9 +186,11 @@ class NodeLives:
         life = NodeLife(
             Replica(self._node, incarnation),
             outbox=self._outbox,
+            gate=self._gate,
             coordinator=lambda: self._link.connection,
             on_state=lambda state: self.log.state_changed(state),
             on_depart=self._listener.departed,
+            opener=self._opener,
             journal=journal,
             durability=self._settings.keeps,
             reopen=lambda: reopen_journal(self._settings),

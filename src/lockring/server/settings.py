@@ -11,6 +11,7 @@ from lockring.config import setting, shown_without_secrets
 from lockring.core.timing import HEARTBEATS_PER_LEASE, Timing
 from lockring.errors import CannotListen, ConfigError, InvalidRequest
 from lockring.names import check_node_id
+from lockring.server.tls_settings import TlsSettings, check_tls
 from lockring.store.urls import check_store_url
 from lockring.units import NS_PER_S, seconds_to_ns
 
@@ -58,6 +59,7 @@ _STORE_OF_UP: Final = (
     "Store that the coordinators share: etcd://HOST,HOST,HOST/PREFIX or postgresql://USER@HOST/DATABASE#CLUSTER."
     " A --data-dir beside it keeps the nodes' locks alone."
 )
+_TLS_OF_UP: Final = "Make certificates for development, and speak TLS with them on all ports. They stay in the directory of the state."
 _IN_MEMORY: Final = "Keep no state: each start waits until every earlier lease must have ended, unless --new-cluster is given."
 _NEW_CLUSTER: Final = (
     "Declare that there was no cluster here before: if no state is found, do not wait for earlier leases."
@@ -94,7 +96,7 @@ def _store_url(text: str) -> None:
     check_store_url(text)
 
 
-class _Server(msgspec.Struct, frozen=True, kw_only=True):
+class _Server(TlsSettings, frozen=True, kw_only=True):
     log_level: Annotated[LogLevel, setting(_LOG)] = "info"
 
     def __repr__(self) -> str:
@@ -120,6 +122,7 @@ class CoordinatorSettings(_Server, frozen=True, kw_only=True):
     member_lease_s: Annotated[float, setting(_MEMBER_LEASE, unit="seconds", minimum=0.5, maximum=600)] = 5.0
 
     def __post_init__(self) -> None:
+        check_tls(self)
         _check_reachable(self.listen, self.advertise, "--advertise")
         _check_leases(self.backup_lease_s, self.coordinator_lease_s, self.member_lease_s)
         _check_one_place(self.store, self.data_dir)
@@ -169,6 +172,7 @@ class NodeSettings(_Server, frozen=True, kw_only=True):
     drain_timeout_s: Annotated[float, setting(_DRAIN, unit="seconds", minimum=0, maximum=86_400)] = 60.0
 
     def __post_init__(self) -> None:
+        check_tls(self)
         _check_reachable(self.listen, self.advertise, "--advertise")
         _check_grpc(self)
         if self.data_dir is None:
@@ -244,6 +248,7 @@ class ServeSettings(_Server, frozen=True, kw_only=True):
     member_lease_s: Annotated[float, setting(_MEMBER_LEASE, unit="seconds", minimum=0.5, maximum=600)] = 5.0
 
     def __post_init__(self) -> None:
+        check_tls(self)
         _check_reachable(self.listen, self.advertise, "--advertise")
         _check_grpc(self)
         _check_reachable(self.coordinator_listen, self.coordinator_advertise, "--coordinator-advertise")
@@ -269,6 +274,7 @@ class ServeSettings(_Server, frozen=True, kw_only=True):
             stabilization_s=self.stabilization_s,
             member_lease_s=self.member_lease_s,
             log_level=self.log_level,
+            **self.tls_fields(),
         )
 
     def node(self, coordinator: str, data_dir: str | None) -> NodeSettings:
@@ -291,6 +297,7 @@ class ServeSettings(_Server, frozen=True, kw_only=True):
             weight=self.weight,
             drain_timeout_s=self.drain_timeout_s,
             log_level=self.log_level,
+            **self.tls_fields(),
         )
 
 
@@ -316,8 +323,12 @@ class UpSettings(_Server, frozen=True, kw_only=True):
     in_memory: Annotated[bool, setting(_IN_MEMORY)] = False
     new_cluster: Annotated[bool, setting(_NEW_CLUSTER)] = False
     grpc: Annotated[bool, setting("Whether the nodes serve the gRPC API, each at its own port + 100.")] = True
+    tls: Annotated[bool, setting(_TLS_OF_UP)] = False
 
     def __post_init__(self) -> None:
+        check_tls(self)
+        if self.tls and self.has_tls:
+            raise ConfigError("--tls contradicts --tls-cert: leave one of them out")
         if self.coordinators > 1 and not self.store:
             raise ConfigError(
                 f"--coordinators {self.coordinators} needs a store that they share: name one with --store URL"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 
 from lockring.ids import NodeId
+from lockring.server.access_settings import OPEN, AccessSettings
 from lockring.server.coordinator import CoordinatorServer
 from lockring.server.directory_use import refuse_another_use
 from lockring.server.node import NodeServer
 from lockring.server.settings import ServeSettings
 from lockring.server.state_dir import kept_by_serve
+from lockring.server.tls import make_tls
 
 log = logging.getLogger("lockring.server")
 
@@ -19,16 +21,23 @@ class StandaloneServer:
 
     Args:
         settings: see `ServeSettings`.
+        access: see `AccessSettings`.
 
     Raises:
+        ConfigError: a file of TLS cannot be used, the ACL file is malformed, or the audit log cannot be written.
         StoreError: the default data directory cannot be used.
     """
 
-    def __init__(self, settings: ServeSettings) -> None:
+    def __init__(self, settings: ServeSettings, *, access: AccessSettings = OPEN) -> None:
         self._settings = settings
+        self._access = access
+        self._tls = make_tls(settings)
         self._kept = kept = kept_by_serve(settings)
         self._coordinator = CoordinatorServer(
-            settings.coordinator(kept.data_dir, new_cluster=kept.is_new), ports=2
+            settings.coordinator(kept.data_dir, new_cluster=kept.is_new),
+            access=access,
+            ports=2,
+            tls=self._tls,
         )
         self._node: NodeServer | None = None
 
@@ -43,10 +52,11 @@ class StandaloneServer:
         await self._coordinator.start()
         # After the coordinator, for which a directory is new if it has to make it.
         node = self._settings.node(self._coordinator.address, self._kept.data_dir)
-        self._node = NodeServer(node, ports=2)
+        self._node = NodeServer(node, access=self._access, ports=2, tls=self._tls)
         await self._node.start()
         log.info(
-            "clients reach it with LOCKRING_SERVER=%s; further nodes join with --coordinator %s",
+            "clients reach it with LOCKRING_SERVER=%s%s; further nodes join with --coordinator %s",
+            "lockrings://" if self._tls is not None else "",
             self._node.address,
             self._coordinator.address,
         )
@@ -59,6 +69,11 @@ class StandaloneServer:
     def leave(self) -> bool:
         """Drain the node, to the nodes that have joined later, if any."""
         return self._node is not None and self._node.leave()
+
+    def reload(self) -> bool:
+        """Have both read the files of TLS and the ACL file again now. False without any."""
+        is_node_done = self._node is not None and self._node.reload()
+        return self._coordinator.reload() or is_node_done
 
     async def stop(self) -> None:
         """End both."""

@@ -19,19 +19,24 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import msgspec
 
+from lockring.addresses import TLS_SCHEME, split_address
 from lockring.cluster_state import ClusterState, Replica
 from lockring.errors import LockringError
 from lockring.ids import NodeId
-from lockring.net.oneshot import ServerView, ask_drain, ask_state, ask_status, ask_undrain
+from lockring.net.oneshot import ServerView, ask_drain, ask_state, ask_status, ask_undrain, dial_plain
+from lockring.server.access_settings import OPEN, AccessSettings
 from lockring.server.local.children import command_of, variables_of
 from lockring.server.settings import CoordinatorSettings, Durability, LogLevel, NodeSettings
 from lockring.slots import SLOTS, slot_of
 from lockring.testing.network import Loopback, Network, Place
 from lockring.testing.process import TestedProcess
+
+if TYPE_CHECKING:
+    from lockring.testing.certificates import ClusterCertificates
 
 COORDINATOR: Final = "coordinator"
 """Name of the coordinator's process."""
@@ -71,6 +76,10 @@ class LocalCluster:
         coordinators: how many there are; more than one need a store.
         durability: what the nodes keep in journals of their own, each in its directory (see `data_dir_of`): nothing,
             what a crash of the process leaves ("process"), or what the loss of power leaves ("disk").
+        tls: whether all ports speak TLS, by certificates that the cluster makes: see `certificates`. Clients need one.
+            It needs the extra `certs`.
+        access: identities and rights, for all servers. The cluster's own client, the certificate `test`, or else any
+            client that shows nothing, needs the right to read every name, and to drain.
     """
 
     def __init__(
@@ -89,6 +98,8 @@ class LocalCluster:
         store: str = "",
         coordinators: int = 1,
         durability: Durability = "none",
+        tls: bool = False,
+        access: AccessSettings = OPEN,
     ) -> None:
         assert store or coordinators == 1, "several coordinators need a store that they share"
         self._nodes_at_start = nodes
@@ -96,6 +107,10 @@ class LocalCluster:
         self.directory = Path(tempfile.mkdtemp(prefix="lockring-") if directory is None else directory)
         self._loopback = Loopback()
         self._network: Network = self._loopback if network is None else network
+        self.certificates = _certificates(self.directory / "certs") if tls else None
+        """The certificates, None without TLS. A client gets in by `**cluster.certificates.client_files`."""
+        self._dial = dial_plain if self.certificates is None else self.certificates.dial
+        self._access = access
         self._log_level: LogLevel = log_level
         self._durability: Durability = durability
         self._grpc_places: dict[str, Place] | None = {} if grpc else None
@@ -157,7 +172,7 @@ class LocalCluster:
         for name in self.coordinators:
             place = self._network.place(name)
             # There was no cluster before, even if a first attempt has left an empty directory.
-            command = self._coordinator_command(place, new_cluster=True)
+            command = self._coordinator_command(name, place, new_cluster=True)
             variables = variables_of(self._coordinator_settings)
             self._add(name, TestedProcess(place, command, self._log(name), variables))
         for number in range(1, self._nodes_at_start + 1):
@@ -183,9 +198,10 @@ class LocalCluster:
     @property
     def servers(self) -> str:
         """The nodes' addresses, in the form that a client takes."""
-        return ",".join(
+        addresses = [
             process.place.public for name, process in self._processes.items() if name not in self.coordinators
-        )
+        ]
+        return ("" if self.certificates is None else TLS_SCHEME) + ",".join(addresses)
 
     @property
     def nodes(self) -> list[str]:
@@ -200,7 +216,7 @@ class LocalCluster:
             process = self._process(name)
             if process.is_running and not process.is_frozen:
                 with contextlib.suppress(LockringError):
-                    status = ask_status(process.address, timeout_s=_ANSWER_S_MAX)
+                    status = ask_status(process.address, timeout_s=_ANSWER_S_MAX, dial=self._dial)
                     return addresses.get(status.leader, "")
         return ""
 
@@ -292,7 +308,7 @@ class LocalCluster:
         process = self._process(name)
         process.kill()
         if name in self.coordinators:
-            process.command = self._coordinator_command(process.place, new_cluster=False)
+            process.command = self._coordinator_command(name, process.place, new_cluster=False)
             process.variables = variables_of(self._coordinator_settings)
         elif weight is not None:
             process.command = self._node_command(name, process.place, weight)
@@ -312,12 +328,12 @@ class LocalCluster:
 
     def drain(self, name: str) -> None:
         """Ask the coordinator to move everything off a node. Does not wait; see `wait_until_stable`."""
-        ask_drain(self.address_of(self.leader or COORDINATOR), NodeId(name))
+        ask_drain(self.address_of(self.leader or COORDINATOR), NodeId(name), dial=self._dial)
         self._process(name).is_draining = True
 
     def undrain(self, name: str) -> None:
         """Ask the coordinator to let a drained node have slots again. Does not wait; see `wait_until_stable`."""
-        ask_undrain(self.address_of(self.leader or COORDINATOR), NodeId(name))
+        ask_undrain(self.address_of(self.leader or COORDINATOR), NodeId(name), dial=self._dial)
         self._process(name).is_draining = False
 
     def wait_for_exit(self, name: str, *, timeout_s: float = _PATIENCE_S) -> int:
@@ -405,21 +421,22 @@ class LocalCluster:
         if not process.is_running or process.is_frozen:
             return None
         with contextlib.suppress(LockringError):
-            return ask_state(process.address, timeout_s=_ANSWER_S_MAX)
+            return ask_state(process.address, timeout_s=_ANSWER_S_MAX, dial=self._dial)
         return None
 
     def _add_node(self, name: str, weight: int) -> None:
         place = self._network.place(name)
         self._add(name, TestedProcess(place, self._node_command(name, place, weight), self._log(name)))
 
-    def _coordinator_command(self, place: Place, *, new_cluster: bool) -> list[str]:
+    def _coordinator_command(self, name: str, place: Place, *, new_cluster: bool) -> list[str]:
         settings = msgspec.structs.replace(
             self._coordinator_settings,
             listen=place.listen,
             advertise=place.advertise,
             new_cluster=new_cluster,
+            **self._tls_settings(name, place),
         )
-        return command_of("coordinator", settings)
+        return command_of("coordinator", settings, self._access)
 
     def _node_command(self, name: str, place: Place, weight: int) -> list[str]:
         grpc_listen = grpc_advertise = ""
@@ -440,8 +457,14 @@ class LocalCluster:
             log_level=self._log_level,
             data_dir=None if self._durability == "none" else str(self.data_dir_of(name)),
             durability=None if self._durability == "none" else self._durability,
+            **self._tls_settings(name, place),
         )
-        return command_of("node", settings)
+        return command_of("node", settings, self._access)
+
+    def _tls_settings(self, name: str, place: Place) -> dict[str, Any]:
+        if self.certificates is None:
+            return {}
+        return self.certificates.server_settings(name, split_address(place.public)[0])
 
     def _log(self, name: str) -> Path:
         return self.directory / f"{name}.log"
@@ -452,6 +475,12 @@ class LocalCluster:
 
     def _spawn(self, process: TestedProcess) -> None:
         self._spawner.submit(process.spawn).result()
+
+
+def _certificates(directory: Path) -> ClusterCertificates:
+    from lockring.testing.certificates import ClusterCertificates  # needs an extra
+
+    return ClusterCertificates(directory)
 
 
 def _unsettled(state: ClusterState, expected: dict[Replica, int]) -> str:

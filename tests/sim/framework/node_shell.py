@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 import msgspec
 
 from lockring.cluster_state import ClusterState, Replica
+from lockring.core.access import UNCHECKED, Grantee, Newcomer
 from lockring.core.effects import (
     COORDINATOR,
     Admit,
+    AuditEntry,
     Broadcast,
     Close,
     Depart,
@@ -93,6 +95,7 @@ class NodeShell(Shell):
         durability: whether the node keeps a journal, and what its answers wait for.
         disk: where it keeps it; None if it keeps none.
         journal: the present life's use of it.
+        access_of: returns the rights of a client's process by its name; None for a node that checks none.
         has_patient_operator: whether the directory is kept even if it is of another cluster than the coordinator.
         id: the node's id: its process's name, unless two processes got one id by mistake.
         draining: whether the node was asked to leave: it exits once nothing is left on it.
@@ -128,6 +131,7 @@ class NodeShell(Shell):
         self.incarnation_min = 1
         self.durability = durability
         self.has_patient_operator = False
+        self.access_of: Callable[[str], Grantee] | None = None
         self.disk: SimDisk | None = None
         if durability != "none":
             self.disk = SimDisk(name, world, is_synced=durability == "disk")
@@ -406,7 +410,8 @@ class NodeShell(Shell):
         assert self.core is not None
         end.on_message = self._from_accepted
         self._accepted_ends[end.number] = end
-        self.core.connected(end.number, now_ns=self.turn_now)
+        newcomer = UNCHECKED if self.access_of is None else Newcomer(self.access_of(end.other.process.name))
+        self.core.connected(end.number, newcomer=newcomer, now_ns=self.turn_now)
         self._from_accepted(end, payload)
 
     def _from_accepted(self, end: End, payload: bytes) -> None:
@@ -554,6 +559,8 @@ class NodeShell(Shell):
             case Publish(state):
                 self.tap.node_learned(self, state)
                 self.post(self._dial_peers)
+            case AuditEntry():
+                pass  # for people
             case Note(text=text):
                 if self.world.story is not None:
                     self.world.tell(self.name, text)

@@ -52,6 +52,7 @@ from tests.sim.rules import (
     leads,
     modes,
     on_behalf,
+    owners,
     restarts,
     rights,
     stores,
@@ -112,6 +113,7 @@ FILES = (
     leads,
     clients,
     on_behalf,
+    owners,
     modes,
     groups,
 )

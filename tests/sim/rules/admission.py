@@ -13,6 +13,7 @@ import msgspec
 
 from lockring.cluster_state import ClusterState, Replica
 from lockring.core.client.links import Links, NodeLink
+from lockring.core.coordinator import client_answers
 from lockring.core.coordinator import core as coordinator_core
 from lockring.core.coordinator.clients import Clients
 from lockring.core.coordinator.join_checks import not_the_latest
@@ -39,7 +40,7 @@ def _servers_take_clients_of_other_clusters() -> list[Change]:
 
     return [
         (Admission, "_check_client", changed),
-        (coordinator_core, "why_not_greet", lambda hello, cluster: None),
+        (client_answers, "why_not_greet", lambda hello, cluster: None),
     ]
 
 
@@ -166,7 +167,7 @@ def drill_older_peer_connection() -> None:
 
 def _nodes_take_every_peer() -> list[Change]:
     """A node welcomes peers of any cluster and life, whichever life of its own they mean, and even before it joins."""
-    return [(Admission, "_check_peer", lambda self, hello: None)]
+    return [(Admission, "_check_peer", lambda self, hello, proof: None)]
 
 
 def _nodes_take_every_answer() -> list[Change]:

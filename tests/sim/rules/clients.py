@@ -20,6 +20,7 @@ from lockring.core.client.verdicts import apply_keepalive
 from lockring.core.digest import mix
 from lockring.core.node import NodeCore
 from lockring.core.node.acquires import Acquisitions
+from lockring.core.node.admission import AdmittedClient
 from lockring.core.node.clients import ConnectedClient, ConnectedClients
 from lockring.core.node.dispatch import ClientRequests
 from lockring.core.node.grants import NodeGrants
@@ -33,7 +34,7 @@ from lockring.core.node.session_leases import SessionLeases
 from lockring.core.node.slot import NodeSlot
 from lockring.errors import AcquireTimeout
 from lockring.ids import AcquisitionNumber, ConnectionId, RequestNumber, SlotNumber
-from lockring.protocol import ClientHello, ListedAcquisition, LossNotice, SlotList
+from lockring.protocol import ListedAcquisition, LossNotice, SlotList
 from tests.sim.framework.world import S
 from tests.sim.rules.switches import Change, drill, drill_by_chance, mutant, pair
 from tests.sim.scenarios.scenario import TTL_MS, Scenario
@@ -684,8 +685,8 @@ def drill_session_of_many_ttls() -> None:
 def old_connections_speak() -> list[Change]:
     """A client's older connection is still listened to when a newer one has greeted the node."""
 
-    def connected(self: ClientService, connection: ConnectionId, hello: ClientHello) -> None:
-        self.clients.add(connection, hello)
+    def connected(self: ClientService, connection: ConnectionId, admitted: AdmittedClient) -> None:
+        self.clients.add(connection, admitted.hello, admitted.access)
         self._context.outbox.send(connection, self._context.routes.whole())
 
     def remove(self: ConnectedClients, connection: ConnectionId) -> ConnectedClient | None:

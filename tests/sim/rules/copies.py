@@ -541,7 +541,7 @@ def answered_when_asked() -> list[Change]:
 
     def changed(self: Renewals, session: Any, listing: SlotList, *rest: Any) -> list[AcquisitionVerdict]:
         answers = compare(self, session, listing, *rest)
-        share = session.served.get(listing.slot)
+        share = session.totals.served.get(listing.slot)
         for at, answer in enumerate(answers):
             entry = None if share is None else share.entries.get(answer.acquisition)
             if answer.verdict == Verdict.WAITING and isinstance(entry, LockHolder):

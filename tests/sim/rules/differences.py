@@ -241,7 +241,7 @@ def _tell_nothing(cluster: Scenario, seconds: float) -> None:
     end = cluster.world.now + int(seconds * 10**9)
     core = cluster.coordinator.deciding
     assert core is not None
-    clients: Any = core._clients
+    clients: Any = core._answers.clients
     _hush(cluster, end, clients, "publish", [])
     for node in cluster.simulation.nodes:
         assert node.core is not None

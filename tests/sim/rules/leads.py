@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from lockring.cluster_state import ClusterState, Relocation
+from lockring.core.access import Newcomer
 from lockring.core.coordinator.candidate import CandidateCore
 from lockring.core.coordinator.leadership import Leadership
 from lockring.core.coordinator.standby import StandbyDesk
@@ -29,9 +30,9 @@ def standby_acknowledges() -> list[Change]:
     """A coordinator that stands by welcomes nodes, and acknowledges their heartbeats."""
     take_first, receive = StandbyDesk._take_first, StandbyDesk.receive
 
-    def first(self: StandbyDesk, sender: ConnectionId, message: Message) -> None:
+    def first(self: StandbyDesk, sender: ConnectionId, message: Message, newcomer: Newcomer) -> None:
         if not isinstance(message, Join):
-            take_first(self, sender, message)
+            take_first(self, sender, message, newcomer)
             return
         state = self._history.whole()
         life = (message.node, message.incarnation, self.version)

@@ -6,13 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
+import click
 import pytest
 
 from lockring import exits
 from lockring._version import __version__
 from lockring.build_kind import BUILD
-from lockring.cli.app import main
+from lockring.cli.app import main, root
 from lockring.errors import (
     AcquireTimeout,
     ConfigError,
@@ -157,6 +159,25 @@ def test_every_command_has_help(command, capsys):
     assert "Usage: lockring" in capsys.readouterr().out
 
 
+def commands_of(command: click.Command) -> Iterator[click.Command]:
+    """A command and all below it."""
+    yield command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None
+            yield from commands_of(found)
+
+
+def test_no_command_has_two_flags_of_one_name():
+    for command in commands_of(root):
+        flags = [
+            each for parameter in command.params for each in (*parameter.opts, *parameter.secondary_opts)
+        ]
+        assert len(flags) == len(set(flags)), command.name
+
+
 def test_run_is_another_name_for_lock(capsys):
     assert main(["run", "--help"]) == 0
     assert "COMMAND" in capsys.readouterr().out
@@ -209,7 +230,7 @@ def test_starting_imports_nothing_that_the_command_does_not_need():
 def test_a_server_does_not_import_what_only_other_commands_need():
     """The start of a cluster on one machine is bound by what all of its processes do."""
     code = (
-        "import sys, lockring.server; lockring.server.run_node = lambda settings: 0; from lockring.cli import main; "
+        "import sys, lockring.server; lockring.server.run_node = lambda settings, access: 0; from lockring.cli import main; "
         "code = main(['node', '--id', 'a', '--coordinator', '127.0.0.1:1']); print(code, *sys.modules)"
     )
     environ = {name: value for name, value in os.environ.items() if not name.startswith("LOCKRING_")}

@@ -24,7 +24,7 @@ def view(condition: str, *, age_s: float) -> ServerView:
 @pytest.fixture(autouse=True)
 def views(monkeypatch: pytest.MonkeyPatch) -> None:
     known = {OLD: view("draining", age_s=3600.0), NEW: view("active", age_s=1.0)}
-    monkeypatch.setattr(cluster, "ask_state", lambda server, timeout_s: known[server])
+    monkeypatch.setattr(cluster, "ask_state", lambda server, timeout_s, dial, credential: known[server])
 
 
 def test_a_server_that_has_heard_nothing_new_is_passed_over() -> None:

@@ -10,6 +10,7 @@ import pytest
 from lockring.cli.client_settings import ClientSettings
 from lockring.cli.connect import ask
 from lockring.errors import LastNode, LockringError, NotCoordinator, Unavailable
+from lockring.net.oneshot import Dial
 
 A, B, C = "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"
 
@@ -31,7 +32,7 @@ class Servers:
         self.asked: list[str] = []
         self._rule = rule
 
-    def __call__(self, server: str, timeout_s: float) -> str:
+    def __call__(self, dial: Dial, server: str, timeout_s: float) -> str:
         answer = self._rule(server, self.asked.count(server))
         self.asked.append(server)
         if isinstance(answer, LockringError):

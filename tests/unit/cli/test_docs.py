@@ -12,6 +12,7 @@ from lockring import exits
 from lockring.cli.app import root
 from lockring.cli.sections import sections
 from lockring.config import settings_of
+from lockring.security.credential_source import TOKEN_VARIABLE
 from lockring.store.etcd.place import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE
 
 PAGE = Path(__file__).parents[3].joinpath("docs", "cli.md").read_text(encoding="utf-8")
@@ -53,7 +54,7 @@ def test_the_page_has_exactly_the_variables_that_exist():
     }
     for_the_store = {PASSWORD_VARIABLE, PASSWORD_FILE_VARIABLE}
     named = set(re.findall(r"LOCKRING_[A-Z_]+\b", PAGE)) - {"LOCKRING_"}
-    assert named == there | for_the_command | for_the_store
+    assert named == there | for_the_command | for_the_store | {TOKEN_VARIABLE}
 
 
 @pytest.mark.parametrize("section", sections())

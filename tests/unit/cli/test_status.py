@@ -11,6 +11,7 @@ from lockring.cli.status import builds_line
 from lockring.cluster_state import ClusterState, Member, Replica
 from lockring.errors import Unavailable
 from lockring.ids import NodeId
+from lockring.net.oneshot import Dial
 from lockring.protocol import ServerStatus
 
 COORDINATOR, NODE = "127.0.0.1:1", "127.0.0.1:2"
@@ -22,13 +23,15 @@ def test_a_newer_server_that_ends_between_two_questions_leaves_the_older_answer(
 ) -> None:
     older = ClusterState(cluster="c", version=5, members={LIFE.node: Member(LIFE, NODE)})
 
-    def ask_state(server: str, timeout_s: float) -> tuple[str, tuple[ClusterState, str]]:
+    def ask_state(
+        dial: Dial, server: str, timeout_s: float, *, credential: str
+    ) -> tuple[str, tuple[ClusterState, str]]:
         if server == NODE:
             raise Unavailable(f"{NODE} cannot be reached: connection refused")
         return server, (older, "cut off")
 
     def ask_all(
-        state: ClusterState, server: str, timeout_s: float
+        state: ClusterState, dial: Dial, server: str, timeout_s: float, *, credential: str
     ) -> tuple[ServerAnswer, dict[NodeId, ServerAnswer]]:
         return ServerAnswer(None, "away"), {
             LIFE.node: ServerAnswer(ServerStatus("node", LIFE.node, LIFE.incarnation, 9))

@@ -284,6 +284,7 @@ ASYNCIO = """
     import asyncio, sys, lockring.aio
     client = lockring.aio.Client(sys.argv[1], own_thread={own_thread})
     loop = asyncio.new_event_loop()
+    loop.slow_callback_duration = 60  # a report that the machine is busy would name lockring
     grant = loop.run_until_complete(client.lock("x").acquire())
 """
 

@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 
 from lockring.clock import monotonic_ns
+from lockring.cluster_state import Replica
+from lockring.core.access import Newcomer
 from lockring.errors import Unavailable
 from lockring.grpc_api.drains import order
 from lockring.protocol import Drain, DrainReply, Message
+from lockring.server.access_gate import AccessGate
+from lockring.server.access_settings import OPEN
 from lockring.server.local_client import LocalClient, LocalClients
 from lockring.units import NS_PER_S
 
@@ -20,7 +24,10 @@ class SilentLife:
     """A life of a node whose coordinator does not answer, so that nothing comes back from its core."""
 
     def __init__(self) -> None:
-        self.core = SimpleNamespace(state=SimpleNamespace(cluster="c"), receive=self.receive)
+        self.core = SimpleNamespace(
+            state=SimpleNamespace(cluster="c"), receive=self.receive, replica=Replica("n1", 1)
+        )
+        self.gate = AccessGate(OPEN, server="n1")
         self.pump = SimpleNamespace(schedule=lambda: None)
         self.guests: dict[int, LocalClient] = {}
         self.was_asked = asyncio.Event()
@@ -29,7 +36,7 @@ class SilentLife:
         if isinstance(message, Drain):
             self.was_asked.set()
 
-    def accept(self, number: int, guest: LocalClient) -> None:
+    def accept(self, number: int, guest: LocalClient, newcomer: Newcomer) -> None:
         self.guests[number] = guest
 
     def left(self, number: int) -> None:

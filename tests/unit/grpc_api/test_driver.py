@@ -41,7 +41,7 @@ class ScriptedNode:
         self.hung_up += 1
         self.end("the client has hung up")
 
-    def pass_on(self, order: Drain | Undrain, answer: object) -> ScriptedNode:
+    def pass_on(self, order: Drain | Undrain, answer: object, asker: object) -> ScriptedNode:
         raise AssertionError("no operator is here")
 
 

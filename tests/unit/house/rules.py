@@ -78,11 +78,11 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "security",
         "terminals",
     },
-    "client": _WORDS | {"_version", "clock", "cluster_state", "ring", "core", "net"},
+    "client": _WORDS | {"_version", "clock", "cluster_state", "ring", "core", "net", "security"},
     "aio": frozenset({"client", "errors"}),
     "": frozenset({"_version", "aio", "client", "errors"}),
     "testing": _WORDS
-    | {"", "aio", "clock", "cluster_state", "core", "net", "store", "config", "server", "client"},
+    | {"", "aio", "clock", "cluster_state", "core", "net", "store", "config", "server", "client", "security"},
     "apps": frozenset(
         {"", "aio", "clock", "errors", "names", "native", "system_errors", "troubles", "units"}
     ),
@@ -131,6 +131,7 @@ PURE_MAY_IMPORT: Final = frozenset(
         "dataclasses",
         "enum",
         "functools",
+        "hashlib",
         "heapq",
         "itertools",
         "math",

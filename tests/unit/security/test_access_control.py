@@ -70,6 +70,20 @@ def test_a_certificate_is_an_identity_if_it_has_a_role(path: Path) -> None:
         control.admit(WORKER, "", wall_s=NOW_S + 60)
 
 
+@pytest.mark.parametrize("is_server", [False, True])
+def test_the_end_of_a_certificate_ends_what_a_client_may_do_on_its_connection(
+    path: Path, is_server: bool
+) -> None:
+    path.write_text(with_token(OLD, more='[[certificate]]\nsan = "*"\nroles = ["reader"]'))
+    control = AccessControl(path)
+    grantee = control.admit(WORKER._replace(is_server=is_server), "", wall_s=NOW_S)
+    control.look(wall_s=NOW_S + 59)
+    assert not grantee.is_expired
+    control.look(wall_s=NOW_S + 60)
+    assert grantee.is_expired == (not is_server)
+    assert is_server or grantee.permissions is NOTHING
+
+
 def test_a_credential_counts_more_than_a_certificate_and_a_wrong_one_is_not_passed_over(path: Path) -> None:
     path.write_text(with_token(OLD, more='[[certificate]]\nsan = "*"\nroles = ["reader"]'))
     control = AccessControl(path)
@@ -89,8 +103,15 @@ def test_a_server_forwards_for_an_identity_with_the_rights_that_are_known_here(p
     control = AccessControl(path)
     grantee = control.admit_for(Identity("token", "web-1"))
     assert grantee.permissions.allows(Verb.ACQUIRE, "jobs/7")
-    with pytest.raises(Denied, match="token web-9 has no role here"):
-        control.admit_for(Identity("token", "web-9"))
+
+
+def test_an_identity_that_another_server_names_may_do_nothing_until_the_file_has_it(path: Path) -> None:
+    control = AccessControl(path)
+    grantee = control.admit_for(Identity("token", "web-9"))
+    assert grantee.permissions is NOTHING
+    path.write_text(path.read_text().replace('id = "web-1"', 'id = "web-9"'))
+    assert control.look(wall_s=NOW_S)
+    assert grantee.permissions.allows(Verb.ACQUIRE, "jobs/7")
 
 
 def test_new_rights_reach_open_connections(path: Path) -> None:
@@ -183,13 +204,13 @@ def test_the_file_is_looked_at_at_most_once_a_second(path: Path, monkeypatch: py
 def test_all_connections_of_an_identity_share_its_limits(path: Path) -> None:
     control = AccessControl(path)
     one, two = (control.admit(None, OLD, wall_s=NOW_S) for _ in range(2))
-    one.quota.add_lock()
+    two.quota.check_lock()
+    one.quota.acquisitions += 1
     with pytest.raises(Overloaded, match="token web-1 has 1 locks at this server, and may have 1"):
-        two.quota.add_lock()
+        two.quota.check_lock()
     path.write_text(with_token(OLD).replace("locks = 1", "locks = 2"))
     control.look(wall_s=NOW_S)
-    two.quota.add_lock()
-    assert one.quota.locks == 2
+    two.quota.check_lock()
 
 
 def test_a_connection_that_has_ended_leaves_nothing_behind(path: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import get_args
 
 import pytest
 from google.rpc import code_pb2
 
 from lockring import exits
-from lockring.core.access import Limits, Verb
+from lockring.core.access import GRPC_REQUIREMENTS, REQUIREMENTS, Limits, Requirement, Verb
 from lockring.errors import Denied, LockringError, Overloaded, Unauthenticated
 from lockring.grpc_api.status import STATUS_OF
 from lockring.protocol.identities import Claim, Identity
@@ -57,3 +58,20 @@ def test_the_errors_have_the_codes_that_the_page_names(kind: type[LockringError]
     code = exits.exit_code_of(kind(""))
     status = code_pb2.Code.Name(STATUS_OF[kind.code])
     assert f"| `{kind.__name__}` | `{kind.code}` | {code} | `{status}` |" in section("Errors")
+
+
+def rows_of(table: Mapping[str, Requirement]) -> list[str]:
+    """The rows that the page has about a table of requirements."""
+    return [
+        f"| `{name}` | {condition.value} | {'' if verb is None else f'`{verb.word}`'} |".replace(
+            "|  |", "| |"
+        )
+        for name, (condition, verb) in table.items()
+    ]
+
+
+def test_the_tables_of_required_rights_are_those_of_the_code() -> None:
+    messages = {kind.__name__: row for kind, row in REQUIREMENTS.items()}
+    expected = rows_of(messages) + rows_of(GRPC_REQUIREMENTS)
+    shown = re.findall(r"^\| `.*$", section("What each request needs"), re.MULTILINE)
+    assert shown == expected

@@ -639,3 +639,75 @@ def test_a_handshake_with_one_wrong_byte_ends_well_or_as_a_tls_error(
         has_failed = False
     # A wrong length may let the layer wait for the rest.
     assert not layer.is_ready or (not has_failed and layer.is_server == is_server)
+
+
+# ----------------------------------------------------------------------- last words
+
+
+async def answer_to(port: Port, sent: bytes) -> bytes:
+    """All that comes back, even after more was sent to a side that has ended the connection."""
+    reader, writer = await asyncio.open_connection(*port.address)
+    writer.write(sent)
+    await until(lambda: bool(port.failures))
+    writer.write(b"more, which must not destroy the answer")
+    async with asyncio.timeout(20):
+        answer = await reader.read()
+    writer.close()
+    return answer
+
+
+def test_a_side_that_begins_with_a_frame_gets_the_ports_plain_answer(run: Run, certs: Certs) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        failures: list[str] = []
+        gate = HandshakeGate(on_failure=lambda _, reason: failures.append(reason))
+        make = accepting(Program, lambda: certs.policy_once.port_contexts, gate, plain_answer=b"plain")
+        server = await loop.create_server(make, "127.0.0.1", 0)
+        port = Port(server.sockets[0].getsockname()[:2], gate)
+        port.failures = failures
+        assert await answer_to(port, b"\0\0\0\1\x91") == b"plain"
+        assert failures == ["it does not speak TLS"]
+        failures.clear()
+        assert await answer_to(port, b"GET / HTTP/1.0\r\n\r\n") != b"plain", "that is for lockring's own"
+        server.close()
+
+    run(main())
+
+
+def test_a_refusal_arrives_although_the_other_side_goes_on(run: Run, certs: Certs) -> None:
+    async def main() -> None:
+        async with port_of(certs.policy("required")) as port:
+            answer = await answer_to(port, b"\x16\x03\x01\x00\x05hello")
+            assert answer[0] == 21, "an alert"
+
+    run(main())
+
+
+def test_few_refused_connections_are_kept_for_their_last_words(run: Run, certs: Certs) -> None:
+    async def main() -> None:
+        async with port_of(certs.policy("required"), under_way_max=3) as port:
+            streams = []
+            for number in range(6):
+                streams.append(await asyncio.open_connection(*port.address))
+                streams[-1][1].write(b"\x16\x03\x01\x00\x05hello")
+                await until(lambda number=number: len(port.failures) == number + 1)  # type: ignore[misc]
+            assert port.gate.parting == 3
+            for _, writer in streams:
+                writer.close()
+            await until(lambda: port.gate.parting == 0)
+
+    run(main())
+
+
+def test_a_program_hears_why_the_other_side_refuses_after_its_own_part(run: Run, certs: Certs) -> None:
+    async def main() -> None:
+        async with port_of(certs.policy("required")) as port:
+            context = client(certs)
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+            program = await port.dial(context)
+            error = await program.lost
+            assert isinstance(error, TlsError)
+            assert error.fault == "refused"
+            assert str(error) == "it asks for a certificate, and this side has shown none"
+
+    run(main())

@@ -60,6 +60,10 @@ class Server:
     def leave(self):
         print("leaving", flush=True)
         return {leaves}
+    def reload(self):
+        if {reloads}:
+            print("reloading", flush=True)
+        return {reloads}
     async def stop(self):
         print("stopped", flush=True)
 
@@ -76,13 +80,19 @@ class Program:
         start: str = "pass",
         finished: str = "await asyncio.get_running_loop().create_future()",
         leaves: bool = False,
+        reloads: bool = False,
+        terminal: int | None = None,
     ) -> None:
-        code = textwrap.dedent(PROGRAM).format(start=start, finished=finished, leaves=leaves)
+        code = textwrap.dedent(PROGRAM).format(start=start, finished=finished, leaves=leaves, reloads=reloads)
+        if terminal is not None:
+            # The first terminal that the leader of a session opens controls the session.
+            code = f"import os; os.open({os.ttyname(terminal)!r}, os.O_RDWR)\n{code}"
         self.popen = subprocess.Popen(
             [sys.executable, *flags, "-c", code],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
 
     def read(self) -> str:
@@ -124,6 +134,29 @@ def test_a_server_that_leaves_in_peace_is_ended_by_the_second_signal(number: int
     assert program.read() == "leaving"
     os.kill(program.popen.pid, number)
     assert program.end() == (0, "stopped\n", "")
+
+
+def test_sighup_has_a_server_read_its_files_again() -> None:
+    program = Program(reloads=True)
+    assert program.read() == "started"
+    for _ in range(2):
+        os.kill(program.popen.pid, signal.SIGHUP)
+        assert program.read() == "reloading"
+    os.kill(program.popen.pid, signal.SIGTERM)
+    assert program.end() == (0, "leaving\nstopped\n", "")
+
+
+def test_a_terminal_that_is_closed_ends_a_server_that_has_files_to_read() -> None:
+    ours, theirs = os.openpty()
+    program = Program(reloads=True, terminal=theirs)
+    os.close(theirs)
+    try:
+        assert program.read() == "started"
+        os.kill(program.popen.pid, signal.SIGHUP)
+        assert program.read() == "reloading", "the terminal is still there"
+    finally:
+        os.close(ours)
+    assert program.end() == (0, "leaving\nstopped\n", "")
 
 
 def test_sigquit_ends_a_server_at_once() -> None:

@@ -18,6 +18,8 @@ from lockring.protocol import (
     UndrainReply,
     Welcome,
 )
+from lockring.server.access_gate import AccessGate
+from lockring.server.access_settings import OPEN
 from lockring.server.coordinator_link import NodePlace
 from lockring.server.local_client import LocalClients
 from lockring.server.node_life import NodeLife
@@ -32,6 +34,7 @@ class Operators:
         self.life = NodeLife(
             Replica("N1", 1),
             outbox=Outbox(),
+            gate=AccessGate(OPEN, server="N1"),
             coordinator=lambda: None,  # what is sent to it gets lost
             on_state=lambda _: None,
             on_depart=lambda _: None,

@@ -17,6 +17,8 @@ from lockring.journal.journal import Journal
 from lockring.net.connection import Outbox
 from lockring.protocol import PROTOCOL, ClientHello, Message, State, Welcome
 from lockring.server import node_lives
+from lockring.server.access_gate import AccessGate
+from lockring.server.access_settings import OPEN
 from lockring.server.coordinator_link import NodePlace
 from lockring.server.journal_start import open_journal
 from lockring.server.local_client import LocalClients
@@ -36,6 +38,7 @@ class Process:
             NodeSettings(id="N1", coordinators=("127.0.0.1:9",)),
             place,
             Outbox(),
+            gate=AccessGate(OPEN, server="N1"),
             listener=self,
         )
         self.departures: list[Depart] = []

@@ -15,7 +15,7 @@ import click
 
 from lockring import exits
 from lockring.cli.client_settings import ClientSettings
-from lockring.cli.connect import client_options, client_settings, connect
+from lockring.cli.connect import client_options, client_settings, connect, dial_of
 from lockring.cli.inherited import caught
 from lockring.cli.lock.programs import unusable
 from lockring.cli.lock.reporter import StderrReporter
@@ -100,7 +100,9 @@ def lock(ctx: click.Context, /, names: tuple[str, ...], as_json: bool, **given: 
         on_lost=settings.on_lost,
         kill_after_s=settings.patience_s,
         ttl_s=settings.ttl_s,
-        servers=cluster.servers,
+        servers=cluster.addresses,
+        dial=dial_of(cluster),
+        credential=cluster.credential,
     ) as supervisor:
         return _run(supervisor, command[0], names, settings, cluster=cluster, say=say)
 

@@ -29,6 +29,7 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any, Final, Literal, NoReturn
 
 import msgspec
@@ -38,7 +39,7 @@ from lockring.cli.lock.programs import replace_process
 from lockring.clock import monotonic_ns
 from lockring.errors import LockringError
 from lockring.ids import SessionId
-from lockring.net.oneshot import end_session
+from lockring.net.oneshot import Dial, dial_plain, end_session
 from lockring.units import NS_PER_MS, NS_PER_S
 
 OnLost = Literal["term", "kill", "ignore"]
@@ -65,6 +66,8 @@ class GuardianPlan(msgspec.Struct, frozen=True):
         foreground: whether the command's group becomes the foreground group of the terminal on standard input.
         inherited: the state in which `lockring lock` was started: ignored and blocked signals, and closed streams.
         servers: HOST:PORT of servers of the cluster.
+        dial: opens connections to them.
+        credential: returns the token or JWT to show to them, "" for none.
     """
 
     argv: tuple[str, ...]
@@ -74,6 +77,8 @@ class GuardianPlan(msgspec.Struct, frozen=True):
     foreground: bool = False
     inherited: Inheritance = Inheritance(frozenset(), frozenset(), ())
     servers: tuple[str, ...] = ()
+    dial: Dial = dial_plain
+    credential: Callable[[], str] = str  # which returns ""
 
 
 def start_guardian(plan: GuardianPlan) -> tuple[int, socket.socket]:
@@ -157,7 +162,12 @@ class _Guardian:
                 with contextlib.suppress(
                     LockringError
                 ):  # try the next server; otherwise the lease ends by itself
-                    end_session(server, SessionId(session))
+                    end_session(
+                        server,
+                        SessionId(session),
+                        dial=self._plan.dial,
+                        credential=self._plan.credential(),
+                    )
                     break
 
     def _is_done(self) -> bool:

@@ -25,6 +25,7 @@ from lockring.cli.lock.terminal import Terminal
 from lockring.cli.signal_end import SignalEnd
 from lockring.clock import monotonic_ns
 from lockring.errors import InternalError
+from lockring.net.oneshot import Dial, dial_plain
 from lockring.units import NS_PER_MS, NS_PER_S
 
 FORWARDED: Final = tuple(
@@ -122,6 +123,8 @@ class Supervisor:
         kill_after_s: float,
         ttl_s: float,
         servers: Sequence[str] = (),
+        dial: Dial = dial_plain,
+        credential: Callable[[], str] = str,  # which returns ""
     ) -> None:
         """Fork the guardian, which waits for `run`.
 
@@ -132,6 +135,8 @@ class Supervisor:
             ttl_s: of the locks, in seconds; determines how often to check the deadline.
             servers: HOST:PORT of servers of the cluster, at which the guardian releases the locks if this process
                 is killed.
+            dial: opens connections to them.
+            credential: returns the token or JWT to show to them, "" for none.
         """
         self._terminal = Terminal()
         ttl_ns = round(ttl_s * NS_PER_S)
@@ -146,6 +151,8 @@ class Supervisor:
             foreground=self._terminal.lend_at_start,
             inherited=inherited,
             servers=tuple(servers),
+            dial=dial,
+            credential=credential,
         )
         self._guardian, self._channel = start_guardian(plan)
         self._deadline_ns = 0

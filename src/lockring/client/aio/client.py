@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from types import TracebackType
 from typing import Self
@@ -31,6 +32,7 @@ from lockring.client.grant_state import Holder
 from lockring.client.group_state import GroupList, groups_of
 from lockring.client.lock_info import Broken, LockInfo, LockList, broken_of, lock_info, lock_list
 from lockring.client.process_bound import ProcessBound
+from lockring.client.tls import FilePath, files_of, tls_of
 from lockring.client.watch_updates import WatchUpdate, shown_update
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState, decode_state
@@ -51,12 +53,22 @@ class Client(ProcessBound):
     Args:
         servers: "host:port,host:port" or an iterable of such strings. Name any nodes, or the coordinator: the client
             finds the others through them. Default: the environment variable `LOCKRING_SERVER`, or else
-            127.0.0.1:9501.
+            127.0.0.1:9501. With lockrings:// before them they speak TLS, with lockring:// they do not; without either,
+            they do if any of the next four arguments is given.
         owner: the label that other clients see; default "user@host:pid".
         ttl: the lease of locks that do not set their own, in seconds: from 0.1 s to the cluster's limit (30 s by
             default). Longer leases survive longer interruptions; shorter ones free the locks of a crashed process
             sooner.
         connect_timeout: how long an acquire without a timeout waits for the very first server to answer, in seconds.
+        ca: a file with the authorities whose certificates the servers show (PEM). Default: the environment variable
+            `LOCKRING_CA`, or else those of the system.
+        cert: a file with the client's certificate (PEM); default: `LOCKRING_CERT`, or none.
+        key: a file with the key of that; default: `LOCKRING_KEY`.
+        server_name: the name that the servers' certificates must have; default: `LOCKRING_SERVER_NAME`, or the host
+            that is dialed. All files may be replaced at any time; new connections use the new ones.
+        token_file: a file with the token or JWT to show to servers that ask for one. It is read again for each
+            connection. Default: the file that the variable `LOCKRING_TOKEN_FILE` names, or else the token in
+            `LOCKRING_TOKEN`.
         own_thread: keep leases alive from a thread of the client's own, as the blocking client does, so that code
             which blocks the event loop for a long time costs no lock. Each call then takes about 0.2 ms longer.
             Callbacks still run on the event loop once that runs again; `held` and `remaining` are right at any time.
@@ -64,7 +76,8 @@ class Client(ProcessBound):
             client.
 
     Raises:
-        InvalidRequest: an argument is malformed. No I/O happens before the first request.
+        InvalidRequest: an argument is malformed. No connection is opened before the first request.
+        ConfigError: a file is missing, malformed or without a token, or does not fit.
     """
 
     def __init__(
@@ -74,13 +87,20 @@ class Client(ProcessBound):
         owner: str | None = None,
         ttl: Seconds = TTL_S_DEFAULT,
         connect_timeout: Seconds = CONNECT_TIMEOUT_S_DEFAULT,
+        ca: FilePath | None = None,
+        cert: FilePath | None = None,
+        key: FilePath | None = None,
+        server_name: str | None = None,
+        token_file: str | os.PathLike[str] | None = None,
         own_thread: bool = False,
     ) -> None:
         self._ttl_ms = ttl_to_ms(ttl)
+        addresses = server_addresses(servers, token_file)
         self._driver: Driver = (ThreadedDriver if own_thread else AsyncDriver)(
-            server_addresses(servers),
+            addresses,
             owner_label(owner),
             wait_to_ms(connect_timeout, "connect_timeout") * NS_PER_MS,
+            tls=tls_of(addresses, files_of(ca, cert, key, server_name)),
         )
 
     @property

@@ -9,11 +9,13 @@ import weakref
 from typing import Protocol, cast
 
 from lockring.client.blocking.connection import CONNECT_S, decoder, not_understood
+from lockring.client.tls import failure_of
 from lockring.errors import LockringError, ProtocolError
 from lockring.ids import LinkId
 from lockring.net.frames import FrameReader
 from lockring.net.sockets import tune
 from lockring.protocol import Message
+from lockring.security.tls_errors import TlsError
 from lockring.system_errors import connect_failure, reason_of
 
 
@@ -76,9 +78,11 @@ class AsyncConnection:
     def connection_lost(self, error: Exception | None) -> None:
         """Report the end of the connection to the driver."""
         reason = "the connection was lost" if self._greeted else "closed the connection without a greeting"
+        # A server that does not accept the client's certificate says so after the client's part of the handshake.
+        wrong = failure_of(error) if isinstance(error, TlsError) and not self._greeted else None
         owner = self._owner()
         if owner is not None:
-            owner.wire_lost(self, reason, None)
+            owner.wire_lost(self, reason, wrong)
 
     def belong_to(self, owner: ConnectionOwner) -> None:
         """Refer to a driver that was forgotten and still has to close."""
@@ -88,8 +92,10 @@ class AsyncConnection:
         """Write to the socket directly, since the event loop has ended."""
         sock = None if self.transport is None else self.transport.get_extra_info("socket")
         if sock is not None and sock.fileno() >= 0:
+            assert self.transport is not None
+            seal = self.transport.get_extra_info("seal")
             with contextlib.suppress(OSError):  # if this does not arrive, the lease runs out instead
-                os.write(sock.fileno(), words)
+                os.write(sock.fileno(), words if seal is None else seal(words))
 
 
 def why_not_connected(error: Exception) -> str:

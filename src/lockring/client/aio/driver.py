@@ -17,7 +17,7 @@ import operator
 import warnings
 import weakref
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from lockring._version import __version__
 from lockring.addresses import split_address
@@ -25,8 +25,9 @@ from lockring.client.aio.connection import AsyncConnection, why_not_connected
 from lockring.client.aio.event_loops import call_on_loop, guard_of
 from lockring.client.aio.forks import expect_forks
 from lockring.client.aio.stall_timer import StallTimer
+from lockring.client.aio.tls_opener import opener_with
 from lockring.client.aio.watching import WatchReader
-from lockring.client.arguments import origin_of
+from lockring.client.arguments import credential_of, origin_of
 from lockring.client.blocking.connection import CONNECT_S
 from lockring.client.goodbye import expect_end, log, remember, wait_for
 from lockring.client.grant_state import (
@@ -40,6 +41,7 @@ from lockring.client.grant_state import (
 )
 from lockring.client.group_state import GroupListener
 from lockring.client.logs import LoggedCore, start_writing
+from lockring.client.tls import failure_of
 from lockring.clock import monotonic_ns
 from lockring.core.client import (
     BACKLOG_MAX,
@@ -62,9 +64,14 @@ from lockring.core.client import (
 from lockring.errors import ClientClosed, LockringError
 from lockring.ids import LinkId, LockName
 from lockring.net.frames import encode_frame
+from lockring.net.openers import Opener
 from lockring.protocol import Message, Mode
 from lockring.random_ids import new_id
+from lockring.security.tls_errors import TlsError
 from lockring.units import NS_PER_S
+
+if TYPE_CHECKING:
+    from lockring.security.tls_policy import ClientTls
 
 _CLOSE_S: Final = 3.0
 
@@ -86,6 +93,8 @@ class AsyncDriver:
         connect_timeout_ns: how long an acquire without a timeout waits for the very first server.
         core: the client core to run, None for one of this client's own.
         notify: calls the listeners of losses and of changes of groups: at once, or on another loop.
+        tls: the client's TLS, None for none.
+        opener: opens connections instead of the client's TLS.
     """
 
     def __init__(
@@ -96,6 +105,8 @@ class AsyncDriver:
         *,
         core: ClientCore | None = None,
         notify: Callable[[Callable[[], object]], object] = operator.call,
+        tls: ClientTls | None = None,
+        opener: Opener | None = None,
     ) -> None:
         self.addresses = addresses
         self.owner = owner()
@@ -106,9 +117,11 @@ class AsyncDriver:
             software=f"lockring-python-asyncio {__version__}",
             connect_timeout_ns=connect_timeout_ns,
             origin=origin_of(addresses),
+            credential=credential_of(addresses),
             start_writing=start_writing,
         )
         self._notify = notify
+        self._opener = opener or opener_with(tls)
         self._sweep_at_ns = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wires: dict[LinkId, AsyncConnection] = {}
@@ -358,7 +371,9 @@ class AsyncDriver:
             self._connecting.pop(link, None)
             if wire.transport is not None:
                 wire.transport.abort()
-            self._core.disconnected(link, now_ns=monotonic_ns(), reason=why_not_connected(error))
+            wrong = failure_of(error) if isinstance(error, TlsError) else None
+            reason = why_not_connected(error)
+            self._core.disconnected(link, now_ns=monotonic_ns(), reason=reason, error=wrong)
         else:
             self._connecting.pop(link, None)
             self._wires[link] = wire
@@ -370,7 +385,7 @@ class AsyncDriver:
     async def _open(self, loop: asyncio.AbstractEventLoop, wire: AsyncConnection) -> None:
         """Give a connection its transport. A driver with other transports than TCP replaces this."""
         host, port = split_address(wire.address)
-        await loop.create_connection(lambda: cast(asyncio.Protocol, wire), host, port)
+        await self._opener(lambda: cast(asyncio.Protocol, wire), host, port)
 
     # ------------------------------------------------------------------ what the core wants
 

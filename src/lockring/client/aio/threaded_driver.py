@@ -19,7 +19,7 @@ import contextlib
 import threading
 import warnings
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from lockring.client.aio.driver import AsyncDriver, ticket_of
 from lockring.client.aio.event_loops import call_on_loop, guard_of
@@ -32,6 +32,9 @@ from lockring.ids import LockName
 from lockring.protocol import Mode
 from lockring.system_errors import reason_of
 from lockring.units import NS_PER_S
+
+if TYPE_CHECKING:
+    from lockring.security.tls_policy import ClientTls
 
 _CLOSE_NS: Final = 3 * NS_PER_S
 _POLL_S: Final = 0.01
@@ -60,10 +63,17 @@ class ThreadedDriver:
     Its methods are those of `AsyncDriver`, with the same arguments, results and errors.
     """
 
-    def __init__(self, addresses: Sequence[str], owner: Callable[[], str], connect_timeout_ns: int) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        owner: Callable[[], str],
+        connect_timeout_ns: int,
+        *,
+        tls: ClientTls | None = None,
+    ) -> None:
         self.addresses = addresses
         self._home = _Home()  # not this driver, to which the inner one must not refer: it may be forgotten
-        self._inner = AsyncDriver(addresses, owner, connect_timeout_ns, notify=self._home.call)
+        self._inner = AsyncDriver(addresses, owner, connect_timeout_ns, notify=self._home.call, tls=tls)
         self.owner = self._inner.owner
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None

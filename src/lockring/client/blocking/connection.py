@@ -8,20 +8,26 @@ import select
 import selectors
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from lockring.addresses import split_address
 from lockring.client.blocking.spinning import SHARED_NS, SpinBudget
+from lockring.client.tls import failure_of, layer_to
 from lockring.clock import monotonic_ns
 from lockring.errors import ProtocolError, Unavailable
 from lockring.ids import LinkId
 from lockring.net.frames import FrameReader
 from lockring.net.sockets import tune
 from lockring.protocol import Message, ToClient
+from lockring.security.tls_errors import TlsError
 from lockring.system_errors import connect_failure
 from lockring.units import NS_PER_MS
+
+if TYPE_CHECKING:
+    from lockring.security.tls_layer import TlsLayer
+    from lockring.security.tls_policy import ClientTls
 
 AnyCall = Any
 """A `Call`. Connections only store calls, and `calls` imports this module."""
@@ -61,6 +67,8 @@ class ClientConnection:
             bytes are the end of the stream.
         grant_spin: how soon grants have come lately.
         reply_spin: how soon all other answers have come lately.
+        tls: the TLS of the connection, None without. Only sections use it: `taken` and `outgoing` have bytes as they
+            cross the network.
     """
 
     __slots__ = (
@@ -80,14 +88,18 @@ class ClientConnection:
         "reply_spin",
         "sock",
         "taken",
+        "tls",
         "used_at_ns",
         "waiting",
     )
 
-    def __init__(self, link: LinkId, address: str, sock: socket.socket, now_ns: int) -> None:
+    def __init__(
+        self, link: LinkId, address: str, sock: socket.socket, now_ns: int, *, tls: TlsLayer | None = None
+    ) -> None:
         self.link = link
         self.address = address
         self.sock = sock
+        self.tls = tls
         self.reader: AnyCall | None = None
         self.waiting: dict[AnyCall, None] = {}
         self.events = 0
@@ -169,8 +181,10 @@ class ClientConnection:
             with contextlib.suppress(BlockingIOError):
                 os.write(self._wake_in, b"\0")
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes, *, is_sealed: bool = False) -> None:
         """Send bytes, and keep those that the socket does not take now. A broken connection shows at the next read."""
+        if self.tls is not None and not is_sealed:
+            data = self._seal(self.tls, data)
         if self.outgoing:
             self.outgoing += data
             return
@@ -186,7 +200,23 @@ class ClientConnection:
     def flush(self) -> None:
         """Send the bytes that were kept."""
         kept, self.outgoing = self.outgoing, b""
-        self.send(kept)
+        self.send(kept, is_sealed=True)
+
+    def _seal(self, tls: TlsLayer, data: bytes) -> bytes:
+        with contextlib.suppress(TlsError):
+            tls.send(data)
+        return tls.take_output()
+
+    def unseal(self, tls: TlsLayer, data: bytes) -> bytes:
+        """Return the plain bytes in those that have come: b"" if no record of TLS is complete, or the other side ends.
+
+        Raises:
+            TlsError: they are not TLS, or the server refuses the client.
+        """
+        plain = tls.receive(data)
+        if tls.has_output:
+            self.send(tls.take_output(), is_sealed=True)
+        return plain
 
     def close(self) -> None:
         """Close the socket and its pipe. If the socket is shared with another process, the connection stays open."""
@@ -292,19 +322,46 @@ def _pipe() -> tuple[int, int]:
     return out, into
 
 
-def connect(address: str) -> socket.socket:
+def connect(address: str, tls: ClientTls | None = None) -> tuple[socket.socket, TlsLayer | None]:
     """Open a connection; blocks, so call it from a thread that may wait.
+
+    Args:
+        address: HOST:PORT of the server.
+        tls: the client's TLS, None for none.
+
+    Returns:
+        The socket, and its TLS after the handshake.
 
     Raises:
         Unavailable: the connection could not be opened.
+        ProtocolError: the server does not speak TLS.
+        Unauthenticated: the server does not accept the client's certificate.
     """
     try:
         sock = socket.create_connection(split_address(address), timeout=CONNECT_S)
     except OSError as error:
         raise Unavailable(connect_failure(error, CONNECT_S)) from error
+    try:
+        layer = None if tls is None else _secured(sock, address, tls)
+    except BaseException:
+        sock.close()
+        raise
     sock.setblocking(False)
     tune(sock)
-    return sock
+    return sock, layer
+
+
+def _secured(sock: socket.socket, address: str, tls: ClientTls) -> TlsLayer:
+    from lockring.security.tls_socket import shake_hands  # clients without TLS need not load it
+
+    layer = layer_to(tls, split_address(address)[0])
+    try:
+        shake_hands(sock, layer, timeout_s=CONNECT_S)
+    except TlsError as error:
+        raise failure_of(error) from error
+    except OSError as error:
+        raise Unavailable(connect_failure(error, CONNECT_S)) from error
+    return layer
 
 
 def not_understood(address: str, error: ProtocolError, greeted: bool) -> ProtocolError:

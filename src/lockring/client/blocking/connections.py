@@ -5,17 +5,21 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from lockring.client.blocking.background import Background
 from lockring.client.blocking.connection import IDLE_NS, ClientConnection, connect
 from lockring.client.blocking.section import Section
 from lockring.client.blocking.thread_starter import ThreadStarter
 from lockring.clock import monotonic_ns
-from lockring.errors import Unavailable
+from lockring.errors import LockringError, Unavailable
 from lockring.ids import LinkId
 from lockring.system_errors import reason_of
 
-Opened = Callable[[int, LinkId, ClientConnection | None, str], None]
+if TYPE_CHECKING:
+    from lockring.security.tls_policy import ClientTls
+
+Opened = Callable[[int, LinkId, ClientConnection | None, LockringError | None], None]
 """Given in a section: the time, the link, its connection, None if it failed, and then why."""
 
 
@@ -24,16 +28,30 @@ class Connections:
 
     All methods are called in sections.
 
+    Args:
+        section: the client's.
+        background: the place of its background thread.
+        starter: knows the threads that open connections.
+        tls: the client's TLS, None for none.
+
     Attributes:
         wires: the open connections.
     """
 
-    __slots__ = ("_background", "_marks", "_section", "_starter", "wires")
+    __slots__ = ("_background", "_marks", "_section", "_starter", "_tls", "wires")
 
-    def __init__(self, section: Section, background: Background, starter: ThreadStarter) -> None:
+    def __init__(
+        self,
+        section: Section,
+        background: Background,
+        starter: ThreadStarter,
+        *,
+        tls: ClientTls | None = None,
+    ) -> None:
         self._section = section
         self._background = background
         self._starter = starter
+        self._tls = tls
         self.wires: dict[LinkId, ClientConnection] = {}
         self._marks: dict[int, object] = {}
         """By link, what stands for the attempt to open it. A link may be given up and be wanted again meanwhile."""
@@ -77,8 +95,7 @@ class Connections:
             opener.start()
         except (RuntimeError, MemoryError, OSError) as error:
             openers.discard(opener)
-            reason = f"cannot be connected to: {reason_of(error)}"
-            self._finish_opening(link, mark, opened, None, reason)
+            self._finish_opening(link, mark, opened, None, _not_connected(error))
         except BaseException:
             # Raised by a signal handler: the thread may not have started. If it has, the second one comes too late.
             self._section.do_after(functools.partial(self._start_opener, link, address, mark, opened))
@@ -86,30 +103,34 @@ class Connections:
             raise
 
     def _connect(self, link: LinkId, address: str, mark: object, opened: Opened) -> None:
-        wire, reason = None, ""
+        wire: ClientConnection | None = None
+        failure: LockringError | None = None
         try:
-            sock = connect(address)
+            sock, tls = connect(address, self._tls)
             try:
                 # No call has used it yet: let the background thread watch it at once.
-                wire = ClientConnection(link, address, sock, monotonic_ns() - IDLE_NS)
+                wire = ClientConnection(link, address, sock, monotonic_ns() - IDLE_NS, tls=tls)
             except BaseException:
                 sock.close()
                 raise
         except BaseException as error:  # noqa: BLE001 - any error is this connection's, and the core must learn of it
-            reason = (
-                str(error)
-                if isinstance(error, Unavailable)
-                else f"cannot be connected to: {reason_of(error)}"
-            )
+            failure = error if isinstance(error, LockringError) else _not_connected(error)
         finally:
             self._starter.openers.discard(threading.current_thread())
-        self._finish_opening(link, mark, opened, wire, reason)
+        self._finish_opening(link, mark, opened, wire, failure)
 
     def _finish_opening(
-        self, link: LinkId, mark: object, opened: Opened, wire: ClientConnection | None, reason: str
+        self,
+        link: LinkId,
+        mark: object,
+        opened: Opened,
+        wire: ClientConnection | None,
+        failure: LockringError | None,
     ) -> None:
         self._section.inside(
-            functools.partial(self._hand_over, link=link, mark=mark, wire=wire, reason=reason, opened=opened)
+            functools.partial(
+                self._hand_over, link=link, mark=mark, wire=wire, failure=failure, opened=opened
+            )
         )
 
     def _hand_over(
@@ -119,7 +140,7 @@ class Connections:
         link: LinkId,
         mark: object,
         wire: ClientConnection | None,
-        reason: str,
+        failure: LockringError | None,
         opened: Opened,
     ) -> None:
         if self._marks.get(link) is not mark:  # given up meanwhile
@@ -129,6 +150,10 @@ class Connections:
         del self._marks[link]
         if wire is not None:
             self.wires[link] = wire
-        opened(now_ns, link, wire, reason)
+        opened(now_ns, link, wire, failure)
         if wire is not None and not wire.closed:
             self._background.watch(wire, wire.wanted_events(now_ns))
+
+
+def _not_connected(error: BaseException) -> Unavailable:
+    return Unavailable(f"cannot be connected to: {reason_of(error)}")

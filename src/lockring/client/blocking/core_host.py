@@ -16,6 +16,7 @@ from lockring.client.blocking.connection import ClientConnection, not_understood
 from lockring.client.blocking.connections import Connections
 from lockring.client.blocking.section import Section
 from lockring.client.grant_state import abandon_held, farewell_of, listener_of, tell_lost, what_happened
+from lockring.client.tls import failure_of
 from lockring.core.client import (
     CallResult,
     ClientCore,
@@ -28,9 +29,10 @@ from lockring.core.client import (
     Ticket,
     Update,
 )
-from lockring.errors import ProtocolError, Unavailable
+from lockring.errors import LockringError, ProtocolError, Unavailable
 from lockring.ids import LinkId
 from lockring.net.frames import encode_frame
+from lockring.security.tls_errors import TlsError
 
 
 class CoreHost:
@@ -82,6 +84,16 @@ class CoreHost:
         wire.used_at_ns = now_ns
         core = self.core
         link = wire.link
+        if data and wire.tls is not None:
+            try:
+                data = wire.unseal(wire.tls, data)
+            except TlsError as error:
+                self._connections.drop(wire)
+                core.disconnected(link, now_ns=now_ns, error=failure_of(error))
+                self.carry_out(now_ns, me)
+                return
+            if not data and not wire.tls.is_ended:
+                return  # the rest of a record has not come yet
         if not data:
             self._connections.drop(wire)
             reason = "the connection was lost" if wire.greeted else "closed the connection without a greeting"
@@ -157,9 +169,11 @@ class CoreHost:
             case Disconnect(link, _):
                 self._connections.hang_up(link)
 
-    def _opened(self, now_ns: int, link: LinkId, wire: ClientConnection | None, reason: str) -> None:
+    def _opened(
+        self, now_ns: int, link: LinkId, wire: ClientConnection | None, failure: LockringError | None
+    ) -> None:
         if wire is None:
-            self.core.disconnected(link, now_ns=now_ns, reason=reason)
+            self.core.disconnected(link, now_ns=now_ns, error=failure)
         else:
             self.core.connected(link, now_ns=now_ns)
         self.carry_out(now_ns, None)

@@ -33,10 +33,10 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from lockring._version import __version__
-from lockring.client.arguments import origin_of
+from lockring.client.arguments import credential_of, origin_of
 from lockring.client.blocking.background import Background, Keeper, log
 from lockring.client.blocking.calls import Call, Calls
 from lockring.client.blocking.connection import NAP_S
@@ -57,6 +57,9 @@ from lockring.protocol import Mode
 from lockring.random_ids import new_id
 from lockring.units import NS_PER_S
 
+if TYPE_CHECKING:
+    from lockring.security.tls_policy import ClientTls
+
 _CLOSE_NS: Final = 3 * NS_PER_S
 
 G = TypeVar("G")
@@ -70,6 +73,7 @@ class BlockingDriver:
         addresses: the servers' addresses.
         owner: returns the client's label; called again after a fork.
         connect_timeout_ns: as for the core.
+        tls: the client's TLS, None for none.
 
     Attributes:
         owner: the label that other clients see.
@@ -77,8 +81,16 @@ class BlockingDriver:
             hold it.
     """
 
-    def __init__(self, addresses: Sequence[str], owner: Callable[[], str], connect_timeout_ns: int) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        owner: Callable[[], str],
+        connect_timeout_ns: int,
+        *,
+        tls: ClientTls | None = None,
+    ) -> None:
         self.addresses = addresses
+        self._tls = tls
         self._owner_of = owner
         self._connect_timeout_ns = connect_timeout_ns
         self._begin()
@@ -94,7 +106,7 @@ class BlockingDriver:
         self.start_writing = functools.partial(
             section.chores.append, functools.partial(start_writing, starter.openers)
         )
-        connections = Connections(section, background, starter)
+        connections = Connections(section, background, starter, tls=self._tls)
         self._calls = calls = Calls(section, background, connections)
         new_core = functools.partial(
             LoggedCore,
@@ -104,6 +116,7 @@ class BlockingDriver:
             software=f"lockring-python {__version__}",
             connect_timeout_ns=self._connect_timeout_ns,
             origin=origin_of(self.addresses),
+            credential=credential_of(self.addresses),
             start_writing=self.start_writing,
         )
         self._host = host = CoreHost(

@@ -6,7 +6,11 @@
 - `permissions`: all that one identity may do, and its limits.
 - `policy`: the roles, and which identities have which.
 - `quotas`: the counters of one identity, checked against its limits.
+- `grantee`: one connection's identity with its rights, and the nodes that its other side may be.
+- `hidden_ids`: the ids of sessions as others see them.
+- `acts`: the words of the audit log.
 - `requirements`: the right that each message and each gRPC method needs.
+- `decisions`: the right that a request lacks.
 
 The decision: a `deny` rule that matches refuses. If none does, the most specific rule that matches allows. If none
 matches, the request is refused.
@@ -14,6 +18,20 @@ matches, the request is refused.
 
 from __future__ import annotations
 
+from lockring.core.access.acts import Act as Act
+from lockring.core.access.acts import Outcome as Outcome
+from lockring.core.access.decisions import MissingRight as MissingRight
+from lockring.core.access.decisions import foreign_session as foreign_session
+from lockring.core.access.decisions import lacks as lacks
+from lockring.core.access.decisions import missing_right as missing_right
+from lockring.core.access.grantee import ANY_NODE as ANY_NODE
+from lockring.core.access.grantee import NO_NODE as NO_NODE
+from lockring.core.access.grantee import UNCHECKED as UNCHECKED
+from lockring.core.access.grantee import Grantee as Grantee
+from lockring.core.access.grantee import GranteeOf as GranteeOf
+from lockring.core.access.grantee import Newcomer as Newcomer
+from lockring.core.access.grantee import NodeProof as NodeProof
+from lockring.core.access.hidden_ids import hidden_id as hidden_id
 from lockring.core.access.name_table import NameTable as NameTable
 from lockring.core.access.permissions import EVERYTHING as EVERYTHING
 from lockring.core.access.permissions import NOTHING as NOTHING

@@ -59,17 +59,17 @@ class Quota:
     Attributes:
         limits: see above. They may be replaced at any time; what is in use stays.
         sessions: how many it has.
-        locks: how many it holds.
-        waiters: how many of its requests wait.
+        acquisitions: how many locks it holds or waits for; its sessions count them.
+        waiters: how many of its requests wait; counted where they begin and end.
     """
 
-    __slots__ = ("__weakref__", "_due_ns", "limits", "locks", "sessions", "waiters", "who")
+    __slots__ = ("__weakref__", "_due_ns", "acquisitions", "limits", "sessions", "waiters", "who")
 
     def __init__(self, who: str, limits: Limits = NO_LIMITS) -> None:
         self.who = who
         self.limits = limits
         self.sessions = 0
-        self.locks = 0
+        self.acquisitions = 0
         self.waiters = 0
         self._due_ns = 0
 
@@ -122,33 +122,21 @@ class Quota:
         assert self.sessions > 0
         self.sessions -= 1
 
-    def add_lock(self) -> None:
-        """Count one more held lock, which `drop_lock` uncounts.
+    def check_lock(self) -> None:
+        """Check that one more lock may be granted.
 
         Raises:
-            Overloaded: it has as many as it may have.
+            Overloaded: it holds as many as it may hold.
         """
-        self._check(self.locks, self.limits.locks, "locks")
-        self.locks += 1
+        self._check(self.acquisitions - self.waiters, self.limits.locks, "locks")
 
-    def drop_lock(self) -> None:
-        """Uncount a held lock."""
-        assert self.locks > 0
-        self.locks -= 1
-
-    def add_waiter(self) -> None:
-        """Count one more waiting request, which `drop_waiter` uncounts.
+    def check_waiter(self) -> None:
+        """Check that one more request may wait.
 
         Raises:
-            Overloaded: it has as many as it may have.
+            Overloaded: as many wait as may.
         """
         self._check(self.waiters, self.limits.waiters, "waiting requests")
-        self.waiters += 1
-
-    def drop_waiter(self) -> None:
-        """Uncount a waiting request."""
-        assert self.waiters > 0
-        self.waiters -= 1
 
     def _check(self, used: int, limit: int | None, what: str) -> None:
         if limit is not None and used >= limit:

@@ -28,7 +28,9 @@ from lockring.protocol import (
     Leave,
     List,
     Message,
+    OnBehalfOf,
     PeerHello,
+    Probe,
     Release,
     Replicate,
     SlotRequests,
@@ -48,7 +50,7 @@ class Condition(enum.Enum):
     IDENTITY = "an identity with at least one role"
     NAME = "the right for the name that it names"
     EACH_NAME = "the right for each name that it shows; others are left out"
-    EVERYTHING = "the right for every name"
+    EVERYTHING = "the right for every name, or a certificate of the servers' own CA"
     NODE = "the right for the node that it names"
     OWNER = "the session's own identity"
     OWNER_AND_NAME = "the session's own identity, and the right for the name that it names"
@@ -88,8 +90,10 @@ REQUIREMENTS: Final[dict[type[Message], Requirement]] = {
     GetRoutes: Requirement(Condition.IDENTITY),
     GetState: _READ_ALL,
     GetStatus: _READ_ALL,
+    Probe: Requirement(Condition.IDENTITY),
     Drain: Requirement(Condition.NODE, Verb.DRAIN),
     Undrain: Requirement(Condition.NODE, Verb.DRAIN),
+    OnBehalfOf: _SERVER,
     PeerHello: _SERVER,
     Replicate: _SERVER,
     HandOver: _SERVER,

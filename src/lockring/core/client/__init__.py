@@ -19,6 +19,7 @@ from lockring.core.client.group_view import GroupSubscription as GroupSubscripti
 from lockring.core.client.group_view import GroupView as GroupView
 from lockring.core.client.groups import REPLACED as REPLACED
 from lockring.core.client.links import CONNECTING as CONNECTING
+from lockring.core.client.links import no_credential as no_credential
 from lockring.core.client.listeners import HolderReference as HolderReference
 from lockring.core.client.listeners import LossListener as LossListener
 from lockring.core.client.listeners import MemberReference as MemberReference

@@ -39,7 +39,7 @@ from lockring.core.client.effects import ClientEffect
 from lockring.core.client.exchanges import LockTerms, TicketExchange
 from lockring.core.client.groups import GroupMemberships, subscription_of
 from lockring.core.client.inbox import Inbox
-from lockring.core.client.links import SILENCE_NS_MAX, SILENCE_NS_MIN, Links, NodeLink
+from lockring.core.client.links import SILENCE_NS_MAX, SILENCE_NS_MIN, Links, NodeLink, no_credential
 from lockring.core.client.losses import Losses
 from lockring.core.client.moves import Moves
 from lockring.core.client.outlook import Outlooks, Wait
@@ -94,6 +94,7 @@ from lockring.protocol import (
     Mode,
     ReleaseReply,
 )
+from lockring.protocol.identities import Identity
 from lockring.slots import SLOTS
 from lockring.units import NS_PER_MS, NS_PER_S
 
@@ -115,6 +116,7 @@ class ClientCore:
         software: str = "",
         connect_timeout_ns: int = CONNECT_TIMEOUT_NS,
         origin: str = "",
+        credential: Callable[[], str] = no_credential,
         session_per_acquisition: bool = False,
     ) -> None:
         """Make a client that has done nothing yet; it connects when there is something to do.
@@ -127,13 +129,16 @@ class ClientCore:
             connect_timeout_ns: how long a call without a timeout of its own waits while no server has ever answered.
             origin: where the seeds come from and what to do if none can be reached, as the end of a sentence for
                 people.
+            credential: returns the token or JWT to show to a server that is greeted, "" for none.
             session_per_acquisition: give each acquisition a session of its own, which ends with it; for a client that
                 acts for others.
         """
         assert seeds
         self._agenda = agenda = Agenda()
         log = RequestLog()
-        self._links = links = Links(agenda, client=ClientId(new_id()), software=software)
+        self._links = links = Links(
+            agenda, client=ClientId(new_id()), software=software, credential=credential
+        )
         self._routes = routes = RouteTable(links)
         dialing = DialPlan(agenda, links, routes, seeds=seeds, origin=origin)
         self._sessions = sessions = ClientSessions(new_id, per_acquisition=session_per_acquisition)
@@ -325,6 +330,7 @@ class ClientCore:
 
     def _ask(self, query: Query, now_ns: int) -> Query:
         self._check_open()
+        query.asker = self._outstanding.asker
         if query.exchange.give_up_at_ns != DISTANT_FUTURE_NS:
             self._outstanding.alarm(query.exchange.give_up_at_ns, query)
         else:
@@ -333,6 +339,10 @@ class ClientCore:
         return query
 
     # ------------------------------------------------------------------ on behalf of others
+
+    def ask_for(self, asker: Identity | None) -> None:
+        """Ask further queries on behalf of an identity, for a server that acts for its clients; None for itself."""
+        self._outstanding.asker = asker
 
     def renew_for(
         self, session: SessionId, name: LockName, *, ttl_ms: int, give_up_at_ns: int, now_ns: int

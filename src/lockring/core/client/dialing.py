@@ -75,7 +75,7 @@ class DialPlan:
         """Leave the address of a lost link alone for a while."""
         before = self.failures.get(link.address)
         count = before.count + 1 if before is not None else 1
-        if link.state == READY and now_ns - link.since_ns >= BACKOFF_NS_MAX:
+        if link.state == READY and now_ns - link.health.since_ns >= BACKOFF_NS_MAX:
             count = 0  # it worked for a while: what broke it need not keep the next one from working
         pause_ns = 0 if count == 0 else min(BACKOFF_NS_MAX, BACKOFF_NS_MIN << min(count - 1, 10))
         if not isinstance(error, Unavailable):

@@ -21,7 +21,8 @@ from lockring.core.client.renewals import ClientRenewals
 from lockring.core.client.shutdown import Shutdown
 from lockring.core.client.tickets import Ticket
 from lockring.core.client.watches import apply_notice
-from lockring.errors import LockringError, ProtocolError, from_code
+from lockring.core.refusals import error_of
+from lockring.errors import LockringError, ProtocolError, Unavailable
 from lockring.ids import NO_LINK, NO_REQUEST, RequestNumber
 from lockring.protocol import (
     KeepaliveReply,
@@ -100,6 +101,9 @@ class Inbox:
                 self._moves.rerouted_by(link, message, now_ns)
             case LossNotice():
                 self._renewals.lost_at_node(link, message, now_ns)
+            case Refusal(request=0, code="unauthenticated"):
+                # Its credential may have been replaced: the next greeting finds out, before any call ends for it.
+                raise Unavailable(f"{link.address} has ended the connection: {message.text}")
             case Refusal(request=0):
                 raise ProtocolError(f"{link.address} could not read what it was sent: {message.text}")
             case Refusal():
@@ -128,7 +132,7 @@ class Inbox:
         if isinstance(message, Welcome):
             self._moves.welcomed(link, message, now_ns)
         elif isinstance(message, Refusal):
-            raise from_code(message.code, message.text)
+            raise error_of(message)
         else:
             raise ProtocolError(f"{link.address} is not a lockring server: it did not answer the greeting")
 

@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from lockring.cluster_state import Replica
@@ -22,7 +23,8 @@ from lockring.core.client.tickets import ClientSession, NodeShare, Ticket
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import ProtocolError, WrongCluster
 from lockring.ids import NO_CLUSTER, ClientId, GreetingNumber, LinkId, RequestNumber
-from lockring.protocol import PROTOCOL, ClientHello, Message, TroubleNotice, Welcome
+from lockring.protocol import PROTOCOL, ClientHello, Message, OnBehalfOf, TroubleNotice, Welcome
+from lockring.protocol.identities import Identity
 from lockring.units import NS_PER_MS, NS_PER_S
 
 GREETING_NS: Final = 3 * NS_PER_S
@@ -39,6 +41,11 @@ race."""
 CONNECTING: Final = 0
 GREETING: Final = 1
 READY: Final = 2
+
+
+def no_credential() -> str:
+    """Return the credential of a client that has none."""
+    return ""
 
 
 class OpenKeepalive(NamedTuple):
@@ -90,15 +97,17 @@ class LinkHealth:
     """The times by which a link is trusted, doubted or checked.
 
     Attributes:
+        since_ns: when the link's present state began.
         asked_at_ns: since when a prompt request has been open with nothing heard, 0 if none is.
         heard_at_ns: when something came last.
         doubt_at_ns: when a rival is opened, `DISTANT_FUTURE_NS` while the link is trusted, 0 once it was opened.
         check_at_ns: when to make sure that the node of open acquires still answers, `DISTANT_FUTURE_NS` for none.
     """
 
-    __slots__ = ("asked_at_ns", "check_at_ns", "doubt_at_ns", "heard_at_ns")
+    __slots__ = ("asked_at_ns", "check_at_ns", "doubt_at_ns", "heard_at_ns", "since_ns")
 
-    def __init__(self) -> None:
+    def __init__(self, since_ns: int) -> None:
+        self.since_ns = since_ns
         self.asked_at_ns = 0
         self.heard_at_ns = 0
         self.doubt_at_ns: int = DISTANT_FUTURE_NS
@@ -112,13 +121,29 @@ class LinkTrouble(NamedTuple):
     at_ns: int
 
 
+class LinkTerms:
+    """The terms of a link: what its two sides have said of themselves.
+
+    Attributes:
+        identities: whether the server understands `OnBehalfOf`; one of an earlier version does not.
+        probes: whether it answers `Probe`.
+        announced: the identity on whose behalf the last requests were sent, None if they were the client's own.
+    """
+
+    __slots__ = ("announced", "identities", "probes")
+
+    def __init__(self) -> None:
+        self.identities = False
+        self.probes = False
+        self.announced: Identity | None = None
+
+
 class NodeLink:
     """One connection that the core asked for.
 
     Attributes:
         id: its number, never reused.
         address: where it leads.
-        since_ns: when its present state began.
         number: of the greeting sent on it; a node drops the lower ones of a client.
         state: CONNECTING, GREETING or READY.
         node: which node answered, None before the greeting and for a coordinator.
@@ -128,6 +153,7 @@ class NodeLink:
         rival: the link that may take its place.
         rival_of: the link whose place it may take.
         trouble: what keeps its node from serving, None if nothing does.
+        terms: what its server understands, and for which identity the client speaks.
     """
 
     __slots__ = (
@@ -140,24 +166,24 @@ class NodeLink:
         "requests",
         "rival",
         "rival_of",
-        "since_ns",
         "state",
+        "terms",
         "trouble",
     )
 
     def __init__(self, link_id: LinkId, address: str, since_ns: int) -> None:
         self.id = link_id
         self.address = address
-        self.since_ns = since_ns
         self.number = GreetingNumber(0)
         self.state: int = CONNECTING
         self.node: Node | None = None
         self.acquires: dict[RequestNumber, LastingRequest] = {}
         self.requests: dict[RequestNumber, PromptRequest] = {}
-        self.health = LinkHealth()
+        self.health = LinkHealth(since_ns)
         self.rival: NodeLink | None = None
         self.rival_of: NodeLink | None = None
         self.trouble: LinkTrouble | None = None
+        self.terms = LinkTerms()
 
     @property
     def is_to_coordinator(self) -> bool:
@@ -179,7 +205,9 @@ class Links:
         opened: how many links were opened.
     """
 
-    def __init__(self, agenda: Agenda, *, client: ClientId, software: str) -> None:
+    def __init__(
+        self, agenda: Agenda, *, client: ClientId, software: str, credential: Callable[[], str]
+    ) -> None:
         self.by_id: dict[LinkId, NodeLink] = {}
         self.by_address: dict[str, NodeLink] = {}
         self.client = client
@@ -189,6 +217,7 @@ class Links:
         self.silence_ns = SILENCE_NS_MAX
         self.opened = 0
         self._software = software
+        self._credential = credential
         self._greetings = 0
         self._agenda = agenda
 
@@ -208,7 +237,7 @@ class Links:
         next_ns = DISTANT_FUTURE_NS
         for link in self.by_id.values():
             if link.state != READY:
-                limit_ns = link.since_ns + GREETING_NS
+                limit_ns = link.health.since_ns + GREETING_NS
             elif link.health.asked_at_ns:
                 limit_ns = link.health.asked_at_ns + self.silence_ns
             else:
@@ -241,7 +270,13 @@ class Links:
         self._greetings += 1
         link.number = GreetingNumber(self._greetings)
         hello = ClientHello(
-            PROTOCOL, self.cluster, self.client, link.number, self._software, differences=True
+            PROTOCOL,
+            cluster=self.cluster,
+            client=self.client,
+            connection=link.number,
+            software=self._software,
+            differences=True,
+            credential=self._credential(),
         )
         self._agenda.effects.append(SendTo(link.id, hello))
 
@@ -257,7 +292,8 @@ class Links:
             raise WrongCluster(f"{link.address} belongs to the cluster {message.cluster}, not {self.cluster}")
         self.cluster = self.cluster or message.cluster
         link.state = READY
-        link.since_ns = link.health.heard_at_ns = now_ns
+        link.terms.identities, link.terms.probes = message.identities, message.probes
+        link.health.since_ns = link.health.heard_at_ns = now_ns
         self.was_ready = True
         self.alone_since_ns = 0
 
@@ -314,6 +350,18 @@ class Links:
                 wait_ns = DOUBT_NS
         self._agenda.effects.append(SendTo(link.id, message))
         self._agenda.wake(now_ns + wait_ns)
+
+    def announce(self, link: NodeLink, asker: Identity | None) -> None:
+        """Say on whose behalf the next requests are, unless the last ones were on the same.
+
+        A server of a version that knows no identities gets them as the client's own: it checks no rights.
+        """
+        # Otherwise the server would take it for a request of the identity that was announced last.
+        terms = link.terms
+        assert asker is not None or terms.announced is None, "a client that asks for others says for which"
+        if asker is not None and asker != terms.announced and terms.identities:
+            terms.announced = asker
+            self._agenda.effects.append(SendTo(link.id, OnBehalfOf(asker)))
 
     def doubt(self, link: NodeLink, now_ns: int) -> None:
         """Plan a rival of an idle link on which something is asked, in case that the answer is late."""

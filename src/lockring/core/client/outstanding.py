@@ -25,10 +25,13 @@ from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import LockringError, StaleVersion
 from lockring.ids import NO_LINK
 from lockring.protocol import Refusal
+from lockring.protocol.identities import Identity
 from lockring.units import NS_PER_MS, NS_PER_S
 
 RETRY_NS_MIN: Final = 50 * NS_PER_MS
 RETRY_NS_MAX: Final = NS_PER_S
+TOLD_NS_MAX: Final = 60 * NS_PER_S
+"""Longest pause that a server can ask for."""
 
 Item = Ticket | Query
 """Anything that can be open or parked."""
@@ -42,6 +45,7 @@ class OutstandingCalls:
         alarms: times at which to look at an item, whatever it then needs.
         recent_releases: confirmed releases that a crash may undo.
         is_closed: whether the client is closing, so that nothing is parked any more.
+        asker: the identity on whose behalf queries are asked from now on, None for the client's own.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class OutstandingCalls:
         self.alarms: DeadlineQueue[Item] = DeadlineQueue(is_open)
         self.recent_releases = RecentReleases()
         self.is_closed = False
+        self.asker: Identity | None = None
         self._agenda = agenda
         self._links = links
         self._routes = routes
@@ -140,7 +145,10 @@ class OutstandingCalls:
             if node.link is None or node.link.id != item.exchange.link:
                 self.dispatch(item, now_ns)  # the routes have changed since it was sent
                 return
-        backoff.retry_at_ns = now_ns + min(RETRY_NS_MAX, RETRY_NS_MIN << min(backoff.attempts, 10))
+        pause_ns = min(RETRY_NS_MAX, RETRY_NS_MIN << min(backoff.attempts, 10))
+        if refused.retry_after_ms:
+            pause_ns = max(pause_ns, min(TOLD_NS_MAX, refused.retry_after_ms * NS_PER_MS))
+        backoff.retry_at_ns = now_ns + pause_ns
         backoff.attempts += 1
         self.park(item, now_ns)
         self.alarm(backoff.retry_at_ns, item)

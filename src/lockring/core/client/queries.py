@@ -62,6 +62,7 @@ from lockring.protocol import (
     View,
     Watch,
 )
+from lockring.protocol.identities import Identity
 from lockring.slots import SLOTS, slot_of
 
 ANYWHERE: Final = SlotNumber(-1)
@@ -156,6 +157,7 @@ class Query(msgspec.Struct, eq=False):
         restarted: of a watch, whether it has been sent since then.
         subscription: of a follow, what the member knows of its group.
         member: the shell's: refers to the member that hears of changes in its group.
+        asker: the identity on whose behalf it is asked, None for the client's own.
     """
 
     kind: QueryKind
@@ -169,6 +171,7 @@ class Query(msgspec.Struct, eq=False):
     restarted: bool = False
     subscription: GroupSubscription | None = None
     member: MemberReference | None = None
+    asker: Identity | None = None
 
     @property
     def page(self) -> PageRequest | None:

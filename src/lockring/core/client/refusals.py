@@ -12,7 +12,8 @@ from lockring.core.client.queries import Query
 from lockring.core.client.renewals import ClientRenewals
 from lockring.core.client.shutdown import Shutdown
 from lockring.core.client.tickets import PENDING, Ticket
-from lockring.errors import AcquireTimeout, LockringError, from_code
+from lockring.core.refusals import error_of
+from lockring.errors import AcquireTimeout, LockringError
 from lockring.ids import NO_LINK
 from lockring.protocol import Refusal
 
@@ -51,7 +52,7 @@ class Refusals:
                 self._outstanding.retry(item, refusal, now_ns)
             else:
                 item.exchange.link = NO_LINK
-                error = from_code(refusal.code, refusal.text, name=item.name)
+                error = error_of(refusal, name=item.name)
                 self._outstanding.end_query(item, None, error)
         elif isinstance(item, Ticket):
             if item.state == PENDING:
@@ -80,5 +81,5 @@ class Refusals:
         if refusal.code == "timeout":
             error: LockringError = AcquireTimeout(refusal.text, name=ticket.name)
         else:
-            error = from_code(refusal.code, refusal.text, name=ticket.name)
+            error = error_of(refusal, name=ticket.name)
         self._endings.fail(ticket, error)

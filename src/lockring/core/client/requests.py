@@ -81,6 +81,8 @@ class OutgoingRequests:
         if exchange.delay is not None:
             exchange.delay.queued = False
         link.acquires[request] = ticket
+        if session.on_behalf is not None:
+            self._links.announce(link, session.on_behalf.asker)
         self._agenda.effects.append(SendTo(link.id, self._acquire(ticket, request, now_ns)))
         health = link.health
         if health.check_at_ns == DISTANT_FUTURE_NS or now_ns - health.heard_at_ns >= IDLE_NS:
@@ -118,6 +120,8 @@ class OutgoingRequests:
     def send_release(self, ticket: Ticket, link: NodeLink, now_ns: int) -> None:
         """Give a lock back at a node, held or waiting."""
         links = self._links
+        if ticket.session.on_behalf is not None:
+            links.announce(link, ticket.session.on_behalf.asker)
         exchange = ticket.exchange
         exchange.request = request = self._log.take_number(now_ns)
         exchange.link = link.id
@@ -144,6 +148,8 @@ class OutgoingRequests:
         link = self._links.by_id.get(ticket.exchange.link)
         if link is None:
             return
+        if ticket.session.on_behalf is not None:
+            self._links.announce(link, ticket.session.on_behalf.asker)
         number = self._log.take_number(now_ns)
         message = Release(
             request=number,
@@ -157,6 +163,8 @@ class OutgoingRequests:
 
     def send_query(self, query: Query, link: NodeLink, now_ns: int) -> None:
         """Ask a server something else."""
+        if query.asker is not link.terms.announced:
+            self._links.announce(link, query.asker)
         number = self._log.take_number(now_ns)
         exchange = query.exchange
         exchange.link, exchange.request = link.id, number
@@ -172,6 +180,8 @@ class OutgoingRequests:
 
     def end_stream(self, query: Query, link: NodeLink, now_ns: int) -> None:
         """Have a node send nothing more for a watch or a subscription."""
+        if query.asker is not link.terms.announced:
+            self._links.announce(link, query.asker)
         number = self._log.take_number(now_ns)
         self._links.ask(link, number, None, Unwatch(number, query.exchange.request), now_ns)
 
@@ -193,6 +203,8 @@ class OutgoingRequests:
             listed: at the last level, the acquisitions of some slots.
         """
         session = share.session
+        if session.on_behalf is not None:
+            self._links.announce(link, session.on_behalf.asker)
         # Its own time, to the nanosecond: what the keepalive renews counts from there.
         request = self._log.take_number(now_ns, exact=True)
         slots: list[SlotDigest] = []
@@ -228,5 +240,5 @@ class OutgoingRequests:
             self.send_keepalive(share, link, LISTED, now_ns, part)
 
     def check_links(self, now_ns: int, *, everywhere: bool) -> None:
-        """Ping the nodes at which something waits, and which have been silent."""
+        """Probe the nodes at which something waits, and which have been silent."""
         self._checks.on_timer(now_ns, everywhere=everywhere)

@@ -36,6 +36,7 @@ from lockring.ids import (
     SlotNumber,
 )
 from lockring.protocol import ListedAcquisition, SlotDigest, SlotList
+from lockring.protocol.identities import Identity
 from lockring.units import NS_PER_MS
 
 
@@ -128,11 +129,15 @@ class OnBehalf:
         session: the acquisition's session on the wire. The same program may use it at other servers at the same time.
         owner: the label that others see.
         waited_ms: how long the program had waited elsewhere before it came here.
+        asker: the program's identity, None where identities are not checked.
     """
 
-    __slots__ = ("owner", "session", "waited_ms")
+    __slots__ = ("asker", "owner", "session", "waited_ms")
 
-    def __init__(self, session: SessionId, owner: str = "", waited_ms: int = 0) -> None:
+    def __init__(
+        self, session: SessionId, owner: str = "", waited_ms: int = 0, asker: Identity | None = None
+    ) -> None:
+        self.asker: Final = asker
         self.session: Final = session
         self.owner: Final = owner
         self.waited_ms: Final = waited_ms

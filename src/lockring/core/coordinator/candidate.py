@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from lockring.cluster_state import ClusterState, Relocation
+from lockring.core.access import UNCHECKED, Newcomer
 from lockring.core.coordinator.core import CoordinatorCore
 from lockring.core.coordinator.leadership import LEAD_MS, Leadership
 from lockring.core.coordinator.standby import StandbyDesk
@@ -153,13 +154,19 @@ class CandidateCore:
         if not self._is_shared:
             self._lead(now_ns)
 
-    def connected(self, connection: ConnectionId, /, *, now_ns: int) -> None:
-        """Note an accepted connection. Its first message shows whether it is a node's or a client's."""
+    def connected(self, connection: ConnectionId, /, *, newcomer: Newcomer = UNCHECKED, now_ns: int) -> None:
+        """Note an accepted connection. Its first message shows whether it is a node's or a client's.
+
+        Args:
+            connection: the connection.
+            newcomer: its rights as a client's, and the nodes that its other side may be.
+            now_ns: the monotonic clock, in nanoseconds.
+        """
         self._connections[connection] = None
         if self._decider is not None:
-            self._decider.connected(connection, now_ns=now_ns)
+            self._decider.connected(connection, newcomer=newcomer, now_ns=now_ns)
         else:
-            self._desk.connected(connection)
+            self._desk.connected(connection, newcomer)
 
     def receive(self, sender: ConnectionId, message: Message, /, *, now_ns: int) -> None:
         """Handle a message; one that comes after this machine has closed the connection is ignored."""

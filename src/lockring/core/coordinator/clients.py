@@ -5,12 +5,29 @@ from __future__ import annotations
 from typing import Final
 
 from lockring.cluster_state import ClusterState
-from lockring.core.effects import Broadcast, Effect
+from lockring.core.access import REQUIREMENTS, Grantee, Newcomer, missing_right
+from lockring.core.effects import Broadcast, Effect, Send, denied_entry
+from lockring.core.refusals import refusal_of
 from lockring.core.route_book import RouteBook, routes_for_all
 from lockring.errors import LockringError, ProtocolError, WrongCluster
-from lockring.ids import NO_INCARNATION, NO_NODE, ClusterId, ConnectionId, Incarnation, NodeId
-from lockring.protocol import PROTOCOL, ClientHello, Message, Routes, TroubleNotice, Welcome
+from lockring.ids import NO_INCARNATION, NO_NODE, NO_REQUEST, ClusterId, ConnectionId, Incarnation, NodeId
+from lockring.protocol import (
+    PROTOCOL,
+    ClientHello,
+    Drain,
+    GetRoutes,
+    GetState,
+    GetStatus,
+    Message,
+    Probe,
+    Routes,
+    TroubleNotice,
+    Undrain,
+    Welcome,
+)
 from lockring.units import NS_PER_S
+
+_REQUESTS: Final = GetState | GetStatus | GetRoutes | Probe | Drain | Undrain
 
 REPORT_NS: Final = NS_PER_S
 """Minimum time between two reports of what the coordinator waits for: the sentence may change many times a second."""
@@ -42,6 +59,8 @@ def welcome_to(
         version=state.version,
         coordinator=leader,
         has_others=has_others,
+        identities=True,
+        probes=True,
     )
 
 
@@ -56,9 +75,11 @@ class Clients:
     """
 
     def __init__(self, *, now_ns: int) -> None:
-        self._strangers: dict[ConnectionId, None] = {}
+        self._strangers: dict[ConnectionId, Newcomer] = {}
         # Each with whether it takes differences.
         self._connections: dict[ConnectionId, bool] = {}
+        # Of clients, at a coordinator that checks rights.
+        self._access: dict[ConnectionId, Grantee] = {}
         self._cluster = ""
         self._routes = RouteBook()
         self._has_routes = False
@@ -68,34 +89,74 @@ class Clients:
     def __contains__(self, connection: ConnectionId) -> bool:
         return connection in self._connections
 
-    def await_hello(self, connection: ConnectionId) -> None:
+    def await_hello(self, connection: ConnectionId, newcomer: Newcomer) -> None:
         """Add a stranger."""
-        self._strangers[connection] = None
+        self._strangers[connection] = newcomer
 
     def awaits_hello(self, connection: ConnectionId) -> bool:
         """Return whether a connection is a stranger's."""
         return connection in self._strangers
 
+    def access_of(self, connection: ConnectionId) -> Grantee | None:
+        """Return the rights of a client, None at a coordinator that checks none."""
+        return self._access.get(connection)
+
+    def take_stranger(self, connection: ConnectionId) -> Newcomer:
+        """Forget a stranger whose first message has come, and return what its shell knows of it."""
+        return self._strangers.pop(connection)
+
+    def refuse_if_denied(self, connection: ConnectionId, message: Message, effects: list[Effect]) -> bool:
+        """Refuse a client's request that lacks a right, and return whether it was refused.
+
+        Args:
+            connection: the client's.
+            message: the request.
+            effects: takes the refusal.
+        """
+        access = self._access.get(connection)
+        if access is None or not isinstance(message, _REQUESTS):
+            return False
+        node = message.node if isinstance(message, Drain | Undrain) else NO_NODE
+        missing = missing_right(access, REQUIREMENTS[type(message)], node)
+        if missing is None:
+            return False
+        effects.append(denied_entry(access, missing, connection))
+        if not access.is_enforced:
+            return False
+        request = NO_REQUEST if isinstance(message, GetRoutes) else message.request
+        effects.append(Send(connection, refusal_of(missing.error(), request)))
+        return True
+
     def admit(
-        self, connection: ConnectionId, hello: ClientHello, note: str, *, left_ms: int
+        self,
+        connection: ConnectionId,
+        hello: ClientHello,
+        access: Grantee | None,
+        note: str,
+        *,
+        left_ms: int,
     ) -> list[Message]:
         """Add a client, and return the messages that follow its welcome.
 
         Args:
             connection: the client's.
             hello: its first message.
+            access: its rights, None at a coordinator that checks none.
             note: a sentence on what the coordinator waits for, "" if for nothing.
             left_ms: how much longer that takes at most, 0 if that is unknown.
         """
         self._connections[connection] = hello.differences
+        if access is not None:
+            self._access[connection] = access
         messages: list[Message] = [self._routes.whole()] if self._has_routes else []
         # As of now: the last report may be old, and the longest time left in it with it.
         return [*messages, _notice(note, left_ms)] if note else messages
 
     def drop(self, connection: ConnectionId) -> None:
-        """Forget a stranger that was greeted, or a client that is gone; other connections are ignored."""
+        """Forget a stranger or a client that is gone; other connections are ignored."""
         self._strangers.pop(connection, None)
         self._connections.pop(connection, None)
+        self._access.pop(connection, None)
 
     def pop_misled(self, cluster: ClusterId) -> list[ConnectionId]:
         """Forget all clients if the cluster has another id than they were given, and return their connections.
@@ -105,7 +166,7 @@ class Clients:
         if cluster == self._cluster:
             return []
         self._cluster = cluster
-        connections, self._connections = list(self._connections), {}
+        connections, self._connections, self._access = list(self._connections), {}, {}
         return connections
 
     def publish(self, state: ClusterState) -> list[Effect]:

@@ -4,6 +4,7 @@ Its parts know nothing of each other; this module joins them:
 
 - `term`: the right to write, all reads and writes of the store, versions.
 - `clients`: which connections await a hello, which are clients', and which routes and notices these have.
+- `client_answers`: what clients are answered.
 - `roster`: which nodes are connected or wait for the term to join, and the members of the next state.
 - `member_leases`: when each member was heard and acknowledged, and the stabilization window.
 - `heartbeats`: which heartbeats wait to be acknowledged, and by which read of the store.
@@ -29,12 +30,21 @@ from __future__ import annotations
 import msgspec
 
 from lockring.cluster_state import ClusterState, Member, Relocation, Replica, Replication
-from lockring.core.coordinator.clients import Clients, welcome_to, why_not_greet
+from lockring.core.access import UNCHECKED, GranteeOf, Newcomer
+from lockring.core.coordinator.client_answers import ClientAnswers, Question
+from lockring.core.coordinator.clients import Clients, welcome_to
 from lockring.core.coordinator.clocks import Clocks
 from lockring.core.coordinator.decisions import Decisions, Moment
 from lockring.core.coordinator.heartbeats import Heartbeats
 from lockring.core.coordinator.invariants import Checks
-from lockring.core.coordinator.join_checks import contradicted, foreign, malformed, not_the_latest, outdated
+from lockring.core.coordinator.join_checks import (
+    contradicted,
+    foreign,
+    malformed,
+    not_the_latest,
+    outdated,
+    unproven,
+)
 from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.misplaced import why_not_first, why_not_taken
 from lockring.core.coordinator.pace import Pace
@@ -46,8 +56,6 @@ from lockring.core.coordinator.status import (
     CoordinatorStatus,
     left_ms_of,
     note_of,
-    server_status_of,
-    state_reply,
     status_of,
     wait_reason_of,
 )
@@ -57,7 +65,7 @@ from lockring.core.coordinator.transitions import VERSION_MAX
 from lockring.core.effects import Admit, Close, Effect, Note, Publish, Refuse, Send
 from lockring.core.election import Election
 from lockring.core.farewells import Farewells
-from lockring.core.timing import Timing, earliest, with_time_left
+from lockring.core.timing import Timing, earliest
 from lockring.errors import LockringError, ProtocolError
 from lockring.ids import (
     NO_CLUSTER,
@@ -73,9 +81,6 @@ from lockring.ids import (
 from lockring.protocol import (
     ClientHello,
     Drain,
-    GetRoutes,
-    GetState,
-    GetStatus,
     Heartbeat,
     HeartbeatAck,
     Join,
@@ -83,7 +88,6 @@ from lockring.protocol import (
     Message,
     Refusal,
     SlotRequests,
-    StatusReply,
     Undrain,
 )
 
@@ -102,6 +106,8 @@ class CoordinatorCore:
         store: the store, for people.
         is_shared: whether other coordinators share it: nodes then hang up on one that stands still.
         replication: "sync" or "async"; part of the state.
+        grantee_of: returns the rights of an identity for which a node asks; None to check no rights.
+        audits: whether to report acts for an audit log.
         now_ns: monotonic clock.
         wall_ns: wall clock.
     """
@@ -119,6 +125,8 @@ class CoordinatorCore:
         store: str = "",
         is_shared: bool = False,
         replication: Replication = "sync",
+        grantee_of: GranteeOf | None = None,
+        audits: bool = False,
         now_ns: int,
         wall_ns: int,
     ) -> None:
@@ -138,13 +146,23 @@ class CoordinatorCore:
         )
         self._term = Term(settings, self._effects)
         self._roster = Roster()
-        self._clients = Clients(now_ns=now_ns)
         self._membership = MemberLeases(timing, now_ns=now_ns)
         self._heartbeats = Heartbeats(Pace(timing))
         self.farewells = Farewells(boot)
         self._runs = ReconcilerRuns(timing, self._membership, now_ns=now_ns)
         self._decisions = Decisions(self._roster, self._membership, self._runs, self.farewells, Pace(timing))
         self._broadcast = StateBroadcast(now_ns=now_ns)
+        self._answers = ClientAnswers(
+            Clients(now_ns=now_ns),
+            self._term,
+            self._roster,
+            self._membership,
+            runs=self._runs,
+            broadcast=self._broadcast,
+            effects=self._effects,
+            grantee_of=grantee_of,
+            audits=audits,
+        )
         self._checks = Checks()
 
     # ----------------------------------------------------------------------- queries
@@ -258,10 +276,10 @@ class CoordinatorCore:
             self._term.step_down("another coordinator leads")
             self._retire()
 
-    def connected(self, connection: ConnectionId, /, *, now_ns: int) -> None:
-        """Note an accepted connection. Its first message shows whether it is a node's or a client's."""
+    def connected(self, connection: ConnectionId, /, *, newcomer: Newcomer = UNCHECKED, now_ns: int) -> None:
+        """Note an accepted connection of a newcomer. Its first message shows whether that is a node or a client."""
         self._enter(now_ns)
-        self._clients.await_hello(connection)
+        self._answers.clients.await_hello(connection, newcomer)
 
     def receive(self, sender: ConnectionId, message: Message, /, *, now_ns: int) -> None:
         """Handle a message: a `ClientHello` or a `Join` first, then requests of clients and nodes.
@@ -270,24 +288,24 @@ class CoordinatorCore:
         messages that arrived behind it are ignored.
         """
         self._enter(now_ns)
-        if sender in self._clients:
+        if sender in self._answers.clients:
             self._from_client(sender, message, now_ns)
         elif self._roster.node_of(sender) is not None or self._roster.pending.holds(sender):
             self._from_node(sender, message, now_ns)
-        elif self._clients.awaits_hello(sender):
+        elif self._answers.clients.awaits_hello(sender):
             self._greet(sender, message, now_ns)
 
     def disconnected(self, sender: ConnectionId, /, *, now_ns: int) -> None:
         """Note that a connection has ended. Unknown ones are ignored."""
         self._enter(now_ns)
-        self._clients.drop(sender)
+        self._answers.clients.drop(sender)
         self._drop(sender)
         self._runs.reschedule(now_ns=now_ns)
 
     def next_deadline_ns(self) -> int | None:
         """Return when to call `on_timer`, None if never."""
         term = self._term
-        at_ns = earliest(term.next_deadline_ns(), self._clients.next_report_ns(self.note))
+        at_ns = earliest(term.next_deadline_ns(), self._answers.clients.next_report_ns(self.note))
         if not term.is_active:
             return at_ns
         # While an operation is under way its own deadline stands; its result starts the next one.
@@ -314,7 +332,7 @@ class CoordinatorCore:
             self._term.confirm(now_ns=now_ns)
         if self._term.is_active and not self._term.is_writing:
             self._advance(now_ns)
-        self._report(now_ns)
+        self._answers.report(now_ns)
         effects, self._effects[:] = self._effects[:], []
         return effects
 
@@ -323,21 +341,20 @@ class CoordinatorCore:
     def _greet(self, sender: ConnectionId, message: Message, now_ns: int) -> None:
         """Admit or refuse a connection by its first message."""
         # A connection has one first message: a second hello behind a refusal must not admit what is being closed.
-        self._clients.drop(sender)
+        newcomer = self._answers.clients.take_stranger(sender)
         error: LockringError | None
         match message:
             case Join():
                 self._effects.append(Admit(sender, is_member=True, welcome=None))
-                self._join(sender, message, now_ns)
+                refusal = unproven(message, newcomer.proof)
+                if refusal is not None:
+                    self._refuse(sender, refusal)
+                else:
+                    self._join(sender, message, now_ns)
                 return
             case ClientHello():
-                state = self._term.state or ClusterState()
-                error = why_not_greet(message, state.cluster)
+                error = self._answers.greet(sender, message, newcomer.access, now_ns)
                 if error is None:
-                    welcome = welcome_to(state, self._term.address, has_others=self._term.is_shared)
-                    self._effects.append(Admit(sender, is_member=False, welcome=welcome))
-                    follows = self._clients.admit(sender, message, self.note, left_ms=self.left_ms(now_ns))
-                    self._effects += [Send(sender, each) for each in follows]
                     return
             case Heartbeat() | SlotRequests() | Leave() if self._term.phase is Phase.PASSIVE:
                 self._refuse(sender, self._not_coordinator(NO_REQUEST))
@@ -349,37 +366,33 @@ class CoordinatorCore:
     # ----------------------------------------------------------------------- what clients and nodes send
 
     def _from_client(self, sender: ConnectionId, message: Message, now_ns: int) -> None:
+        if self._answers.clients.refuse_if_denied(sender, message, self._effects):
+            return
         match message:
             case Drain() | Undrain():
                 self._order(sender, message, now_ns)
-            case GetState():
-                state, note = self._broadcast.whole().state, with_time_left(self.note, self.left_ms(now_ns))
-                reply = state_reply(message.request, state, note, age_ns=self.age_ns(now_ns))
-                self._effects.append(Send(sender, reply))
-            case GetRoutes():
-                self._effects.append(Send(sender, self._clients.whole_routes()))
-            case GetStatus():
-                status = server_status_of(self.status(now_ns=now_ns), self._term.store_report, now_ns=now_ns)
-                self._effects.append(Send(sender, StatusReply(message.request, status)))
+            case _ if isinstance(message, Question):
+                self._answers.answer(sender, message, now_ns)
             case _:
                 self._refuse_role(sender, message, "a client")
 
     def _from_node(self, sender: ConnectionId, message: Message, now_ns: int) -> None:
         match message:
-            case Join():
+            case Join() if message.node == self._roster.claimed_by(sender):
                 self._join(sender, message, now_ns)
             case Heartbeat():
                 self._heartbeat(sender, message, now_ns)
             case SlotRequests():
                 self._ask(sender, message, now_ns)
             case Leave() | Drain() | Undrain():
-                self._order(sender, message, now_ns)
+                if not self._answers.refuse_forwarded_if_denied(sender, message):
+                    self._order(sender, message, now_ns)
             case _:
                 self._refuse_role(sender, message, "a node")
 
     def _refuse_role(self, sender: ConnectionId, message: Message, what: str) -> None:
         error = why_not_taken(message, self._term.address, what)
-        self._clients.drop(sender)
+        self._answers.clients.drop(sender)
         self._refuse(sender, Refusal(NO_REQUEST, error.code, str(error)))
 
     # ----------------------------------------------------------------------- joining and leaving
@@ -434,11 +447,13 @@ class CoordinatorCore:
         term, life = self._term, (join.node, join.incarnation)
         welcome = welcome_to(state, term.address, *life, has_others=term.is_shared)
         self._effects += (Send(sender, welcome), *self._broadcast.greet(sender, join.has))
+        self._answers.warn_of_older_version(join)
 
     def _order(self, sender: ConnectionId, order: Leave | Drain | Undrain, now_ns: int) -> None:
         refusal: Refusal | None = self._not_coordinator(order.request)
         if self._term.is_active:
             refusal = self._roster.ask(sender, order, self._state(), self._membership, now_ns)
+        self._answers.audit_order(sender, order, refusal)
         if refusal is not None:
             self._effects.append(Send(sender, refusal))
         self._runs.reschedule(now_ns=now_ns)
@@ -459,8 +474,6 @@ class CoordinatorCore:
     def _is_running(self, replica: Replica) -> bool:
         now_ns = self._clocks.now_ns
         return self._roster.is_connected(replica) and self._membership.heard_lately(replica, now_ns=now_ns)
-
-    # ----------------------------------------------------------------------- messages of nodes
 
     def _joined(self, sender: ConnectionId, now_ns: int) -> Member | None:
         """Note that a connection's node was heard, and return the node; None while its join waits."""
@@ -520,8 +533,6 @@ class CoordinatorCore:
             ack = HeartbeatAck(sequence, state.version, waiting, left_ms, why)
             self._effects.append(Send(connection, ack))
 
-    # ----------------------------------------------------------------------- deciding
-
     def _act_on(self, news: News, now_ns: int) -> None:
         """Do what the result of a store operation calls for."""
         if news is News.CONFIRMED:
@@ -545,10 +556,10 @@ class CoordinatorCore:
         self._runs.learn(state, now_ns=now_ns, is_own=is_own)
         self.farewells.learn(state)
         self._runs.reschedule(now_ns=now_ns)
-        for client in self._clients.pop_misled(state.cluster):
+        for client in self._answers.clients.pop_misled(state.cluster):
             self._effects.append(Close(client, "the cluster has another id than this client was given"))
         self._effects += self._broadcast.publish(state, self._roster.nodes(), now_ns=now_ns)
-        self._effects += self._clients.publish(state)
+        self._effects += self._answers.clients.publish(state)
         self._effects.append(Publish(state))
 
     def _advance(self, now_ns: int) -> None:
@@ -565,17 +576,6 @@ class CoordinatorCore:
             after = msgspec.structs.replace(decision.state, version=at.version)
             self._term.write(after, decision.deposed, now_ns=now_ns)
 
-    def _report(self, now_ns: int) -> None:
-        """Report to clients and the log what slots or this coordinator wait for, once that has changed."""
-        note = self.note
-        due_ns = self._clients.next_report_ns(note)
-        if due_ns is None or now_ns < due_ns:
-            return
-        left_ms = self.left_ms(now_ns)
-        self._effects += self._clients.report(note, left_ms=left_ms, now_ns=now_ns)
-        if note and note != self._term.health.last_failure:  # a failure of the store has lines of its own
-            self._effects.append(Note(with_time_left(note, left_ms)))
-
     def _retire(self) -> None:
         """Refuse every open request and connection: the term is another coordinator's."""
         self._effects += [
@@ -583,8 +583,6 @@ class CoordinatorCore:
         ]
         for connection in [*self._roster.connections(), *self._roster.pending.connections()]:
             self._refuse(connection, self._not_coordinator(NO_REQUEST))
-
-    # ----------------------------------------------------------------------- small things
 
     def _state(self) -> ClusterState:
         state = self._term.state

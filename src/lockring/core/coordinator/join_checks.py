@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from lockring.addresses import split_address
 from lockring.cluster_state import ClusterState, Replica
+from lockring.core.access import NodeProof
 from lockring.core.coordinator.transitions import VERSION_MAX
 from lockring.errors import InvalidRequest
 from lockring.ids import NO_REQUEST, Incarnation, NodeId
@@ -50,6 +51,18 @@ def malformed(join: Join) -> Refusal | None:
     except InvalidRequest as error:
         return _refused(error.code, str(error), "")
     return None
+
+
+def unproven(join: Join, proof: NodeProof) -> Refusal | None:
+    """Return the refusal of a connection that has not shown that it is the node's, None if it has.
+
+    Args:
+        join: the first message on it.
+        proof: the nodes that its other side may be.
+    """
+    if proof.allows(join.node):
+        return None
+    return _refused("denied", proof.why_not(join.node), join.node)
 
 
 def foreign(join: Join, state: ClusterState) -> Refusal | None:
@@ -113,6 +126,14 @@ def contradicted(join: Join) -> str:
     return (
         f"a life of node {join.node} that its present one says is over ({join.incarnation}) has asked to join: if this"
         " is repeated, two processes work on copies of one data directory, and one must be stopped"
+    )
+
+
+def older_version(node: NodeId) -> str:
+    """Return the warning about a node that knows no identities, at a coordinator that checks rights."""
+    return (
+        f"node {node} runs a version of lockring that knows no identities: it lets every client do everything, and forgets"
+        " to whom sessions belong; start it with this version, and with --auth and --acl-file"
     )
 
 

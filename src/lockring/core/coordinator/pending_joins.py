@@ -28,6 +28,10 @@ class PendingJoins:
         """Return whether a join waits on this connection."""
         return connection in self._held
 
+    def join_on(self, connection: ConnectionId) -> Join | None:
+        """Return the join that waits on this connection, None if there is none."""
+        return self._held.get(connection)
+
     def connections(self) -> list[ConnectionId]:
         """Return the connections on which joins wait."""
         return list(self._held)

@@ -60,6 +60,13 @@ class Roster:
         """Return the node that joined on this connection, as it described itself."""
         return self._nodes.get(connection)
 
+    def claimed_by(self, connection: ConnectionId) -> NodeId | None:
+        """Return the id of the node that has joined on this connection, or waits to; None if none has."""
+        node, waiting = self._nodes.get(connection), self.pending.join_on(connection)
+        if node is not None:
+            return node.replica.node
+        return None if waiting is None else waiting.node
+
     def is_connected(self, replica: Replica) -> bool:
         """Return whether this life has a connection."""
         return replica in self._connections

@@ -9,6 +9,7 @@ orders.
 from __future__ import annotations
 
 from lockring.cluster_state import ClusterState
+from lockring.core.access import Grantee, Newcomer
 from lockring.core.coordinator.clients import Clients, welcome_to, why_not_greet
 from lockring.core.coordinator.misplaced import why_not_first, why_not_taken
 from lockring.core.coordinator.status import server_status_of, standby_status, state_reply
@@ -28,6 +29,8 @@ from lockring.protocol import (
     Join,
     Leave,
     Message,
+    Probe,
+    ProbeReply,
     Refusal,
     ServerStatus,
     SlotRequests,
@@ -82,21 +85,20 @@ class StandbyDesk:
             self._effects.append(Close(client, "the cluster has another id than this client was given"))
         self._effects += self._clients.publish(state)
 
-    def connected(self, connection: ConnectionId) -> None:
+    def connected(self, connection: ConnectionId, newcomer: Newcomer) -> None:
         """Note a connection whose first message is still to come."""
-        self._clients.await_hello(connection)
+        self._clients.await_hello(connection, newcomer)
 
     def receive(self, sender: ConnectionId, message: Message, *, now_ns: int) -> None:
         """Answer a message, or refuse it and end its connection; what arrives behind that is ignored."""
         if sender in self._clients:
             self._answer(sender, message, now_ns)
         elif self._clients.awaits_hello(sender):
-            self._clients.drop(sender)
-            self._take_first(sender, message)
+            self._take_first(sender, message, self._clients.take_stranger(sender))
 
-    def _take_first(self, sender: ConnectionId, message: Message) -> None:
+    def _take_first(self, sender: ConnectionId, message: Message, newcomer: Newcomer) -> None:
         if isinstance(message, ClientHello):
-            self._greet(sender, message)
+            self._greet(sender, message, newcomer.access)
         elif isinstance(message, Join | Heartbeat | SlotRequests | Leave):
             self._effects.append(Refuse(sender, self._not_leading(NO_REQUEST)))
         else:
@@ -106,7 +108,7 @@ class StandbyDesk:
         """Forget a connection that has ended."""
         self._clients.drop(connection)
 
-    def _greet(self, sender: ConnectionId, hello: ClientHello) -> None:
+    def _greet(self, sender: ConnectionId, hello: ClientHello, access: Grantee | None) -> None:
         error = why_not_greet(hello, self._history.state.cluster)
         if error is not None:
             self._refuse(sender, error)
@@ -115,9 +117,12 @@ class StandbyDesk:
         address = self._address if leader is None else leader.address
         welcome = welcome_to(self._history.state, address, has_others=True)
         self._effects.append(Admit(sender, is_member=False, welcome=welcome))
-        self._effects += [Send(sender, each) for each in self._clients.admit(sender, hello, "", left_ms=0)]
+        follows = self._clients.admit(sender, hello, access, "", left_ms=0)
+        self._effects += [Send(sender, each) for each in follows]
 
     def _answer(self, sender: ConnectionId, message: Message, now_ns: int) -> None:
+        if self._clients.refuse_if_denied(sender, message, self._effects):
+            return
         match message:
             case GetState():
                 state, age_ns = self._history.whole().state, now_ns - self._current_at_ns
@@ -127,6 +132,8 @@ class StandbyDesk:
                 self._effects.append(Send(sender, self._clients.whole_routes()))
             case GetStatus():
                 self._effects.append(Send(sender, StatusReply(message.request, self._status(now_ns))))
+            case Probe():
+                self._effects.append(Send(sender, ProbeReply(message.request)))
             case Drain() | Undrain():
                 self._effects.append(Send(sender, self._not_leading(message.request)))
             case _:

@@ -61,6 +61,9 @@ class Acquisitions:
         if lock is not None:
             self._leases.expire_holders(slot, lock, now_ns)
             lock = table.locks.get(message.name)
+        quota = session.totals.quota
+        if quota is not None and quota.limits.locks is not None:
+            quota.check_lock()
         if lock is None or (lock.waiters is None and lock.admits(message.mode, message.permits)):
             if self._grants.grant(slot, message.name, session, message, request, now_ns=now_ns):
                 return
@@ -71,6 +74,8 @@ class Acquisitions:
             text = f"{WAITERS_MAX} requests wait at this node already"
             self._clients.refuse(connection, message, "overloaded", text)
             return
+        if quota is not None and quota.limits.waiters is not None:
+            quota.check_waiter()
         since_ns = now_ns - ms_to_ns(message.waited_ms)
         self._grants.enqueue(slot, session, message, request, since_ns=since_ns, deadline_ns=deadline_ns)
 

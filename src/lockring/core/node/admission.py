@@ -10,16 +10,20 @@ Rules:
 - A peer's new connection replaces an older one of the same life: the older one is dead, and only its end has not been
   noticed here yet.
 - A peer sends what primaries send on this connection; everything else there is a mistake.
+- A peer is the node that it claims to be: its certificate makes it that one, where the shell asks nodes for proof.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from lockring.cluster_state import Replica
+from lockring.core.access import Grantee, Newcomer, NodeProof
 from lockring.core.effects import Admit, Refuse
 from lockring.core.node.context import NodeContext
+from lockring.core.refusals import refusal_of
 from lockring.errors import (
+    Denied,
     LockringError,
     ProtocolError,
     StaleVersion,
@@ -48,6 +52,13 @@ FROM_PEER: Final = frozenset({Replicate, HandOver, State, StateDifference})
 """The messages that a peer may send on the connection that it opened."""
 
 
+class AdmittedClient(NamedTuple):
+    """A client that was welcomed: its hello, and its rights, None at a server that checks none."""
+
+    hello: ClientHello
+    access: Grantee | None
+
+
 class Admission:
     """The accepted connections that are not clients': strangers, and peers.
 
@@ -57,14 +68,14 @@ class Admission:
 
     def __init__(self, context: NodeContext) -> None:
         self._context = context
-        self._strangers: dict[ConnectionId, None] = {}
+        self._strangers: dict[ConnectionId, Newcomer] = {}
         self._welcomed_without_id: dict[ConnectionId, None] = {}
         self.peers: dict[ConnectionId, Replica] = {}
         self._connection_of: dict[Replica, ConnectionId] = {}
 
-    def connected(self, connection: ConnectionId) -> None:
+    def connected(self, connection: ConnectionId, newcomer: Newcomer) -> None:
         """Await a hello on an accepted connection."""
-        self._strangers[connection] = None
+        self._strangers[connection] = newcomer
 
     def disconnected(self, connection: ConnectionId) -> None:
         """Forget a connection that has ended."""
@@ -85,15 +96,15 @@ class Admission:
         text = f"a node does not accept {type(message).__name__} from another node"
         self._context.outbox.add(Refuse(connection, Refusal(NO_REQUEST, ProtocolError.code, text)))
 
-    def greet(self, connection: ConnectionId, hello: Message) -> ClientHello | None:
+    def greet(self, connection: ConnectionId, hello: Message) -> AdmittedClient | None:
         """Admit or refuse a connection by its first message.
 
         Returns:
-            The hello of a client that was admitted; None for a peer, and for what was refused or is not greeting.
+            A client that was admitted; None for a peer, and for what was refused or is not greeting.
         """
-        if connection not in self._strangers:
+        newcomer = self._strangers.pop(connection, None)
+        if newcomer is None:
             return None
-        del self._strangers[connection]
         outbox = self._context.outbox
         try:
             match hello:
@@ -102,16 +113,16 @@ class Admission:
                     if not self._context.state.cluster:
                         self._welcomed_without_id[connection] = None
                     outbox.add(Admit(connection, is_member=False, welcome=self._welcome()))
-                    return hello
+                    return AdmittedClient(hello, newcomer.access)
                 case PeerHello():
-                    self._check_peer(hello)
+                    self._check_peer(hello, newcomer.proof)
                     self._admit_peer(connection, Replica(hello.node, hello.incarnation))
                 case Join() | Heartbeat() | SlotRequests():
                     raise self._not_a_coordinator()
                 case _:
                     raise ProtocolError(f"a connection begins with a hello, not with {type(hello).__name__}")
         except LockringError as error:
-            outbox.add(Refuse(connection, Refusal(NO_REQUEST, error.code, str(error), error.name)))
+            outbox.add(Refuse(connection, refusal_of(error)))
         return None
 
     def _admit_peer(self, connection: ConnectionId, peer: Replica) -> None:
@@ -132,8 +143,10 @@ class Admission:
             raise Unavailable(f"node {context.replica.node} has not joined a cluster yet")
         self._check_cluster(hello.cluster, "the client")
 
-    def _check_peer(self, hello: PeerHello) -> None:
+    def _check_peer(self, hello: PeerHello, proof: NodeProof) -> None:
         _check_protocol(hello.protocol, f"node {hello.node}")
+        if not proof.allows(hello.node):
+            raise Denied(proof.why_not(hello.node), name=hello.node)
         context = self._context
         if not context.state.cluster:
             raise Unavailable(f"node {context.replica.node} has not joined a cluster yet")
@@ -170,6 +183,7 @@ class Admission:
             incarnation=me.incarnation,
             version=state.version,
             coordinator=state.coordinator,
+            identities=True,
         )
 
 

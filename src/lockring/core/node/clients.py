@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from lockring.core.access import Act, Grantee, Verb
+from lockring.core.effects import AuditEntry
 from lockring.core.node.context import NodeContext
 from lockring.core.node.locks import LockHolder, LockWaiter
 from lockring.ids import NO_REQUEST, ClientId, ConnectionId, GreetingNumber, LockName, RequestNumber
 from lockring.protocol import ClientHello, LossNotice, Refusal
+from lockring.protocol.identities import identity_of_key
 from lockring.slots import slot_of
 
 
@@ -15,6 +18,9 @@ class ConnectedClient:
     """One client's connection, and what ends with it.
 
     Attributes:
+        own: the identity and rights of the connection, None at a server that checks none.
+        access: those by which its requests are judged: of the client itself, or at a node's connection of the identity
+            for which the node forwards requests.
         client: the client's random id.
         number: which of the client's connections this is.
         differences: whether the client takes differences of routes.
@@ -23,15 +29,21 @@ class ConnectedClient:
         follows: the lock of each group that it follows, by request.
     """
 
-    __slots__ = ("client", "differences", "follows", "number", "waiters", "watches")
+    __slots__ = ("access", "client", "differences", "follows", "number", "own", "waiters", "watches")
 
-    def __init__(self, hello: ClientHello) -> None:
+    def __init__(self, hello: ClientHello, access: Grantee | None) -> None:
+        self.own = self.access = access
         self.client = hello.client
         self.number = hello.connection
         self.differences = hello.differences
         self.waiters: dict[LockWaiter, None] = {}
         self.watches: dict[RequestNumber, LockName] = {}
         self.follows: dict[RequestNumber, LockName] = {}
+
+    @property
+    def is_forwarding(self) -> bool:
+        """Whether its requests are those of another identity."""
+        return self.access is not self.own
 
 
 class ConnectedClients:
@@ -55,9 +67,9 @@ class ConnectedClients:
         other = self._connection_of.get(client)
         return other is not None and self.by_connection[other].number > number
 
-    def add(self, connection: ConnectionId, hello: ClientHello) -> None:
-        """Serve a client that has greeted on this connection."""
-        self.by_connection[connection] = ConnectedClient(hello)
+    def add(self, connection: ConnectionId, hello: ClientHello, access: Grantee | None) -> None:
+        """Serve a client that has greeted on this connection, with its rights."""
+        self.by_connection[connection] = ConnectedClient(hello, access)
         self._connection_of[hello.client] = connection
 
     def remove(self, connection: ConnectionId) -> ConnectedClient | None:
@@ -85,6 +97,38 @@ class ConnectedClients:
             f"lock {name!r} is served by {primary}" if primary else f"no node serves slot {number} at present"
         )
         self._context.outbox.send(connection, Refusal(request, "moved", text, name, state.version))
+
+    def audit_lock(
+        self, act: Act, entry: LockHolder, *, connection: ConnectionId | None = None, reason: str = ""
+    ) -> None:
+        """Report an act on a held lock for the audit log, with the rule that allowed it if it was asked for just now.
+
+        Args:
+            act: "acquire", "release" or "lost".
+            entry: the holder.
+            connection: where it was asked for, None if it was not.
+            reason: why the lock was lost.
+        """
+        session, name = entry.session, entry.lock.name
+        client = None if connection is None else self.by_connection.get(connection)
+        access = None if client is None else client.access
+        rule = None
+        if act == "acquire" and access is not None and access.key == session.identity:
+            rule = access.permissions.rule_for(Verb.ACQUIRE, name)
+        self._context.outbox.add(
+            AuditEntry(
+                act,
+                "ok",
+                connection=connection,
+                identity=identity_of_key(session.identity),
+                is_forwarded=client is not None and client.is_forwarding,
+                name=name,
+                fencing_token=entry.generation,
+                right=Verb.ACQUIRE.word if act == "acquire" else "",
+                rule="" if rule is None else rule.text,
+                reason=reason,
+            )
+        )
 
     def notify_lost(self, entry: LockHolder | LockWaiter, reason: str) -> None:
         """Notify a client that one of its holders or waiters was dropped.

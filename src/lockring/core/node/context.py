@@ -25,9 +25,11 @@ class NodeOutbox:
         effects: in order.
         asks: requests to the coordinator about slots, by kind, slot and node.
         wake_at_ns: when the shell must call `on_timer` at the latest. Early does no harm, late does.
+        audits: whether acts are reported for an audit log.
     """
 
     def __init__(self) -> None:
+        self.audits = False
         self.wake_at_ns = DISTANT_PAST_NS
         self.effects: list[Effect] = []
         self.asks: dict[tuple[SlotRequestKind, SlotNumber, NodeId], SlotRequest] = {}

@@ -28,6 +28,7 @@ from __future__ import annotations
 from typing import Final
 
 from lockring.cluster_state import ClusterState, Replica
+from lockring.core.access import UNCHECKED, GranteeOf, Newcomer
 from lockring.core.effects import Coordinator, Effect, Endpoint
 from lockring.core.journal import JournalBatch, JournalFound
 from lockring.core.node.admission import FROM_PEER, Admission
@@ -37,9 +38,9 @@ from lockring.core.node.copies import Copies
 from lockring.core.node.departure import Departure
 from lockring.core.node.former_lives import FormerLives
 from lockring.core.node.greetings import JoinFacts, check_coordinator, check_peer, hello_to, join_facts
+from lockring.core.node.invariants import check_content
 from lockring.core.node.journal import NodeJournal
 from lockring.core.node.leases import Promises
-from lockring.core.node.locks import NO_DEADLINE
 from lockring.core.node.orders import OperatorOrders
 from lockring.core.node.recovery import recover
 from lockring.core.node.replicator import Replicator
@@ -94,6 +95,8 @@ class NodeCore:
         timing: Timing | None = None,
         journal: JournalFound | None = None,
         durability: str = "none",
+        grantee_of: GranteeOf | None = None,
+        audits: bool = False,
         now_ns: int,
     ) -> None:
         """Make a node that knows no cluster yet.
@@ -104,16 +107,21 @@ class NodeCore:
             journal: the journal of its former lives, which this one goes on with; None to keep none. Reading it takes
                 some 3 µs for each holder and mutation in it.
             durability: how durable the shell keeps the journal, as a word for people.
+            grantee_of: returns the rights of an identity for which another server asks; None to check no rights.
+            audits: whether to report acts for an audit log.
             now_ns: the time.
         """
         self._context = NodeContext(replica, timing if timing is not None else Timing(), now_ns)
         self.sessions = Sessions(self._context.outbox.wake)
         self._context.durability = durability
+        self._context.outbox.audits = audits
         if journal is not None:
             self._take_up(journal, now_ns)
         self._coordinator = CoordinatorTie(self._context)
         self._orders = OperatorOrders(self._context, self._coordinator)
-        self.service = ClientService(self._context, self.sessions, self._coordinator, self._orders)
+        self.service = ClientService(
+            self._context, self.sessions, self._coordinator, self._orders, grantee_of=grantee_of
+        )
         self._replicator = Replicator(self._context)
         promises = Promises()
         self._roles = SlotRoles(self._context, self.sessions, self._replicator, promises)
@@ -126,17 +134,18 @@ class NodeCore:
 
     # ------------------------------------------------------------------ inputs
 
-    def connected(self, endpoint: Endpoint, *, now_ns: int) -> None:
+    def connected(self, endpoint: Endpoint, *, newcomer: Newcomer = UNCHECKED, now_ns: int) -> None:
         """Hear that a connection is open.
 
         Args:
             endpoint: one that was accepted, whose first message says what it is; a peer, on which our own connection
                 was welcomed; or `COORDINATOR`, which has let this node join.
+            newcomer: an accepted one's rights as a client, and the nodes that its other side may be.
             now_ns: the time.
         """
         self._enter(now_ns)
         if isinstance(endpoint, int):
-            self._admission.connected(endpoint)
+            self._admission.connected(endpoint, newcomer)
         elif isinstance(endpoint, Coordinator):
             self._coordinator.connected()
             self._heartbeat(now_ns)  # at once: a node without a lease serves nothing
@@ -159,9 +168,9 @@ class NodeCore:
                 if sender in self.service.clients.by_connection:
                     self.service.requests.receive(sender, message, now_ns)
                     return
-                hello = self._admission.greet(sender, message)
-                if hello is not None:
-                    self.service.connected(sender, hello)
+                admitted = self._admission.greet(sender, message)
+                if admitted is not None:
+                    self.service.connected(sender, admitted)
                 return
             if type(message) not in FROM_PEER:
                 self._admission.refuse_message(sender, message)
@@ -504,28 +513,7 @@ class NodeCore:
 
     def check_invariants(self) -> None:
         """Assert that the parts of this node fit together. It changes nothing, not even what is computed late."""
-        waiters = 0
-        counts: dict[str, tuple[int, int]] = {}
-        for number, slot in self._context.slots.items():
-            slot.check_invariants()
-            reign = slot.reign
-            if reign is None:
-                continue
-            state = self._context.state.slots[number]
-            assert state.since == reign.since
-            assert state.primary == self._context.replica
-            if not slot.table.locks:
-                continue
-            waiters += sum(len(lock.waiters or ()) for lock in slot.table.locks.values())
-            for share in slot.table.shares.values():
-                share_digest = share.session.totals.peek(share)
-                assert (share.count, share_digest) == share.counted()
-                count, digest = counts.get(share.session.id, (0, 0))
-                counts[share.session.id] = (count + share.count, digest ^ share_digest)
-        for session in self.sessions.by_id.values():
-            totals = session.totals
-            assert (totals.count, totals.peek()) == counts.get(session.id, (0, 0))
-            assert session.tables or session.deadline_ns != NO_DEADLINE
+        waiters = check_content(self._context, self.sessions)
         self._replicator.check_invariants()
         self.service.check_invariants(waiters)
 

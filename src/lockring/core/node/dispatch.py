@@ -11,12 +11,16 @@ import enum
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from lockring.core.access import NOTHING, REQUIREMENTS, Condition, Requirement, Verb
+from lockring.core.node.access_guard import AccessGuard
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
 from lockring.core.node.parking import PARKED_MAX, PARKED_NS, ParkedRequest, ParkedRequests
+from lockring.core.node.sessions import Sessions
 from lockring.core.node.trouble import Troubles
+from lockring.core.refusals import refusal_of
 from lockring.errors import LockringError
-from lockring.ids import ConnectionId
+from lockring.ids import NO_REQUEST, ConnectionId
 from lockring.protocol import Message
 from lockring.slots import checked_slot_of
 
@@ -39,11 +43,35 @@ class RequestHandler(NamedTuple):
         handle: called with connection, message and time, or with connection, message, slot and time.
         needs: what the node must have.
         check: looks at the message before anything else, and raises a `LockringError` if it cannot be right.
+        requirement: the right that its sender needs, by the table in `core.access.requirements`.
+        verb: that right, if it is one for the name that the message names; None otherwise.
+        is_owned: whether the message names a session, which must be the sender's own.
+        is_rare: whether there is another condition, which is looked at by a call.
+        is_throttled: whether it counts among the requests per second of its sender: renewals and releases do not, since
+            they keep and free what the sender already has.
     """
 
     handle: Callable[..., None]
     needs: Needs = Needs.NO_SLOT
     check: Callable[[Any], None] | None = None
+    requirement: Requirement = Requirement(Condition.FREE)
+    verb: Verb | None = None
+    is_owned: bool = False
+    is_rare: bool = False
+    is_throttled: bool = False
+
+    def with_requirement(self, requirement: Requirement) -> RequestHandler:
+        """Return the handler with the right that its sender needs."""
+        condition, verb = requirement
+        names_lock = condition in (Condition.NAME, Condition.OWNER_AND_NAME)
+        is_owned = condition in (Condition.OWNER, Condition.OWNER_AND_NAME)
+        return self._replace(
+            requirement=requirement,
+            verb=verb if names_lock else None,
+            is_owned=is_owned,
+            is_rare=not names_lock and not is_owned,
+            is_throttled=condition is not Condition.OWNER,
+        )
 
 
 _NO_SLOT = Needs.NO_SLOT
@@ -64,7 +92,9 @@ class ClientRequests:
         troubles: Troubles,
         handlers: Mapping[type[Message], RequestHandler],
         *,
-        refuse_kind: Callable[[ConnectionId, Message], None],
+        guard: AccessGuard,
+        sessions: Sessions,
+        take_other: Callable[[ConnectionId, Message], None],
     ) -> None:
         """Make the dispatcher of one node.
 
@@ -72,20 +102,26 @@ class ClientRequests:
             context: the node's.
             clients: its clients.
             troubles: why it cannot serve.
-            handlers: by the kind of request.
-            refuse_kind: ends the service of a connection that sends anything else.
+            handlers: by the kind of request; each kind is in the table of requirements.
+            guard: refuses what clients may not do.
+            sessions: of the node, each with the identity to which it belongs.
+            take_other: takes anything else: an announcement of a server, or a mistake.
         """
         self._context = context
         self._clients = clients
         self._troubles = troubles
         self._parked = ParkedRequests()
-        self.handlers = dict(handlers)
-        self._refuse_kind = refuse_kind
+        self._guard = guard
+        self._sessions = sessions
+        self.handlers = {
+            kind: handler.with_requirement(REQUIREMENTS[kind]) for kind, handler in handlers.items()
+        }
+        self._take_other = take_other
 
     def receive(
         self, connection: ConnectionId, message: Any, now_ns: int, parked: ParkedRequest | None = None
     ) -> None:
-        """Handle a request of a client; any other message ends its connection.
+        """Handle a message of a client; one that no client may send ends its connection.
 
         Args:
             connection: where it came.
@@ -93,12 +129,36 @@ class ClientRequests:
             now_ns: the time.
             parked: the request as it was parked, if it is tried again.
         """
-        if connection not in self._clients.by_connection:
+        client = self._clients.by_connection.get(connection)
+        if client is None:
             return
         handler = self.handlers.get(type(message))
         if handler is None:
-            self._refuse_kind(connection, message)
+            self._take_other(connection, message)
             return
+        access = client.access
+        if access is not None:
+            # Written out: a request about one lock calls nothing for its rights but the look-up.
+            guard, verb = self._guard, handler.verb
+            if handler.is_throttled and access.quota.limits.requests_per_s is not None:
+                if access.is_enforced and parked is None:
+                    if guard.throttles(connection, access, message, now_ns):
+                        return
+            if verb is not None:
+                if not access.permissions.tables[verb].allows(message.name):
+                    if guard.refuses_name(connection, access, message, verb):
+                        return
+            elif handler.is_rare or access.permissions is NOTHING:
+                if guard.refuses(connection, access, message, handler.requirement):
+                    return
+            if handler.is_owned:
+                session = self._sessions.by_id.get(message.session)
+                if session is not None:
+                    if session.identity != access.key:
+                        if guard.refuses_session(connection, access, message, session):
+                            return
+                    elif session.totals.quota is None and access.is_enforced:
+                        guard.adopt(session, access)
         try:
             needs = handler.needs
             if needs is _NO_SLOT:
@@ -119,9 +179,13 @@ class ClientRequests:
             if is_served:
                 handler.handle(connection, message, slot, now_ns)
             else:
-                self._park_or_redirect(parked or ParkedRequest(connection, message, number, now_ns))
+                self._park_or_redirect(
+                    parked or ParkedRequest(connection, message, number, access, arrived_ns=now_ns)
+                )
         except LockringError as error:
-            self._clients.refuse(connection, message, error.code, str(error))
+            request = getattr(message, "request", NO_REQUEST)
+            name = getattr(message, "name", "")
+            self._context.outbox.send(connection, refusal_of(error, request, name=name))
 
     def retry_parked(self, now_ns: int) -> None:
         """Handle the parked requests that can be answered now, those that have waited longest first."""
@@ -138,14 +202,18 @@ class ClientRequests:
             )
             has_moved = state.primary is not None and state.primary != context.replica
             for parked in self._parked.take(number):
-                if parked.connection not in self._clients.by_connection:
+                client = self._clients.by_connection.get(parked.connection)
+                if client is None:
                     continue
                 if now_ns - parked.arrived_ns >= PARKED_NS:
                     self._troubles.look(context.now_ns)
                     text = self._troubles.why_not_served(number)
                     self._clients.refuse(parked.connection, parked.message, "unavailable", text)
                 elif is_served or (has_moved and parked.message.version <= context.state.version):
+                    # Its connection may forward for another identity meanwhile.
+                    present, client.access = client.access, parked.access
                     self.receive(parked.connection, parked.message_at(now_ns), now_ns, parked)
+                    client.access = present
                 else:
                     self._parked.add(parked)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from lockring.core.access import Quota
 from lockring.core.deadline_queue import DeadlineQueue
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
@@ -17,6 +18,8 @@ from lockring.core.node.lock_events import LockEvents
 from lockring.core.node.locks import LockEntry, LockHolder, LockWaiter, OpenRequest, Session
 from lockring.core.node.slot import EndedReign, NodeSlot
 from lockring.core.node.trouble import Troubles
+from lockring.core.refusals import refusal_of
+from lockring.errors import Overloaded
 from lockring.ids import Generation, LockName, SlotNumber
 from lockring.protocol import Acquire, GrantReply, LockEventKind, Mode, Put, QueueNotice, Refusal, Remove
 from lockring.slots import slot_of
@@ -137,13 +140,30 @@ class NodeGrants:
 
     def _serve_lock(self, slot: NodeSlot, lock: LockEntry, now_ns: int) -> None:
         while (waiter := slot.table.next_grantable(lock)) is not None:
+            quota = waiter.session.totals.quota
+            if quota is not None and quota.limits.locks is not None and self._refuse_if_over(quota, waiter):
+                self._take_out(slot, waiter, "cancelled")
+                continue
             if not self.grant(slot, lock.name, waiter.session, waiter, waiter.request, now_ns=now_ns):
                 return
             self._forget_waiter(waiter)
 
+    def _refuse_if_over(self, quota: Quota, waiter: LockWaiter) -> bool:
+        """Refuse a waiter whose identity holds as many locks as it may, and return whether it was refused."""
+        try:
+            quota.check_lock()
+        except Overloaded as error:
+            request = waiter.request
+            refusal = refusal_of(error, request.request, name=waiter.lock.name)
+            self._context.outbox.send(request.connection, refusal)
+            return True
+        return False
+
     def _send_grant(self, holder: LockHolder, request: OpenRequest, now_ns: int) -> None:
         if request.connection not in self._clients.by_connection:
             return
+        if self._context.outbox.audits:
+            self._clients.audit_lock("acquire", holder, connection=request.connection)
         session = holder.session
         request_number, promise_ms = request.request, request.promise_ms
         basis = session.basis
@@ -185,6 +205,8 @@ class NodeGrants:
         waiter = slot.table.enqueue(session, message, request, since_ns=since_ns)
         waiter.deadline_ns = deadline_ns
         self.waiters += 1
+        if session.totals.quota is not None:
+            session.totals.quota.waiters += 1
         self._fresh.append(waiter)
         self._clients.by_connection[request.connection].waiters[waiter] = None
         if deadline_ns is not None:
@@ -274,6 +296,11 @@ class NodeGrants:
         assert reign is not None
         if holder.lock.name in self._events.watched:
             self._events.add_end(holder, reason)
+        if self._context.outbox.audits:
+            why = "broken" if holder.broken else reason
+            self._clients.audit_lock(
+                "lost" if why else "release", holder, connection=holder.session.connection, reason=why
+            )
         slot.table.remove_holder(holder)
         holder.broken = False
         reign.unanswered.pop(holder, None)
@@ -302,7 +329,7 @@ class NodeGrants:
             How many were dropped.
         """
         dropped = 0
-        for number in list(session.served):
+        for number in list(session.totals.served):
             slot = self._context.slots[number]
             while (share := slot.table.shares.get(session.id)) is not None:
                 entries = sorted(share.entries.values(), key=lambda entry: isinstance(entry, LockHolder))
@@ -350,6 +377,9 @@ class NodeGrants:
     def _forget_waiter(self, waiter: LockWaiter) -> None:
         """Let nothing name a waiter that was taken out of its table."""
         self.waiters -= 1
+        quota = waiter.session.totals.quota
+        if quota is not None:
+            quota.waiters -= 1
         if waiter.deadline_ns is not None:
             self.timeouts.abandon()
         client = self._clients.by_connection.get(waiter.request.connection)
@@ -375,6 +405,7 @@ def _put(name: LockName, session: Session, wanted: Acquire | LockWaiter, generat
         0,
         0,
         wanted.payload,
+        session.identity,
     )
 
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
+from lockring.core.access import Grantee, hidden_id
 from lockring.core.node.locks import LockHolder, LockWaiter
 from lockring.ids import NO_GENERATION, ConnectionId, LockName, RequestNumber
 from lockring.protocol import LockEvent, LockEventKind
@@ -16,21 +19,52 @@ EVENTS_MAX: Final = 1_000
 """Events of one lock that are kept for its watches; with more, these hear of a gap instead."""
 
 
+class LockWatcher:
+    """A watch.
+
+    Attributes:
+        access: the identity that watches, and its rights; None at a server that checks none.
+        has_begun: whether it has got the lock's first picture yet.
+    """
+
+    __slots__ = ("access", "has_begun")
+
+    def __init__(self, access: Grantee | None) -> None:
+        self.access = access
+        self.has_begun = False
+
+
+def events_shown(events: list[LockEvent], owners: list[str], access: Grantee) -> list[LockEvent]:
+    """Return events with the ids of an identity's own sessions, and others' hidden.
+
+    Args:
+        events: those of one lock.
+        owners: of each, the key of the identity to which its session belongs.
+        access: the identity.
+    """
+    return [
+        event if owner == access.key else msgspec.structs.replace(event, session=hidden_id(event.session))
+        for event, owner in zip(events, owners, strict=True)
+    ]
+
+
 class WatchedLock:
     """A lock that has a watch, or is the lock of a group.
 
     Attributes:
-        watchers: connection and request of each watch, and whether it has got the lock's first picture yet.
+        watchers: by connection and request.
         events: what has happened since the last notice.
+        owners: of each event, the key of the identity to which its session belongs.
         gap: whether some of that was not kept.
         grouped: whether it is the lock of a group that is followed here, whose members may have changed with it.
     """
 
-    __slots__ = ("events", "gap", "grouped", "watchers")
+    __slots__ = ("events", "gap", "grouped", "owners", "watchers")
 
     def __init__(self) -> None:
-        self.watchers: dict[tuple[ConnectionId, RequestNumber], bool] = {}
+        self.watchers: dict[tuple[ConnectionId, RequestNumber], LockWatcher] = {}
         self.events: list[LockEvent] = []
+        self.owners: list[str] = []
         self.gap = False
         self.grouped = False
 
@@ -78,11 +112,13 @@ class LockEvents:
         if len(watched.events) >= EVENTS_MAX:
             watched.gap = True
             watched.events.clear()
+            watched.owners.clear()
         if isinstance(entry, LockHolder):
             mode, generation = lock.mode, entry.generation
         else:
             mode, generation = entry.mode, NO_GENERATION
         session = entry.session
+        watched.owners.append(session.identity)
         watched.events.append(
             LockEvent(
                 kind,

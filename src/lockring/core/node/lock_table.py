@@ -123,7 +123,11 @@ class LockTable:
         if share is None:
             session = self._sessions.by_id.get(mutation.session)
             if session is None:
-                session = self._sessions.open(mutation.session, mutation.owner, mutation.ttl_ms)
+                session = self._sessions.open(
+                    mutation.session, mutation.owner, mutation.ttl_ms, mutation.identity
+                )
+            elif not session.identity:
+                session.identity = mutation.identity
             share = self._open_share(session)
         acquisition, generation, name = mutation.acquisition, mutation.generation, mutation.name
         there = share.entries.get(acquisition)
@@ -392,7 +396,7 @@ class LockTable:
         for session_id, share in self.shares.items():
             assert share.entries, f"empty share of session {session_id}"
             assert share.session.id == session_id
-            assert (share.session.served.get(self.slot) is share) == self.served
+            assert (share.session.totals.served.get(self.slot) is share) == self.served
 
     # ------------------------------------------------------------------ inner
 
@@ -411,6 +415,7 @@ class LockTable:
             seq=lock.seq,
             age_ms=ns_to_ms_floor(now_ns - holder.granted_at_ns),
             payload=self.payload_of(holder),
+            identity=session.identity,
         )
 
     def _open_share(self, session: Session) -> Share:
@@ -418,7 +423,7 @@ class LockTable:
         share = self.shares[session.id] = Share(session)
         session.tables += 1
         if self.served:
-            session.served[self.slot] = share
+            session.totals.served[self.slot] = share
         return share
 
     def _dequeue(self, waiter: LockWaiter, share: Share) -> None:
@@ -442,7 +447,7 @@ class LockTable:
         if not share.entries and self.shares.pop(session.id, None) is not None:
             session.tables -= 1
             if self.served:
-                del session.served[self.slot]
+                del session.totals.served[self.slot]
             if session.deadline_ns == NO_DEADLINE:
                 self._sessions.forget_if_unused(session)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from lockring.core.access import Quota
 from lockring.core.digest import mix
 from lockring.core.timing import up
 from lockring.ids import (
@@ -242,12 +243,16 @@ class SessionTotals:
     """The totals of a session over the slots that a node serves, with which a keepalive is compared.
 
     Attributes:
+        served: its shares in these slots, by slot.
         count: the number of acquisitions, held and waiting.
+        quota: where they are counted for the session's identity too; None for an identity without limits.
     """
 
-    __slots__ = ("_digest", "_fresh", "count")
+    __slots__ = ("_digest", "_fresh", "count", "quota", "served")
 
     def __init__(self) -> None:
+        self.served: dict[SlotNumber, Share] = {}
+        self.quota: Quota | None = None
         self.count = 0
         self._digest = 0
         self._fresh: dict[AcquisitionNumber, Share] = {}
@@ -262,17 +267,23 @@ class SessionTotals:
     def add_share(self, share: Share) -> None:
         """Count a share whose slot is now served here."""
         self.count += share.count
+        if self.quota is not None:
+            self.quota.acquisitions += share.count
         # Not `^=`, which would read the own digest before the share's, and the share's brings both up to date.
         self._digest = self.digest ^ share.digest
 
     def remove_share(self, share: Share) -> None:
         """Stop counting a share whose slot is not served here any more."""
         self.count -= share.count
+        if self.quota is not None:
+            self.quota.acquisitions -= share.count
         self._digest = self.digest ^ share.digest
 
     def add(self, acquisition: AcquisitionNumber, share: Share) -> None:
         """Count one more in a share that is served."""
         self.count += 1
+        if self.quota is not None:
+            self.quota.acquisitions += 1
         fresh = self._fresh
         if len(fresh) >= _FRESH_MAX or acquisition in fresh:
             self._fold()
@@ -282,6 +293,8 @@ class SessionTotals:
     def remove(self, acquisition: AcquisitionNumber, share: Share) -> bool:
         """Count one less in a share that is served, and return whether a digest had it already."""
         self.count -= 1
+        if self.quota is not None:
+            self.quota.acquisitions -= 1
         if self._fresh.get(acquisition) is share:
             del self._fresh[acquisition]
             return False
@@ -315,12 +328,12 @@ class Session:
     Attributes:
         id: the client's random id.
         owner: label for people.
+        identity: the key of the identity to which it belongs, "" if that is not known.
         ttl_ms: its time to live.
         lifetime_ns: how long it lives here after each sign of life: the TTL, lengthened for the client's clock.
         deadline_ns: when it ends here, or `NO_DEADLINE` where it does not run (copies only).
         tables: how many slots' tables here, served or copied, have something of it.
-        served: its shares in the slots that are served here, by slot.
-        totals: what it has in them.
+        totals: what it has in the slots that are served here.
         connection: the client connection that it last used, or None.
         basis: its last keepalive.
         last_acquire: connection and request of its last acquire; request 0 if that repeated one that was granted.
@@ -331,24 +344,24 @@ class Session:
         "connection",
         "deadline_ns",
         "id",
+        "identity",
         "in_queue",
         "last_acquire",
         "lifetime_ns",
         "owner",
-        "served",
         "tables",
         "totals",
         "ttl_ms",
     )
 
-    def __init__(self, session_id: SessionId, owner: str, ttl_ms: int) -> None:
+    def __init__(self, session_id: SessionId, owner: str, ttl_ms: int, identity: str = "") -> None:
         self.id = session_id
         self.owner = owner
+        self.identity = identity
         self.ttl_ms = ttl_ms
         self.lifetime_ns = up(ttl_ms * NS_PER_MS)
         self.deadline_ns = NO_DEADLINE
         self.tables = 0
-        self.served: dict[SlotNumber, Share] = {}
         self.totals = SessionTotals()
         self.connection: ConnectionId | None = None
         self.basis = NO_BASIS
@@ -361,12 +374,12 @@ class Session:
 
     def serve(self, number: SlotNumber, share: Share) -> None:
         """Count a share whose slot is now served here."""
-        self.served[number] = share
+        self.totals.served[number] = share
         self.totals.add_share(share)
 
     def unserve(self, number: SlotNumber) -> None:
         """Stop counting a share whose slot is not served here any more."""
-        self.totals.remove_share(self.served.pop(number))
+        self.totals.remove_share(self.totals.served.pop(number))
 
 
 class Share:

@@ -18,6 +18,7 @@ from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.errors import Unavailable
 from lockring.ids import ConnectionId, RequestNumber
 from lockring.protocol import Drain, DrainReply, Refusal, Undrain, UndrainReply
+from lockring.protocol.identities import Identity
 
 
 class PassedOnOrder(NamedTuple):
@@ -40,9 +41,14 @@ class OperatorOrders:
         self._tie = tie
         self._open: dict[RequestNumber, PassedOnOrder] = {}
 
-    def pass_on(self, connection: ConnectionId, order: Drain | Undrain, now_ns: int) -> None:
-        """Ask the coordinator for what an operator wants; without a coordinator the request is refused."""
-        del now_ns
+    def pass_on(self, connection: ConnectionId, order: Drain | Undrain, asker: Identity | None) -> None:
+        """Ask the coordinator for what an operator wants; without a coordinator the request is refused.
+
+        Args:
+            connection: the operator's.
+            order: the request. The identity that it names counts for nothing.
+            asker: the operator's identity, None at a node that checks none.
+        """
         if not self._tie.is_up:
             text = f"the coordinator cannot be asked: {self._tie.note}"
             self._refuse(PassedOnOrder(connection, order.request), text, order.node)
@@ -51,7 +57,7 @@ class OperatorOrders:
         self._open[number] = PassedOnOrder(connection, order.request)
         # The kind of message stays, whichever node it is about: an operator's drain of this very node is refused where
         # the node's own wish to leave is not.
-        self._context.outbox.send(COORDINATOR, type(order)(number, order.node))
+        self._context.outbox.send(COORDINATOR, type(order)(number, order.node, asker))
 
     def answered(self, answer: DrainReply | UndrainReply | Refusal) -> None:
         """Pass an answer of the coordinator to the operator; one to an unknown request is dropped."""

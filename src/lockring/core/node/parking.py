@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from lockring.core.access import Grantee
 from lockring.ids import ConnectionId, SlotNumber
 from lockring.protocol import Acquire
 from lockring.units import DURATION_MS_MAX, ms_to_ns, ns_to_ms_floor
@@ -28,15 +29,25 @@ class ParkedRequest:
         connection: where it came.
         message: the request.
         number: of its slot.
+        access: the identity that asks, and its rights; None at a server that checks none.
         arrived_ns: when it came, however often it was tried again since.
     """
 
-    __slots__ = ("arrived_ns", "connection", "message", "number")
+    __slots__ = ("access", "arrived_ns", "connection", "message", "number")
 
-    def __init__(self, connection: ConnectionId, message: Any, number: SlotNumber, arrived_ns: int) -> None:
+    def __init__(
+        self,
+        connection: ConnectionId,
+        message: Any,
+        number: SlotNumber,
+        access: Grantee | None,
+        *,
+        arrived_ns: int,
+    ) -> None:
         self.connection = connection
         self.message = message
         self.number = number
+        self.access = access
         self.arrived_ns = arrived_ns
 
     def since_ns(self) -> int:

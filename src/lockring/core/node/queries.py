@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from lockring.core.access import Grantee, NameTable, Verb
 from lockring.core.deadline_queue import DeadlineQueue
+from lockring.core.node.access_guard import AccessGuard
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
 from lockring.core.node.grants import NodeGrants
@@ -43,12 +45,19 @@ class Queries:
     """
 
     def __init__(
-        self, context: NodeContext, clients: ConnectedClients, grants: NodeGrants, groups: Groups
+        self,
+        context: NodeContext,
+        clients: ConnectedClients,
+        grants: NodeGrants,
+        groups: Groups,
+        *,
+        guard: AccessGuard,
     ) -> None:
         self._context = context
         self._clients = clients
         self._grants = grants
         self._groups = groups
+        self._guard = guard
         self.broken: DeadlineQueue[tuple[SlotNumber, LockHolder]] = DeadlineQueue(
             lambda item, _: item[1].broken, context.outbox.wake
         )
@@ -77,16 +86,23 @@ class Queries:
 
     def describe(self, connection: ConnectionId, message: Describe, slot: NodeSlot, now_ns: int) -> None:
         """Describe one lock, held or free."""
-        record = self._record_of(message.name, slot, now_ns)
+        access = self._clients.by_connection[connection].access
+        record = self._guard.shown(self._record_of(message.name, slot, now_ns), access)
         self._context.outbox.send(connection, DescribeReply(message.request, record))
 
     def list_locks(self, connection: ConnectionId, message: List, now_ns: int) -> None:
         """Describe the locks in the slots served here, a page at a time."""
         if not 1 <= message.limit <= LIST_LIMIT_MAX or not 0 <= message.from_slot < SLOTS:
             raise InvalidRequest(f"a page has 1 to {LIST_LIMIT_MAX} locks, from slot 0 to {SLOTS - 1}")
-        context = self._context
+        context, access = self._context, self._clients.by_connection[connection].access
+        readable = None
+        if access is not None and not access.permissions.tables[Verb.READ].allows_all(message.prefix):
+            if self._guard.refuses_list(connection, access, message):
+                return
+            if access.is_enforced:
+                readable = access.permissions.tables[Verb.READ]
         serves_all = context.rights.may_serve_everything(now_ns)
-        page = _Page(message)
+        page = _Page(message, access, readable)
         after = message.after_name
         for number in all_slots()[message.from_slot :]:
             slot = context.slots.get(number)
@@ -103,7 +119,14 @@ class Queries:
     def _fill(self, page: _Page, slot: NodeSlot, after: str, now_ns: int) -> bool:
         """Add a slot's locks behind a name to a page, and return whether the page is full."""
         message = page.message
-        names = sorted(name for name in slot.table.locks if name > after and name.startswith(message.prefix))
+        readable = page.readable
+        names = sorted(
+            name
+            for name in slot.table.locks
+            if name > after
+            and name.startswith(message.prefix)
+            and (readable is None or readable.allows(name))
+        )
         page.scanned += len(slot.table.locks)
         room = message.limit - len(page.locks)
         for name in names[:room]:
@@ -113,7 +136,7 @@ class Queries:
                 last = page.locks[-1].name
                 page.end(slot.number, last if slot_of(last) == slot.number else "")
                 return True
-            page.locks.append(record)
+            page.locks.append(self._guard.shown(record, page.access))
         if len(names) > room:
             page.end(slot.number, names[room - 1] if room else after)
             return True
@@ -131,6 +154,10 @@ class Queries:
         if holder is None:
             self._clients.refuse(connection, message, "not-held", _why_not_held(message, holders))
             return
+        if outbox.audits:
+            outbox.add(
+                self._guard.allowed_entry("break", connection, Verb.BREAK, message.name, holder.generation)
+            )
         self._clients.notify_lost(holder, "broken")
         left_ns = holder.session.deadline_ns - now_ns
         broken = f"lock {message.name!r} was taken from {holder.session.owner!r} (token {holder.generation})"
@@ -156,10 +183,12 @@ class Queries:
 
 
 class _Page:
-    """A page of a list of locks while it is filled."""
+    """A page of a list for an identity while it is filled; `readable` says which locks may be shown, None for all."""
 
-    def __init__(self, message: List) -> None:
+    def __init__(self, message: List, access: Grantee | None, readable: NameTable | None) -> None:
         self.message = message
+        self.access = access
+        self.readable = readable
         self.locks: list[LockRecord] = []
         self.scanned = 0
         self.holders = 0

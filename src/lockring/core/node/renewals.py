@@ -81,14 +81,14 @@ class Renewals:
             named[number] = None
             verdict = self._verdict_of_slot(number, now_ns)
             if verdict is Verdict.HELD:
-                share = session.served.get(number)
+                share = session.totals.served.get(number)
                 here = (0, 0) if share is None else (share.count, share.digest)
                 if here != (each.count, each.digest):
                     verdict = Verdict.DIFFERS
             verdicts.append(SlotVerdict(number, verdict))
         verdicts += [
             SlotVerdict(number, Verdict.DIFFERS)
-            for number in session.served
+            for number in session.totals.served
             if number not in named and self._context.rights.may_serve(number, now_ns=now_ns)
         ]
         return verdicts
@@ -107,7 +107,7 @@ class Renewals:
             ]
         slot = self._context.slots[number]
         assert slot.reign is not None
-        share = session.served.get(number)
+        share = session.totals.served.get(number)
         known = {} if share is None else dict(share.entries)
         answers: list[AcquisitionVerdict] = []
         for listed in listing.acquisitions:

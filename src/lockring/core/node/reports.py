@@ -6,7 +6,7 @@ from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.core.node.grants import NodeGrants
 from lockring.core.node.sessions import Sessions
-from lockring.core.node.status import NodeStatus, server_status_of, status_of
+from lockring.core.node.status import Doors, NodeStatus, server_status_of, status_of
 from lockring.core.node.trouble import Troubles
 from lockring.ids import ConnectionId
 from lockring.protocol import GetState, GetStatus, StateReply, StatusReply
@@ -14,7 +14,11 @@ from lockring.units import NS_PER_MS
 
 
 class NodeReports:
-    """The answers to questions about the node itself. They need no right: they are its knowledge, with its age."""
+    """The answers to questions about the node itself. They need no right: they are its knowledge, with its age.
+
+    Attributes:
+        doors: TLS and rights; the shell sets them.
+    """
 
     def __init__(
         self,
@@ -30,6 +34,7 @@ class NodeReports:
         self._troubles = troubles
         self._sessions = sessions
         self._grants = grants
+        self.doors = Doors([])
 
     def status(self, now_ns: int) -> NodeStatus:
         """Return this node in figures, its rights as of `now_ns` or the last input, if that was later."""
@@ -53,6 +58,10 @@ class NodeReports:
     def send_status(self, connection: ConnectionId, message: GetStatus, now_ns: int) -> None:
         """Send the node's status by its own clock and rights."""
         status = server_status_of(
-            self.status(now_ns), note=self._tie.note, away_since_ns=self._tie.away_since_ns, now_ns=now_ns
+            self.status(now_ns),
+            note=self._tie.note,
+            away_since_ns=self._tie.away_since_ns,
+            doors=self.doors,
+            now_ns=now_ns,
         )
         self._context.outbox.send(connection, StatusReply(message.request, status))

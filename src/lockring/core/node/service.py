@@ -13,9 +13,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from lockring.core.access import GranteeOf
 from lockring.core.deadline_queue import DeadlineQueue
 from lockring.core.effects import Broadcast, Refuse
+from lockring.core.node.access_guard import AccessGuard
 from lockring.core.node.acquires import Acquisitions
+from lockring.core.node.admission import AdmittedClient
+from lockring.core.node.askers import Askers
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
@@ -34,13 +38,13 @@ from lockring.core.node.sessions import Sessions
 from lockring.core.node.trouble import Troubles
 from lockring.core.node.validation import check_acquire
 from lockring.core.node.watches import Watches
+from lockring.core.refusals import refusal_of
 from lockring.core.route_book import routes_for_all
 from lockring.errors import ProtocolError
 from lockring.ids import NO_REQUEST, ConnectionId
 from lockring.protocol import (
     Acquire,
     Break,
-    ClientHello,
     CloseSession,
     Describe,
     DescribeGroup,
@@ -52,6 +56,7 @@ from lockring.protocol import (
     Keepalive,
     List,
     Message,
+    OnBehalfOf,
     Refusal,
     Release,
     ReleaseReply,
@@ -74,23 +79,46 @@ class ClientService:
     """
 
     def __init__(
-        self, context: NodeContext, sessions: Sessions, tie: CoordinatorTie, orders: OperatorOrders
+        self,
+        context: NodeContext,
+        sessions: Sessions,
+        tie: CoordinatorTie,
+        orders: OperatorOrders,
+        *,
+        grantee_of: GranteeOf | None,
     ) -> None:
         self._context = context
         self.clients = ConnectedClients(context)
+        guard = AccessGuard(context, self.clients, sessions)
         self.troubles = Troubles(context, self.clients)
         generations = Generations(context)
+        askers = Askers(context, grantee_of)
         self._events = LockEvents()
         self.grants = NodeGrants(context, self.clients, self.troubles, generations, self._events)
         self._leases = SessionLeases(context, self.clients, sessions, self.grants)
         self.groups = Groups(context, self.clients, generations, self._events)
-        self._watches = Watches(context, self.clients, self._events, self._leases)
-        self._queries = Queries(context, self.clients, self.grants, self.groups)
+        self._watches = Watches(context, self.clients, self._events, self._leases, guard=guard)
+        self._queries = Queries(context, self.clients, self.grants, self.groups, guard=guard)
         acquisitions = Acquisitions(context, self.clients, self.troubles, self.grants, self._leases)
         renewals = Renewals(context, self.clients, self.grants, self._leases)
         self.reports = NodeReports(
             context, tie, troubles=self.troubles, sessions=sessions, grants=self.grants
         )
+
+        def take_other(connection: ConnectionId, message: Message) -> None:
+            if not isinstance(message, OnBehalfOf):
+                self._refuse_kind(connection, message)
+                return
+            client = self.clients.by_connection[connection]
+            missing = askers.announced(connection, client, message.identity)
+            if missing is not None:
+                self.disconnected(connection)
+                context.outbox.add(Refuse(connection, refusal_of(missing.error())))
+
+        def pass_on(connection: ConnectionId, message: Drain | Undrain, now_ns: int) -> None:
+            access = self.clients.by_connection[connection].access
+            orders.pass_on(connection, message, None if access is None else access.identity)
+
         self.requests = ClientRequests(
             context,
             self.clients,
@@ -113,10 +141,12 @@ class ClientService:
                 GetState: RequestHandler(self.reports.send_state),
                 GetStatus: RequestHandler(self.reports.send_status),
                 GetRoutes: RequestHandler(self._send_all_routes),
-                Drain: RequestHandler(orders.pass_on),
-                Undrain: RequestHandler(orders.pass_on),
+                Drain: RequestHandler(pass_on),
+                Undrain: RequestHandler(pass_on),
             },
-            refuse_kind=self._refuse_kind,
+            guard=guard,
+            sessions=sessions,
+            take_other=take_other,
         )
         self._queues: tuple[DeadlineQueue[Any], ...] = (
             sessions.queue,
@@ -127,8 +157,9 @@ class ClientService:
 
     # ------------------------------------------------------------------ connections
 
-    def connected(self, connection: ConnectionId, hello: ClientHello) -> None:
+    def connected(self, connection: ConnectionId, admitted: AdmittedClient) -> None:
         """Serve a client that was welcomed. Its older connections end here; an older one that comes late is closed."""
+        hello = admitted.hello
         reason = "superseded by a newer connection of this client"
         if self.clients.is_outdated(hello.client, hello.connection):
             self._context.outbox.close(connection, reason)
@@ -139,7 +170,7 @@ class ClientService:
             self.disconnected(other)
             self._context.outbox.close(other, reason)
         self.troubles.greet(connection, self._context.now_ns)
-        self.clients.add(connection, hello)
+        self.clients.add(connection, hello, admitted.access)
         self._context.outbox.add(Broadcast((connection,), self._context.routes.whole()))
 
     def disconnected(self, connection: ConnectionId) -> None:

@@ -51,18 +51,30 @@ class SessionLeases:
             check_session(message, self._context.state.coordinator_lease_ms)
             if len(sessions) >= SESSIONS_MAX:
                 raise Overloaded(f"node {self._context.replica.node} has {SESSIONS_MAX} sessions already")
-            session = sessions.open(message.session, message.owner, message.ttl_ms)
+            session = self._open(message, connection)
         elif session.ttl_ms != message.ttl_ms:
             raise InvalidRequest(f"the session's TTL is {session.ttl_ms} ms, not {message.ttl_ms} ms")
         elif NO_DEADLINE != session.deadline_ns <= now_ns and now_ns >= self._context.catching_up_until_ns:
             self._expire(session, now_ns)
-            session = sessions.open(message.session, message.owner, message.ttl_ms)
+            session = self._open(message, connection)
         session.connection = connection
         deadline_ns = now_ns + session.lifetime_ns
         if session.in_queue and deadline_ns > session.deadline_ns:
             session.deadline_ns = deadline_ns  # as `extend` does: no call for it with every request
         else:
             sessions.extend(session, deadline_ns)
+        return session
+
+    def _open(self, message: Acquire | Keepalive, connection: ConnectionId) -> Session:
+        access = self._clients.by_connection[connection].access
+        if access is None:
+            return self._sessions.open(message.session, message.owner, message.ttl_ms)
+        is_counted = access.is_enforced and message.session not in self._sessions.by_id
+        if is_counted:
+            access.quota.add_session()
+        session = self._sessions.open(message.session, message.owner, message.ttl_ms, access.key)
+        if is_counted:
+            session.totals.quota = access.quota
         return session
 
     def reign_began(self, slot: NodeSlot, now_ns: int) -> None:
@@ -84,7 +96,7 @@ class SessionLeases:
                 ended += 1
                 if ended <= _NOTED_PER_TURN_MAX:
                     self._note_expired(session, dropped)
-            if session.served:
+            if session.totals.served:
                 self._sessions.requeue(session)
             else:
                 self._sessions.stop(session)

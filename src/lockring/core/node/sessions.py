@@ -29,11 +29,11 @@ class Sessions:
     def __len__(self) -> int:
         return len(self.by_id)
 
-    def open(self, session_id: SessionId, owner: str, ttl_ms: int) -> Session:
-        """Open the session of this id unless it is open already, and return it."""
+    def open(self, session_id: SessionId, owner: str, ttl_ms: int, identity: str = "") -> Session:
+        """Open the session of this id unless it is open already, for an identity ("" if unknown), and return it."""
         session = self.by_id.get(session_id)
         if session is None:
-            session = self.by_id[session_id] = Session(session_id, owner, ttl_ms)
+            session = self.by_id[session_id] = Session(session_id, owner, ttl_ms, identity)
         return session
 
     def extend(self, session: Session, deadline_ns: int) -> None:
@@ -73,3 +73,6 @@ class Sessions:
         """Drop a session that does not run and that no table names."""
         if session.tables == 0 and session.deadline_ns == NO_DEADLINE:
             self.by_id.pop(session.id, None)
+            quota, session.totals.quota = session.totals.quota, None
+            if quota is not None:
+                quota.drop_session()

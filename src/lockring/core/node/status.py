@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from lockring.build_kind import BUILD
@@ -9,8 +11,22 @@ from lockring.cluster_state import Replica
 from lockring.core.node.context import NodeContext
 from lockring.core.timing import DISTANT_PAST_NS
 from lockring.ids import Version
-from lockring.protocol import ServerStatus
+from lockring.protocol import CertificateInfo, ServerStatus
 from lockring.units import ns_to_ms_floor
+
+
+class Doors(NamedTuple):
+    """The TLS and the rights of a server, which its shell knows.
+
+    Attributes:
+        certificates: when those for TLS end.
+        auth: whether rights are checked, see `ServerStatus`.
+        acl: the edition of the ACL file, "" without one.
+    """
+
+    certificates: list[CertificateInfo]
+    auth: str = ""
+    acl: str = ""
 
 
 class NodeStatus(msgspec.Struct, frozen=True):
@@ -77,7 +93,12 @@ def status_of(context: NodeContext, *, waiters: int, sessions: int, now_ns: int)
 
 
 def server_status_of(
-    status: NodeStatus, *, note: str, away_since_ns: int | None, now_ns: int
+    status: NodeStatus,
+    *,
+    note: str,
+    away_since_ns: int | None,
+    doors: Doors,
+    now_ns: int,
 ) -> ServerStatus:
     """Return the status as it goes to clients.
 
@@ -85,6 +106,7 @@ def server_status_of(
         status: the node in figures.
         note: what the node waits for, "" if for nothing.
         away_since_ns: since when the coordinator has been away; None if it is not.
+        doors: TLS and rights.
         now_ns: the time.
     """
     return ServerStatus(
@@ -105,4 +127,7 @@ def server_status_of(
         journal_trouble=status.journal_trouble,
         journal_trouble_ms=status.journal_trouble_ms,
         build=BUILD,
+        certificates=doors.certificates,
+        auth=doors.auth,
+        acl=doors.acl,
     )

@@ -2,10 +2,10 @@
 
 Rules:
 
-- A watch begins with the lock as it is. From then on each `WatchNotice` has the events that lead from the last one
-  to this
-  one: all of them, in their order, or it says that some are missing (`gap`).
+- A watch begins with the lock as it is. From then on each `WatchNotice` has the events that lead from the last one to
+  this one: all of them, in their order, or it says that some are missing (`gap`).
 - News is sent at the end of a turn, and only while this node may serve the slot. Until then it is kept, up to a bound.
+- Each notice is for an identity that has the right to watch the lock at that moment; without it the watch ends.
 - A watch ends with the connection, and with the reign: nothing is kept for a client that is not connected. A client
   that watches again elsewhere knows by itself that it has missed something.
 """
@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from lockring.core.node.access_guard import AccessGuard, hides_ids
 from lockring.core.node.clients import ConnectedClient, ConnectedClients
 from lockring.core.node.context import NodeContext
-from lockring.core.node.lock_events import LockEvents
+from lockring.core.node.lock_events import LockEvents, LockWatcher, events_shown
 from lockring.core.node.session_leases import SessionLeases
 from lockring.core.node.slot import NodeSlot
 from lockring.errors import InvalidRequest, Overloaded
@@ -32,18 +33,26 @@ class Watches:
     """The watches that are open at a node."""
 
     def __init__(
-        self, context: NodeContext, clients: ConnectedClients, events: LockEvents, leases: SessionLeases
+        self,
+        context: NodeContext,
+        clients: ConnectedClients,
+        events: LockEvents,
+        leases: SessionLeases,
+        *,
+        guard: AccessGuard,
     ) -> None:
         self._context = context
         self._clients = clients
         self._events = events
         self._leases = leases
+        self._guard = guard
         self._watched_in: dict[SlotNumber, dict[LockName, None]] = {}
 
     def watch(self, connection: ConnectionId, message: Watch, slot: NodeSlot, now_ns: int) -> None:
         """Send a lock at the end of this turn, and after each change."""
         name = message.name
-        watches = self._clients.by_connection[connection].watches
+        client = self._clients.by_connection[connection]
+        watches = client.watches
         if watches.get(message.request, name) != name:
             raise InvalidRequest(f"request {message.request} is a watch of another lock already")
         if len(watches) >= WATCHES_MAX:
@@ -51,7 +60,7 @@ class Watches:
         lock = slot.table.locks.get(name)
         if lock is not None:
             self._leases.expire_holders(slot, lock, now_ns)
-        self._events.begin(name).watchers[connection, message.request] = False
+        self._events.begin(name).watchers[connection, message.request] = LockWatcher(client.access)
         self._watched_in.setdefault(slot.number, {})[name] = None
         watches[message.request] = name
         self._events.changed[name] = None
@@ -108,16 +117,27 @@ class Watches:
             if watched.grouped:
                 grouped.append(name)
             events, watched.events = watched.events, []
+            owners, watched.owners = watched.owners, []
             gap, watched.gap = watched.gap, False
             if not watched.watchers:
                 continue
             table = context.slots[number].table
             lock = table.describe(name, context.replica.node, now_ns, expired=True)
-            for watch, has_begun in watched.watchers.items():
+            for watch, watcher in list(watched.watchers.items()):
                 connection, request = watch
-                if has_begun and (events or gap):
-                    context.outbox.send(connection, WatchNotice(request, lock, events, gap))
-                elif not has_begun:
-                    watched.watchers[watch] = True
-                    context.outbox.send(connection, WatchNotice(request, lock, [], False))
+                access = watcher.access
+                shown, shown_events = lock, events
+                if access is not None and hides_ids(access):
+                    shown, shown_events = (
+                        self._guard.shown(lock, access),
+                        events_shown(events, owners, access),
+                    )
+                if access is not None and self._guard.ends_watch(connection, request, access, name):
+                    del self._clients.by_connection[connection].watches[request]
+                    self._forget(name, watch)
+                elif not watcher.has_begun:
+                    watcher.has_begun = True
+                    context.outbox.send(connection, WatchNotice(request, shown, [], False))
+                elif events or gap:
+                    context.outbox.send(connection, WatchNotice(request, shown, shown_events, gap))
         return grouped

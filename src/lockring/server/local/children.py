@@ -22,15 +22,15 @@ _ATTEMPTS_MAX: Final = 1_000
 _OF_PASSWORDS: Final = (PASSWORD_VARIABLE, PASSWORD_FILE_VARIABLE)
 
 
-def command_of(role: str, settings: msgspec.Struct) -> list[str]:
+def command_of(role: str, *structs: msgspec.Struct) -> list[str]:
     """Return the command line that runs a server with these settings, given as flags but for `variables_of`.
 
     Args:
         role: "coordinator", "node" or another command of `lockring`.
-        settings: of that command.
+        structs: the settings of that command.
     """
     command = [sys.executable, "-m", "lockring", role]
-    for setting in settings_of(type(settings)):
+    for settings, setting in [(each, setting) for each in structs for setting in settings_of(type(each))]:
         value = getattr(settings, setting.field)
         if value == setting.default or setting.declared.secret:
             continue

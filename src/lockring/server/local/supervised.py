@@ -95,6 +95,12 @@ class SupervisedChild:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
 
+    def notify(self, number: signal.Signals) -> None:
+        """Send the child a signal that does not end it. Nothing is sent while it is down, before its restart."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
     async def ended(self, *, timeout_s: float) -> None:
         """Wait until the child is gone for good; kill it if that takes too long."""
         if self._task is None:

@@ -10,21 +10,27 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import msgspec
 
-from lockring.addresses import format_address
+from lockring.addresses import TLS_SCHEME, format_address
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState
-from lockring.errors import CannotListen, LockringError
-from lockring.net.oneshot import ask_state, ask_status
+from lockring.errors import CannotListen, Denied, LockringError
+from lockring.net.oneshot import Dial, ask_state, ask_status, dial_plain
 from lockring.ring_picture import draw
-from lockring.server.directory_use import refuse_another_use
+from lockring.security.credential_source import CredentialSource
+from lockring.security.tls_files import TlsPaths
+from lockring.server.access_settings import OPEN, AccessSettings
+from lockring.server.directory_use import CERTIFICATES_PART, refuse_another_use
 from lockring.server.local.children import command_of, free_ports, is_free, variables_of
 from lockring.server.local.supervised import LinePrinter, SupervisedChild
+from lockring.server.local.up_tls import DevelopmentCertificates
 from lockring.server.settings import GRPC_PORT_OFFSET, CoordinatorSettings, NodeSettings, UpSettings
 from lockring.server.state_dir import StatePlace, kept_by_up, parts_of_up
+from lockring.server.tls import ServerTls, dial_of, make_tls
 from lockring.slots import SLOTS
 from lockring.terminals import takes_colour
 from lockring.troubles import RepeatedTrouble
@@ -42,11 +48,15 @@ class UpServer:
 
     Args:
         settings: see `UpSettings`.
+        access: see `AccessSettings`; each process gets them.
     """
 
-    def __init__(self, settings: UpSettings) -> None:
+    def __init__(self, settings: UpSettings, *, access: AccessSettings = OPEN) -> None:
         self._settings = settings
-        self._temporary_dir = ""
+        self._access = access
+        self._temporary_dir = self._certificates_dir = ""
+        self._tls: ServerTls | None = None
+        self._client_files: TlsPaths | None = None
         self._coordinators: list[SupervisedChild] = []
         self._nodes: list[SupervisedChild] = []
         self._announcement: asyncio.Task[None] | None = None
@@ -57,6 +67,7 @@ class UpServer:
 
         Raises:
             CannotListen: one of the ports is taken.
+            ConfigError: a file of TLS cannot be used, or a package for --tls is missing.
             StoreError: the default data directory cannot be used, or the directory belongs to another command.
         """
         settings = self._settings
@@ -69,10 +80,16 @@ class UpServer:
         if kept.data_dir is not None:
             refuse_another_use(kept.data_dir, "up")
         coordinator = self._coordinator(kept)
+        # After the coordinator's directory, for which it counts whether the one around it was there.
+        certificates = self._certificates(kept)
         in_colour = takes_colour(sys.stderr)
         printer = LinePrinter(names, in_colour=in_colour)
         for name in leaders:
-            command = command_of("coordinator", msgspec.structs.replace(coordinator, listen=addresses[name]))
+            own = msgspec.structs.replace(
+                coordinator, listen=addresses[name], **self._tls_fields(certificates, name)
+            )
+            self._tls = self._tls or make_tls(own)
+            command = command_of("coordinator", own, self._access)
             child = SupervisedChild(
                 name, command, printer, self._hopeless, variables=variables_of(coordinator)
             )
@@ -87,11 +104,25 @@ class UpServer:
                 data_dir=None if kept.data_dir is None else os.path.join(kept.data_dir, name),
                 durability=settings.durability,
                 log_level=settings.log_level,
+                **self._tls_fields(certificates, name),
             )
-            child = SupervisedChild(name, command_of("node", node), printer, self._hopeless)
+            child = SupervisedChild(name, command_of("node", node, self._access), printer, self._hopeless)
             self._nodes.append(child)
             child.start()
+        self._client_files = None if certificates is None else certificates.client_files()
         self._announcement = asyncio.get_running_loop().create_task(self._announce(addresses))
+
+    def _certificates(self, kept: StatePlace) -> DevelopmentCertificates | None:
+        """Return the certificates that this command makes, None if it is not asked to."""
+        if not self._settings.tls:
+            return None
+        if kept.data_dir is None:
+            self._certificates_dir = tempfile.mkdtemp(prefix="lockring-up-certs-")
+        where = self._certificates_dir or os.path.join(kept.data_dir or "", CERTIFICATES_PART)
+        return DevelopmentCertificates(Path(where).absolute(), self._settings.host)
+
+    def _tls_fields(self, certificates: DevelopmentCertificates | None, name: str) -> dict[str, Any]:
+        return self._settings.tls_fields() if certificates is None else certificates.settings_of(name)
 
     def _coordinator(self, kept: StatePlace) -> CoordinatorSettings:
         settings = self._settings
@@ -113,6 +144,14 @@ class UpServer:
         """Return False: nothing has to happen before `stop`."""
         return False
 
+    def reload(self) -> bool:
+        """Have the processes read their files of TLS and the ACL file again now. False without any."""
+        if self._tls is None and self._access.acl_file is None:
+            return False
+        for child in [*self._coordinators, *self._nodes]:
+            child.notify(signal.SIGHUP)
+        return True
+
     async def stop(self) -> None:
         """End all processes; first drain a cluster that keeps its state, so that the next start can serve at once."""
         if self._announcement is not None:
@@ -127,8 +166,8 @@ class UpServer:
         for coordinator in self._coordinators:
             coordinator.tell(signal.SIGTERM)
         await asyncio.gather(*(each.ended(timeout_s=_STOP_S_MAX) for each in self._coordinators))
-        if self._temporary_dir:
-            await asyncio.to_thread(shutil.rmtree, self._temporary_dir, ignore_errors=True)
+        for directory in filter(None, (self._temporary_dir, self._certificates_dir)):
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     # ----------------------------------------------------------------------- inner
 
@@ -163,6 +202,14 @@ class UpServer:
                 )
         return [format_address(host, port + place) for place in range(len(names))]
 
+    def _exports(self, servers: str) -> str:
+        """Return the lines by which a shell's commands reach the cluster."""
+        exports = [f"LOCKRING_SERVER={TLS_SCHEME if self._tls is not None else ''}{servers}"]
+        if self._client_files is not None:
+            files = self._client_files
+            exports += [f"LOCKRING_CA={files.ca}", f"LOCKRING_CERT={files.cert}", f"LOCKRING_KEY={files.key}"]
+        return "".join(f"    export {each}\n" for each in exports)
+
     def _hopeless(self, name: str, code: int) -> None:
         if not self._end.done():
             log.error("%s cannot run (exit code %d, see above): ending everything", name, code)
@@ -174,10 +221,19 @@ class UpServer:
         coordinators, nodes = list(addresses.values())[:count], list(addresses.values())[count:]
         state: ClusterState | None = None
         trouble = RepeatedTrouble()
+        credential = CredentialSource()()  # what any client here would show
         while state is None:
             await asyncio.sleep(_POLL_S)
             try:
-                state = await asyncio.to_thread(state_if_served, coordinators, nodes)
+                state = await asyncio.to_thread(
+                    state_if_served, coordinators, nodes, dial=dial_of(self._tls), credential=credential
+                )
+            except Denied as error:
+                log.warning(
+                    "the processes run, and this one may not see their state: %s. Start it with LOCKRING_TOKEN_FILE",
+                    error,
+                )
+                return
             except LockringError as error:
                 text = trouble.fails(str(error), now_ns=monotonic_ns())
                 if text:
@@ -192,7 +248,7 @@ class UpServer:
         ready = "1 node" if self._settings.nodes == 1 else f"{self._settings.nodes} nodes"
         print(
             f"\n{drawing}\n\n{ready} ready; {where}{grpc}. In another terminal:\n\n"
-            f"    export LOCKRING_SERVER={servers}\n"
+            f"{self._exports(servers)}"
             f"    lockring lock demo -- sh -c 'echo token $LOCKRING_FENCING_TOKEN; sleep 5'\n"
             f"    lockring status\n\n"
             f"Ctrl-C ends everything.\n",
@@ -200,13 +256,17 @@ class UpServer:
         )
 
 
-def state_if_served(coordinators: Sequence[str], nodes: Sequence[str]) -> ClusterState | None:
+def state_if_served(
+    coordinators: Sequence[str], nodes: Sequence[str], *, dial: Dial = dial_plain, credential: str = ""
+) -> ClusterState | None:
     """Return the cluster state once the nodes serve every slot, each with a backup if there are nodes for it. Blocks.
 
     The state alone only says which nodes should serve. After a restart those are the earlier ones, which wait for the
     end of the earlier leases.
     """
-    state = max((ask_state(each).state for each in coordinators), key=lambda state: state.version)
+    views = [ask_state(each, dial=dial, credential=credential) for each in coordinators]
+    state = max((view.state for view in views), key=lambda state: state.version)
     if len(nodes) > 1 and any(slot.backup is None for slot in state.slots):
         return None
-    return state if sum(ask_status(address).serving for address in nodes) == SLOTS else None
+    serving = sum(ask_status(each, dial=dial, credential=credential).serving for each in nodes)
+    return state if serving == SLOTS else None

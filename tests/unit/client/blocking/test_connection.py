@@ -137,10 +137,10 @@ def test_a_long_wait_can_be_woken() -> None:
 
 
 def test_the_system_gives_a_connection_up_whose_other_side_is_gone() -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listener,
-        connect(f"127.0.0.1:{listener.getsockname()[1]}") as sock,
-    ):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sock, tls = connect(f"127.0.0.1:{listener.getsockname()[1]}")
+    with sock:
+        assert tls is None
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == UNACKNOWLEDGED_MS_MAX

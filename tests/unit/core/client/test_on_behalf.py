@@ -8,6 +8,7 @@ from lockring.cluster_state import Replica
 from lockring.core.client import (
     ONLY_ACQUISITION,
     CallResult,
+    ClientEffect,
     LossOnBehalf,
     OnBehalf,
     PageRequest,
@@ -27,12 +28,15 @@ from lockring.protocol import (
     ListedAcquisition,
     ListReply,
     LossNotice,
+    Message,
+    OnBehalfOf,
     Refusal,
     Release,
     ReleaseReply,
     SlotList,
     Verdict,
 )
+from lockring.protocol.identities import Claim, Identity
 from lockring.slots import slot_of
 from lockring.units import NS_PER_S
 from tests.unit.core.client.world import TTL_MS, A, B, World, connected, only, resolved, routes, sent
@@ -240,3 +244,104 @@ def test_a_page_is_asked_of_one_member_and_fails_if_that_has_left() -> None:
     assert isinstance(result, CallResult)
     assert result.request is gone
     assert isinstance(result.error, StaleVersion)
+
+
+# --------------------------------------------------------------------------- on whose behalf
+
+ONE, TWO = Identity("token", "one"), Identity("token", "two")
+
+
+def spoken(effects: list[ClientEffect]) -> list[str]:
+    """The messages that were sent, with the identities that were announced."""
+    messages: list[Message] = sent(effects)
+    return [each.identity.name if isinstance(each, OnBehalfOf) else type(each).__name__ for each in messages]
+
+
+def acquire_by(world: World, asker: Identity, session: str, name: str = "x") -> Ticket:
+    on_behalf = OnBehalf(session, asker=asker)
+    return world.core.acquire(name, ttl_ms=TTL_MS, now_ns=world.now_ns, on_behalf=on_behalf)
+
+
+def ask_by(world: World, asker: Identity | None) -> Query:
+    world.core.ask_for(asker)
+    return renew_for(world)
+
+
+def test_an_identity_is_announced_before_its_requests_and_not_again_before_the_next_ones() -> None:
+    world = acting()
+    acquire_by(world, ONE, "a")
+    acquire_by(world, ONE, "b", "y")
+    ask_by(world, ONE)
+    assert spoken(world.take()) == ["one", "Acquire", "Acquire", "Keepalive"]
+    ask_by(world, TWO)
+    acquire_by(world, TWO, "c", "z")
+    acquire_by(world, ONE, "d", "w")
+    assert spoken(world.take()) == ["two", "Keepalive", "Acquire", "one", "Acquire"]
+
+
+def test_an_equal_identity_is_the_same() -> None:
+    world = acting()
+    acquire_by(world, ONE, "a")
+    acquire_by(world, Identity("token", "one"), "b", "y")
+    assert spoken(world.take()) == ["one", "Acquire", "Acquire"]
+    acquire_by(world, Identity("token", "one", (Claim("aud", "x"),)), "c", "z")
+    assert spoken(world.take()) == ["one", "Acquire"]
+
+
+def test_the_keepalive_and_the_withdrawal_of_a_wait_are_its_own_identitys() -> None:
+    world = acting()
+    ticket = acquire_by(world, ONE, "a")
+    world.take()
+    world.core.ask_for(TWO)
+    world.core.watch("y", now_ns=world.now_ns)
+    assert spoken(world.take()) == ["two", "Watch"]
+    said = spoken(world.pass_s(TTL_MS / 3000 + 0.01))
+    assert said[said.index("Keepalive") - 1] == "one"
+    world.core.watch("z", now_ns=world.now_ns)
+    world.take()
+    assert spoken(world.cancel(ticket))[:2] == ["one", "Release"]
+
+
+def test_the_end_of_a_watch_is_its_own_identitys() -> None:
+    world = acting()
+    world.core.ask_for(ONE)
+    query = world.core.watch("x", now_ns=world.now_ns)
+    ask_by(world, TWO)
+    assert spoken(world.take()) == ["one", "Watch", "two", "Keepalive"]
+    world.core.abandon(query, now_ns=world.now_ns)
+    assert spoken(world.take()) == ["one", "Unwatch"]
+
+
+def test_a_new_connection_hears_the_identity_again() -> None:
+    world = acting()
+    acquire_by(world, ONE, "a")
+    world.take()
+    world.cut(A)
+    world.pass_s(2)
+    said = spoken(world.accept(A))
+    assert said.index("Acquire") - said.index("one") == 1
+
+
+def test_a_server_that_knows_no_identities_hears_of_none() -> None:
+    world = acting()
+    acquire_by(world, ONE, "a")
+    world.cut(A)
+    world.pass_s(2)
+    assert "Acquire" in (said := spoken(world.accept(A, is_of_this_version=False)))
+    assert "one" not in said
+
+
+def test_a_client_that_acts_for_itself_announces_nothing() -> None:
+    world = acting()
+    acquire_for(world, "theirs")
+    ask_by(world, None)
+    assert spoken(world.take()) == ["Acquire", "Keepalive"]
+
+
+def test_a_request_of_no_identity_behind_one_of_an_identity_is_a_bug() -> None:
+    """The server would take it for the other's."""
+    world = acting()
+    ask_by(world, ONE)
+    world.take()
+    with pytest.raises(AssertionError):
+        ask_by(world, None)

@@ -9,16 +9,29 @@ import msgspec
 import pytest
 
 from lockring.cluster_state import ClusterState, Relocation, Replica, SlotState, decode_state
+from lockring.core.access import Newcomer
 from lockring.core.coordinator import CandidateCore, CoordinatorCore
 from lockring.core.coordinator.leadership import LEAD_MS
 from lockring.core.coordinator.status import server_status_of, standby_status
 from lockring.core.coordinator.store_health import StoreReport
 from lockring.core.effects import Effect, Fail, Note, Send, StoreCampaign, StoreRead, StoreResign, StoreWrite
 from lockring.core.election import Candidate, Election
-from lockring.ids import NO_VERSION, OperationNumber, TermId, Version
-from lockring.protocol import PROTOCOL, ClientHello, GetState, StateReply
+from lockring.ids import NO_VERSION, NodeId, OperationNumber, TermId, Version
+from lockring.protocol import (
+    PROTOCOL,
+    ClientHello,
+    Drain,
+    GetState,
+    GetStatus,
+    Message,
+    Probe,
+    ProbeReply,
+    Refusal,
+    StateReply,
+)
 from lockring.slots import SLOTS
 from lockring.units import NS_PER_S
+from tests.unit.core.grantees import grantee
 
 T = TypeVar("T")
 
@@ -372,3 +385,34 @@ def test_a_standby_ends_once_the_cluster_has_left_its_store() -> None:
         the(StoreCampaign, effects).operation, Election(OTHER), now_ns=process.now_ns
     )
     demand_end(process, process.stored(the(StoreRead, effects).operation, LEFT))
+
+
+def test_a_standby_answers_a_ping() -> None:
+    process = Process()
+    process.stand_by(held(5))
+    newcomer = Newcomer(grantee("web-1", "acquire *"))
+    process.core.connected(7, newcomer=newcomer, now_ns=process.now_ns)
+    process.core.receive(7, ClientHello(PROTOCOL, "", "client", 1), now_ns=process.now_ns)
+    process.effects()
+    process.core.receive(7, Probe(5), now_ns=process.now_ns)
+    (sent,) = of(Send, process.effects())
+    assert sent.message == ProbeReply(5)
+
+
+@pytest.mark.parametrize(
+    "message", [GetState(5), GetStatus(5), Drain(5, NodeId("a"))], ids=lambda each: type(each).__name__
+)
+def test_a_standby_asks_for_the_same_rights_as_a_leader(message: Message) -> None:
+    process = Process()
+    process.stand_by(held(5))
+    for connection, rules, code in ((7, "acquire *", "denied"), (8, "admin", "not-coordinator")):
+        newcomer = Newcomer(grantee("web-1", rules))
+        process.core.connected(connection, newcomer=newcomer, now_ns=process.now_ns)
+        process.core.receive(
+            connection, ClientHello(PROTOCOL, "", f"client-{connection}", 1), now_ns=process.now_ns
+        )
+        process.effects()
+        process.core.receive(connection, message, now_ns=process.now_ns)
+        (sent,) = of(Send, process.effects())
+        is_refused = isinstance(sent.message, Refusal) and sent.message.code == code
+        assert is_refused == (code == "denied" or isinstance(message, Drain))

@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 
 from lockring.cluster_state import decode_state
+from lockring.core.access import Newcomer
 from lockring.core.coordinator.clients import REPORT_NS
+from lockring.ids import NodeId
 from lockring.protocol import (
     PROTOCOL,
     ClientHello,
+    Drain,
+    GetRoutes,
     GetState,
     GetStatus,
     Heartbeat,
@@ -16,16 +20,20 @@ from lockring.protocol import (
     List,
     Message,
     PeerHello,
+    Probe,
+    ProbeReply,
     Refusal,
     Replicate,
     Routes,
     StateReply,
     StatusReply,
     TroubleNotice,
+    Undrain,
     Welcome,
 )
 from lockring.units import NS_PER_S
 from tests.unit.core.coordinator.world import World
+from tests.unit.core.grantees import grantee
 
 JOIN = Join(PROTOCOL, "", "n", 1, "n:9501", 1, 0)
 
@@ -221,3 +229,82 @@ def test_clients_have_to_come_back_when_the_cluster_gets_its_former_id_back() ->
     assert world.state.cluster == "the right id"
     assert client in world.closed
     assert connection not in world.closed
+
+
+ASKED = (GetState(5), GetStatus(5), Drain(5, NodeId("a")), Undrain(5, NodeId("a")))
+
+
+@pytest.mark.parametrize("message", ASKED, ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("is_enforced", [True, False], ids=["enforced", "tried out"])
+def test_a_client_without_the_right_is_refused_and_keeps_its_connection(
+    message: Message, is_enforced: bool
+) -> None:
+    world = World()
+    world.cluster("a", "b")
+    access = grantee("web-1", "acquire *", is_enforced=is_enforced)
+    client = world.client(newcomer=Newcomer(access))
+    world.receive(client, message)
+    world.run(2)
+    right = "drain" if isinstance(message, (Drain, Undrain)) else "read"
+    refusals = [each for each in answers(world, client) if isinstance(each, Refusal)]
+    assert [(each.request, each.code, each.right) for each in refusals] == (
+        [(5, "denied", right)] if is_enforced else []
+    )
+    assert client not in world.closed
+    (entry,) = world.audited
+    assert (entry.outcome, entry.right) == ("refused" if is_enforced else "would-refuse", right)
+    assert (world.state.members[NodeId("a")].condition == "draining") == (
+        isinstance(message, Drain) and not is_enforced
+    )
+
+
+@pytest.mark.parametrize("message", ASKED, ids=lambda each: type(each).__name__)
+def test_a_client_with_the_right_is_answered(message: Message) -> None:
+    world = World()
+    world.cluster("a", "b")
+    client = world.client(newcomer=Newcomer(grantee("web-1", "read *", "drain a")))
+    world.receive(client, message)
+    world.run(2)
+    assert not any(isinstance(each, Refusal) for each in answers(world, client))
+    assert world.audited == []
+
+
+def test_a_ping_needs_no_right_and_has_a_short_answer() -> None:
+    world = World()
+    world.cluster("a", "b")
+    client = world.client(newcomer=Newcomer(grantee("web-1", "acquire x")))
+    world.receive(client, Probe(5))
+    world.settle()
+    assert answers(world, client)[-1] == ProbeReply(5)
+    assert world.audited == []
+
+
+def test_a_client_is_told_what_a_coordinator_understands() -> None:
+    world = World()
+    (welcome, *_) = answers(world, world.client())
+    assert isinstance(welcome, Welcome)
+    assert welcome.probes
+    assert welcome.identities
+
+
+@pytest.mark.parametrize("checks", [True, False])
+@pytest.mark.parametrize("identities", [True, False])
+def test_a_node_that_knows_no_identities_is_warned_of_where_rights_are_checked(
+    checks: bool, identities: bool
+) -> None:
+    world = World(grantee_of=(lambda identity: grantee(identity.name)) if checks else None)
+    node = world.join("a", identities=identities)
+    assert isinstance(node.inbox[0], Welcome)
+    is_warned = any(
+        "node a runs a version of lockring that knows no identities" in each for each in world.notes
+    )
+    assert is_warned == (checks and not identities)
+
+
+def test_routes_need_no_right_and_are_sent_to_every_client() -> None:
+    world = World()
+    world.cluster("a")
+    client = world.client(newcomer=Newcomer(grantee("web-1", "acquire x")))
+    world.receive(client, GetRoutes(0))
+    world.settle()
+    assert [type(each) for each in answers(world, client)].count(Routes) == 2

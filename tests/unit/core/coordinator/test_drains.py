@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from lockring.core.access import Grantee, Newcomer
 from lockring.ids import NodeId
 from lockring.protocol import Drain, DrainReply, Leave, Message, Refusal, Undrain, UndrainReply
+from lockring.protocol.identities import Identity
 from tests.unit.core.coordinator.world import World
+from tests.unit.core.grantees import grantee
 
 
 def refused(answer: Message) -> Refusal:
@@ -283,3 +286,69 @@ def test_absent_members_are_in_the_status() -> None:
     heard = dict(status.heard)
     assert 0 <= heard[NodeId("a")] <= 1_000
     assert 0 <= heard[NodeId("b")] <= 1_000
+
+
+# --------------------------------------------------------------------------- for whom a node asks
+
+OP, OTHER = Identity("token", "op"), Identity("token", "other")
+
+
+def rights(identity: Identity) -> Grantee:
+    return grantee(identity.name, *({"op": ("drain a",)}.get(identity.name, ())))
+
+
+@pytest.mark.parametrize(
+    ("asker", "node", "is_allowed"),
+    [(OP, "a", True), (OP, "b", False), (OTHER, "a", False), (None, "a", False)],
+)
+def test_a_node_that_passes_an_order_on_is_asked_for_whom(
+    asker: Identity | None, node: str, is_allowed: bool
+) -> None:
+    world = World(grantee_of=rights)
+    world.cluster("a", "b", "c")
+    sender = world.nodes["b"]
+    for order in (Drain(7, NodeId(node), asker), Undrain(8, NodeId(node), asker)):
+        world.receive(sender.connection, order)
+        world.run(2)
+        (answer,) = [each for each in sender.inbox if getattr(each, "request", 0) == order.request]
+        assert isinstance(answer, (DrainReply, UndrainReply)) == is_allowed
+        if not is_allowed:
+            assert (refused(answer).code, refused(answer).right) == ("denied", "drain")
+    assert [each.is_forwarded for each in world.audited] == ([] if is_allowed else [True, True])
+
+
+def test_a_nodes_own_wish_to_leave_needs_no_right() -> None:
+    world = World(grantee_of=rights)
+    world.cluster("a", "b")
+    assert isinstance(world.leave("a"), DrainReply)
+
+
+def test_where_rights_are_tried_out_an_order_of_any_identity_is_carried_out_and_reported() -> None:
+    world = World(grantee_of=lambda identity: grantee(identity.name, is_enforced=False))
+    world.cluster("a", "b")
+    assert isinstance(world.drain("a", by=world.nodes["b"].connection), DrainReply)
+    assert [each.outcome for each in world.audited] == ["would-refuse"]
+
+
+def test_orders_and_their_outcome_are_audited() -> None:
+    world = World(audits=True, grantee_of=rights)
+    world.cluster("a", "b")
+    operator = world.client(newcomer=Newcomer(grantee("op", "drain *")))
+    world.drain("a", by=operator)
+    world.undrain("a", by=operator)
+    world.drain("nowhere", by=operator)
+    world.receive(world.client(), Undrain(9, NodeId("a"), OP))
+    world.receive(world.nodes["b"].connection, Drain(9, NodeId("a"), OP))
+    world.leave("b")
+    world.run(1)
+    assert [
+        (each.act, each.outcome, each.identity and each.identity.name, each.is_forwarded, each.name)
+        for each in world.audited
+    ] == [
+        ("drain", "ok", "op", False, "a"),
+        ("undrain", "ok", "op", False, "a"),
+        ("drain", "failed", "op", False, "nowhere"),
+        ("undrain", "ok", None, False, "a"),
+        ("drain", "ok", "op", True, "a"),
+        ("leave", "ok", "b", False, "b"),
+    ]

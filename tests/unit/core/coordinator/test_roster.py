@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lockring.cluster_state import Replica, decode_state
+from lockring.core.access import ANY_NODE, NO_NODE, Newcomer, NodeProof
 from lockring.core.timing import Timing
 from lockring.ids import NodeId
 from lockring.protocol import (
@@ -14,6 +15,7 @@ from lockring.protocol import (
     DrainReply,
     GetState,
     Heartbeat,
+    Join,
     Leave,
     Refusal,
     SlotRequest,
@@ -54,7 +56,10 @@ def test_a_joining_node_is_welcomed_and_gets_the_state_at_once() -> None:
     before = world.state.version
     node = world.join("c")
     welcome, snapshot = node.inbox[:2]
-    assert welcome == Welcome(PROTOCOL, "cluster-of-first", "coordinator", "c", 1, before, "127.0.0.1:9500")
+    assert isinstance(welcome, Welcome)
+    assert (welcome.protocol, welcome.cluster, welcome.role) == (PROTOCOL, "cluster-of-first", "coordinator")
+    assert (welcome.node, welcome.incarnation, welcome.version) == ("c", 1, before)
+    assert welcome.coordinator == "127.0.0.1:9500"
     assert isinstance(snapshot, State)
     assert decode_state(snapshot.state).version == before
 
@@ -155,6 +160,38 @@ def test_a_node_of_another_cluster_is_refused_and_both_are_named() -> None:
     assert refusal.code == "wrong-cluster"
     assert "strangers" in refusal.text
     assert "cluster-of-first" in refusal.text
+    assert "b" not in world.state.members
+
+
+@pytest.mark.parametrize(
+    ("proof", "is_let_in"),
+    [
+        (NO_NODE, False),
+        (NodeProof(True, (NodeId("b"),)), False),
+        (NodeProof(True, (NodeId("a"),)), True),
+        (ANY_NODE, True),
+    ],
+)
+def test_a_node_joins_if_its_connection_has_shown_to_be_that_node(proof: NodeProof, is_let_in: bool) -> None:
+    world = World()
+    node = world.join("a", newcomer=Newcomer(None, proof))
+    world.run_until_quiet()
+    assert ("a" in world.state.members) == is_let_in
+    if not is_let_in:
+        assert refusal_of(node).code == "denied"
+
+
+@pytest.mark.parametrize("is_held", [True, False], ids=["held", "joined"])
+def test_a_connection_that_has_joined_as_one_node_joins_as_no_other(is_held: bool) -> None:
+    world = World(starts=not is_held)
+    node = world.join("a", newcomer=Newcomer(None, NodeProof(True, (NodeId("a"),))))
+    assert world.core.is_active != is_held
+    world.receive(node.connection, Join(PROTOCOL, "", NodeId("b"), 1, "127.0.0.1:9999", 1, 0))
+    world.settle()
+    assert node.connection in world.closed
+    if is_held:
+        world.core.start(now_ns=world.read_clocks())
+    world.run_until_quiet()
     assert "b" not in world.state.members
 
 

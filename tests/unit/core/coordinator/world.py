@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lockring.cluster_state import ClusterState, Copy, Replica, SlotState, decode_state
+from lockring.core.access import UNCHECKED, Grantee, Newcomer
 from lockring.core.coordinator import CoordinatorCore, invariants
 from lockring.core.effects import (
     Admit,
+    AuditEntry,
     Broadcast,
     Close,
     Effect,
@@ -39,6 +42,7 @@ from lockring.protocol import (
     UndrainReply,
     Welcome,
 )
+from lockring.protocol.identities import Identity
 from lockring.units import NS_PER_MS, NS_PER_S
 from tests.unit.untraced import untraced
 
@@ -80,6 +84,8 @@ class World:
         starts: bool = True,
         boot: str = "",
         is_as_left: bool = True,
+        grantee_of: Callable[[Identity], Grantee] | None = None,
+        audits: bool = False,
     ) -> None:
         self.now_ns = now_ns
         self.wall_offset_ns = wall_ns - now_ns
@@ -91,6 +97,7 @@ class World:
         self.sent: list[tuple[ConnectionId, Message]] = []
         self.closed: list[ConnectionId] = []
         self.notes: list[str] = []
+        self.audited: list[AuditEntry] = []
         self.admitted: dict[ConnectionId, bool] = {}
         """Connections that were let in, and whether they belong to the cluster."""
         self.held_back: list[Effect] = []
@@ -111,6 +118,8 @@ class World:
             new_cluster=new_cluster,
             boot=boot,
             is_as_left=is_as_left,
+            grantee_of=grantee_of,
+            audits=audits,
             replication="async" if replication == "async" else "sync",
             now_ns=self.now_ns,
             wall_ns=wall_ns,
@@ -159,6 +168,8 @@ class World:
                     self.held_back.append(effect)
                     return
                 self.answer_write(effect)
+            case AuditEntry():
+                self.audited.append(effect)
             case Publish(state):
                 self.published.append(state)
             case Note(text):
@@ -258,16 +269,16 @@ class World:
 
     # ------------------------------------------------------------------- nodes
 
-    def connection(self) -> ConnectionId:
+    def connection(self, newcomer: Newcomer = UNCHECKED) -> ConnectionId:
         """A connection that was accepted."""
         self._connections += 1
         connection = ConnectionId(self._connections)
-        self.core.connected(connection, now_ns=self.read_clocks())
+        self.core.connected(connection, newcomer=newcomer, now_ns=self.read_clocks())
         return connection
 
-    def client(self, cluster: str = "") -> ConnectionId:
+    def client(self, cluster: str = "", newcomer: Newcomer = UNCHECKED) -> ConnectionId:
         """The connection of a client, greeted."""
-        connection = self.connection()
+        connection = self.connection(newcomer)
         self.receive(connection, ClientHello(PROTOCOL, cluster, f"client-{connection}", 1))
         self.settle()
         return connection
@@ -287,11 +298,13 @@ class World:
         version: int = 0,
         protocol: int = PROTOCOL,
         former: tuple[int, ...] = (),
+        newcomer: Newcomer = UNCHECKED,
+        identities: bool = True,
     ) -> Node:
         """Connect and join; see `inbox` for the answer."""
         node = Node(
             Replica(name, incarnation),
-            self.connection(),
+            self.connection(newcomer),
             address or f"127.0.0.1:{9500 + len(self.nodes)}",
             weight,
         )
@@ -308,6 +321,7 @@ class World:
                 weight,
                 version,
                 former=list(former),
+                identities=identities,
             ),
         )
         self.settle()

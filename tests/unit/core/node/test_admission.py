@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lockring.cluster_state import Replica
+from lockring.core.access import NO_NODE, UNCHECKED, Newcomer, NodeProof
 from lockring.core.effects import Admit, Broadcast, Close, Effect, Refuse, Reply
 from lockring.core.node import NodeCore
 from lockring.protocol import (
@@ -29,10 +30,12 @@ def nodes() -> Nodes:
     return nodes
 
 
-def greet(nodes: Nodes, connection: int, *messages: Message, node: str = "A") -> list[Effect]:
+def greet(
+    nodes: Nodes, connection: int, *messages: Message, node: str = "A", newcomer: Newcomer = UNCHECKED
+) -> list[Effect]:
     """Open a connection to a node, send messages on it, and return what the node does."""
     core = nodes.cores[node]
-    core.connected(connection, now_ns=nodes.now)
+    core.connected(connection, newcomer=newcomer, now_ns=nodes.now)
     for message in messages:
         core.receive(connection, message, now_ns=nodes.now)
     return core.take_effects(now_ns=nodes.now)
@@ -143,3 +146,27 @@ def test_clients_that_came_before_the_node_had_a_cluster_come_back_for_its_id() 
     assert isinstance(late, Admit)
     assert late.welcome is not None
     assert late.welcome.cluster == core.state.cluster != ""
+
+
+@pytest.mark.parametrize(
+    ("proof", "text"),
+    [
+        (NO_NODE, "a connection of node B needs a certificate of the servers' own CA"),
+        (NodeProof(True, ("A", "C")), "the certificate makes its holder node A or C, not B"),
+    ],
+)
+def test_a_peer_that_has_not_shown_to_be_that_node_is_refused(
+    nodes: Nodes, proof: NodeProof, text: str
+) -> None:
+    effects = greet(nodes, 100, peer_hello(), newcomer=Newcomer(None, proof))
+    assert refusal(effects) == "denied"
+    (refused,) = [effect for effect in effects if isinstance(effect, Refuse)]
+    assert refused.refusal.text.startswith(text)
+    assert refused.refusal.name == "B"
+
+
+@pytest.mark.parametrize("proof", [NodeProof(True), NodeProof(True, ("C", "B"))])
+def test_a_peer_that_has_shown_to_be_that_node_is_admitted(nodes: Nodes, proof: NodeProof) -> None:
+    (admitted,) = greet(nodes, 100, peer_hello(), newcomer=Newcomer(None, proof))
+    assert isinstance(admitted, Admit)
+    assert admitted.is_member

@@ -14,9 +14,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from lockring.cluster_state import ClusterState, Copy, Member, Replica, SlotState
+from lockring.core.access import Grantee, GranteeOf, Newcomer
 from lockring.core.effects import (
     COORDINATOR,
     Admit,
+    AuditEntry,
     Broadcast,
     Close,
     Coordinator,
@@ -124,15 +126,25 @@ class Client:
 class Nodes:
     """Some node cores, a coordinator played by the test, and clients."""
 
-    def __init__(self, *names: str, timing: Timing | None = None, journals: bool = False) -> None:
+    def __init__(
+        self,
+        *names: str,
+        timing: Timing | None = None,
+        journals: bool = False,
+        grantee_of: GranteeOf | None = None,
+        audits: bool = False,
+    ) -> None:
         self.now = 1_000 * S
         self.timing = timing or Timing()
+        self.grantee_of = grantee_of
+        self.audits = audits
         self.state = ClusterState(cluster="c", coordinator="here:1")
         self.cores: dict[str, NodeCore] = {}
         self.replicas: dict[str, Replica] = {}
         self.asks: list[tuple[SlotRequestKind, SlotRequest]] = []
         self.clients: dict[tuple[str, int], Client] = {}
         self.notes: list[str] = []
+        self.audited: list[AuditEntry] = []
         self.asked_of_coordinator: list[Message] = []
         """Messages of nodes to it, except heartbeats and requests about slots."""
         self.cut: set[tuple[str, str]] = set()
@@ -148,7 +160,14 @@ class Nodes:
 
     def start(self, name: str, incarnation: int = 1, *, found: JournalFound | None = None) -> NodeCore:
         replica = self.replicas[name] = Replica(name, incarnation)
-        core = self.cores[name] = NodeCore(replica, timing=self.timing, journal=found, now_ns=self.now)
+        core = self.cores[name] = NodeCore(
+            replica,
+            timing=self.timing,
+            journal=found,
+            grantee_of=self.grantee_of,
+            audits=self.audits,
+            now_ns=self.now,
+        )
         if found is not None:
             self.disks.setdefault(name, Disk())
         core.connected(COORDINATOR, now_ns=self.now)
@@ -175,12 +194,14 @@ class Nodes:
             del self.clients[key]
         self.settle()
 
-    def client(self, node: str, session: str, *, client: str = "", number: int = 1) -> Client:
+    def client(
+        self, node: str, session: str, *, client: str = "", number: int = 1, access: Grantee | None = None
+    ) -> Client:
         connection = next(self._numbers)
         made = self.clients[node, connection] = Client(self, node, connection, session)
         core = self.cores[node]
         hello = ClientHello(PROTOCOL, "", client or session + str(connection), number)
-        core.connected(connection, now_ns=self.now)
+        core.connected(connection, newcomer=Newcomer(access), now_ns=self.now)
         core.receive(connection, hello, now_ns=self.now)
         self.settle()
         return made
@@ -311,6 +332,8 @@ class Nodes:
                     if self.on_ask is not None:
                         kind = SlotRequestKind(ask.kind)
                         self._queue.append(lambda kind=kind, item=item: self.on_ask(kind, item))  # type: ignore[misc]
+            case AuditEntry():
+                self.audited.append(effect)
             case Send(to=int() as connection, message=message):
                 client = self.clients.get((name, connection))
                 if client is not None:

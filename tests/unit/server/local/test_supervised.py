@@ -45,6 +45,27 @@ def test_a_child_that_dies_is_started_again() -> None:
     run(main())
 
 
+def test_a_child_that_is_notified_is_started_again_when_it_dies() -> None:
+    async def main() -> None:
+        stream, hopeless = io.StringIO(), list[int]()
+        child = child_of(
+            "import signal; signal.signal(signal.SIGHUP, lambda *_: print('heard', flush=True) or exit(1));"
+            + SLEEPS,
+            stream,
+            hopeless,
+        )
+        child.notify(signal.SIGHUP)  # before it is started, there is nothing to notify
+        child.start()
+        await until(lambda: stream.getvalue().count("N1 │ here") == 1)
+        child.notify(signal.SIGHUP)
+        await until(lambda: stream.getvalue().count("N1 │ heard") == 1)
+        await until(lambda: stream.getvalue().count("N1 │ here") == 2)
+        await child.ended(timeout_s=0)
+        assert hopeless == []
+
+    run(main())
+
+
 def test_a_child_that_cannot_be_started_is_tried_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,0 +1,279 @@
+"""The access control of a server: every connection passes it before a core hears of the connection.
+
+Rules:
+
+- With `off`, nothing is looked at: connections are `UNCHECKED`, and the cores look up no rights.
+- With `permissive`, what would be refused is reported and counted, and passes.
+- A node's connection is a matter of its certificate alone, in every mode: where the servers have a CA of their own, a
+  connection without a certificate of that CA cannot be a node's.
+- Credentials and hashes stay here. A core gets an identity and its rights.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from lockring.clock import monotonic_ns
+from lockring.core.access import (
+    ANY_NODE,
+    NO_NODE,
+    NOTHING,
+    UNCHECKED,
+    Grantee,
+    Newcomer,
+    NodeProof,
+    Outcome,
+    Quota,
+)
+from lockring.core.effects import AuditEntry
+from lockring.errors import Denied, LockringError, Unauthenticated
+from lockring.ids import ConnectionId, NodeId
+from lockring.protocol import ClientHello, Message
+from lockring.protocol.identities import Identity
+from lockring.security.access_control import AccessControl
+from lockring.security.audit import AuditLog
+from lockring.security.peer_certificates import PeerCertificate
+from lockring.server.access_settings import AccessSettings
+from lockring.server.reload_records import ReloadRecords
+from lockring.troubles import RepeatedTrouble
+
+if TYPE_CHECKING:
+    from lockring.security.jwks import IssuerKeys
+    from lockring.security.jwt_verifier import JwtVerifier
+
+_REPORTED_MAX: Final = 1_000
+"""Identities whose missing rights have a line in the log each minute; those of others are only counted."""
+
+TLS_FILES: Final = "tls"
+"""Name of the files of TLS in the audit log."""
+
+log: Final = logging.getLogger("lockring.access")
+
+
+def expired_among(grantees: Mapping[ConnectionId, Grantee]) -> list[ConnectionId]:
+    """Return the connections whose credential has ended or is not accepted any more, where that is enforced."""
+    return [number for number, each in grantees.items() if each.is_expired and each.is_enforced]
+
+
+def not_accepted(grantee: Grantee) -> Unauthenticated:
+    """Return the error of a connection whose credential has ended, or is not accepted any more."""
+    return Unauthenticated(f"{grantee.identity} has expired, or was revoked; show another credential")
+
+
+def _short(edition: str) -> str:
+    """Return as much of a digest as a person compares."""
+    return edition[:12]
+
+
+class AccessGate:
+    """The access control of one server. Lives in one event loop.
+
+    Args:
+        settings: see `AccessSettings`.
+        server: the name of the server, for the audit log.
+        demands_node_certificates: whether only a certificate of the servers' own CA makes a node.
+
+    Attributes:
+        is_on: whether identities and rights are looked at.
+        audits: whether there is an audit log.
+        auth: whether rights are checked, as in the settings.
+        would_refuse: how many requests and connections would have been refused, where rights are only tried out.
+
+    Raises:
+        ConfigError: the ACL file is malformed, or a file cannot be opened.
+        ExtraMissing: JWTs need packages that are not installed.
+    """
+
+    def __init__(
+        self, settings: AccessSettings, *, server: str, demands_node_certificates: bool = False
+    ) -> None:
+        self.auth = settings.auth
+        self.is_on = settings.auth != "off"
+        self.audits = settings.audit_log is not None
+        self.would_refuse = 0
+        self._server = server
+        self._demands_node_certificates = demands_node_certificates
+        self._is_enforced = settings.auth == "enforcing"
+        self._reported: dict[str, RepeatedTrouble] = {}
+        self._control: AccessControl | None = None
+        self._keys: IssuerKeys | None = None
+        if settings.acl_file is not None:
+            jwt = self._verifier(settings)
+            self._control = AccessControl(Path(settings.acl_file), jwt=jwt, is_enforced=self._is_enforced)
+        self._audit = None if settings.audit_log is None else AuditLog(settings.audit_log, server=server)
+        edition = "" if self._control is None else _short(self._control.content.edition)
+        self._acl_reloads = ReloadRecords(self._audit, settings.acl_file or "", edition)
+        self._tls_reloads: ReloadRecords | None = None
+        if self.is_on:
+            log.info("rights are %s: %s", settings.auth, settings.acl_file)
+        if self._is_enforced and not demands_node_certificates:
+            log.warning(
+                "nodes are not asked for certificates: any process that reaches this port may join the cluster as a node"
+            )
+
+    def _verifier(self, settings: AccessSettings) -> JwtVerifier | None:
+        if not settings.jwt_jwks:
+            return None
+        from lockring.security.jwks import IssuerKeys, JwksPlace  # need packages of the extra `jwt`
+        from lockring.security.jwt_verifier import JwtVerifier
+
+        place = JwksPlace(settings.jwt_jwks, settings.jwt_ca or "", settings.jwt_token_file or "")
+        self._keys = IssuerKeys.at(place)
+        return JwtVerifier(self._keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
+
+    @property
+    def edition(self) -> str:
+        """The edition of the ACL file that is in force, "" without one."""
+        return self._acl_reloads.edition
+
+    # ----------------------------------------------------------------------- connections
+
+    def newcomer(self, hello: Message, certificate: object, *, origin: str) -> Newcomer:
+        """Return what a core may know of a connection by its first message.
+
+        Args:
+            hello: the first message.
+            certificate: the verified certificate of the other side, None without one.
+            origin: HOST:PORT of the other side.
+
+        Raises:
+            Unauthenticated: nothing was shown where something is needed, or it is unknown, malformed or expired.
+            Denied: the identity has no role.
+        """
+        shown = certificate if isinstance(certificate, PeerCertificate) else None
+        if isinstance(hello, ClientHello):
+            return Newcomer(self.admit(shown, hello.credential, origin=origin), NO_NODE)
+        return Newcomer(None, self._node_proof(shown))
+
+    def admit(
+        self, certificate: PeerCertificate | None, credential: str, *, origin: str, is_call: bool = False
+    ) -> Grantee | None:
+        """Return the rights of a client by what it has shown, None if none are looked at. See `newcomer`.
+
+        Args:
+            certificate: the verified certificate of its connection, None without one.
+            credential: a token or a JWT, "" for none.
+            origin: HOST:PORT of the client.
+            is_call: whether it is one of many calls on a connection, which the audit log does not name each.
+        """
+        control = self._control
+        if control is None:
+            return None
+        try:
+            grantee = control.admit(certificate, credential)
+        except Denied as error:
+            self.refused(error, origin=origin, is_enforced=self._is_enforced)
+            if self._is_enforced:
+                raise
+            return control.stranger()
+        if self._audit is not None and not is_call:
+            self._audit.write("connect", "ok", identity=grantee.identity, origin=origin)
+        return grantee
+
+    def grantee_of(self, identity: Identity) -> Grantee:
+        """Return the rights here of an identity for which another server forwards requests."""
+        assert self._control is not None, "a core that knows no rights asks for none"
+        return self._control.admit_for(identity)
+
+    def own(self, node: NodeId) -> Newcomer:
+        """Return what the core of this node may know of a client in its own process, which asks for others."""
+        if self._control is None:
+            return UNCHECKED
+        me = Identity("node", node)
+        return Newcomer(Grantee(me, NOTHING, Quota(str(me)), is_enforced=self._is_enforced), NO_NODE)
+
+    def _node_proof(self, certificate: PeerCertificate | None) -> NodeProof:
+        if not self._demands_node_certificates:
+            return ANY_NODE
+        if certificate is None or not certificate.is_server:
+            return NO_NODE
+        return NodeProof(True, tuple(NodeId(each) for each in certificate.nodes))
+
+    # ----------------------------------------------------------------------- reports
+
+    def refused(self, error: LockringError, *, origin: str, is_enforced: bool = True, name: str = "") -> None:
+        """Report a connection that is refused, or would be.
+
+        Args:
+            error: the reason.
+            origin: HOST:PORT of the other side.
+            is_enforced: whether it is refused.
+            name: the node that it claims to be, "" for a client.
+        """
+        if self._audit is not None:
+            outcome: Outcome = "refused" if is_enforced else "would-refuse"
+            self._audit.write("denied", outcome, origin=origin, name=name, reason=str(error))
+        if not is_enforced:
+            self._report(origin.rpartition(":")[0], f"a client at {origin}: {error}")
+
+    def record(self, entry: AuditEntry, *, origin: str, via: str = "") -> None:
+        """Report an act that a core has reported.
+
+        Args:
+            entry: the act.
+            origin: HOST:PORT of the other side, "" if there is none.
+            via: the node that has forwarded the request, "" if none has.
+        """
+        if entry.outcome == "would-refuse":
+            self._report("" if entry.identity is None else entry.identity.key, entry.reason)
+        if self._audit is not None:
+            self._audit.write(
+                entry.act,
+                entry.outcome,
+                identity=entry.identity,
+                origin=origin,
+                via=via,
+                name=entry.name,
+                fencing_token=entry.fencing_token,
+                right=entry.right,
+                rule=entry.rule,
+                reason=entry.reason,
+            )
+
+    def joined(self, node: NodeId, *, origin: str) -> None:
+        """Report that a node has joined."""
+        if self._audit is not None:
+            self._audit.write("join", "ok", identity=Identity("node", node), origin=origin, name=node)
+
+    def _report(self, who: str, text: str) -> None:
+        self.would_refuse += 1
+        trouble = self._reported.get(who)
+        if trouble is None:
+            if len(self._reported) >= _REPORTED_MAX:
+                return
+            trouble = self._reported[who] = RepeatedTrouble()
+        told = trouble.fails(text, now_ns=monotonic_ns())
+        if told:
+            log.warning("would be refused: %s", told)
+
+    # ----------------------------------------------------------------------- files
+
+    def look(self) -> None:
+        """Read the ACL file again if it has changed, and give each connection the rights that it has now."""
+        control = self._control
+        if control is None:
+            return
+        control.look()
+        # Either was read just now, or since the last look for a new connection.
+        self._acl_reloads.note(_short(control.content.edition), control.problem)
+
+    def note_tls(self, edition: str, problem: str) -> None:
+        """Report the files of TLS as they are in use. See `ReloadRecords.note`."""
+        if self._tls_reloads is None:
+            self._tls_reloads = ReloadRecords(self._audit, TLS_FILES, edition)
+        self._tls_reloads.note(edition, problem)
+
+    def start(self) -> None:
+        """Begin to read the keys of JWTs."""
+        if self._keys is not None:
+            self._keys.start()
+
+    def close(self) -> None:
+        """End, with what the audit log still has to write. May take two seconds."""
+        if self._keys is not None:
+            self._keys.close()
+        if self._audit is not None:
+            self._audit.close()
