@@ -19,6 +19,7 @@ from lockring.clock import monotonic_ns, wall_ns
 from lockring.core.client import ENDED, HELD, ClientCore, HolderReference, Ticket, deadline_ns_of, not_held
 from lockring.errors import InvalidRequest, LockLost, LockringError
 from lockring.ids import RequestNumber
+from lockring.log_events import event
 from lockring.net.frames import encode_frame
 from lockring.protocol import CloseSession, LockRecord, Mode
 from lockring.system_errors import reason_of
@@ -328,7 +329,7 @@ def cancel_dropped(core: ClientCore, *, now_ns: int) -> list[Ticket]:
 def report_drop(ticket: Ticket) -> None:
     """Log and warn that the lock of a dropped grant was given up."""
     words = words_of_drop(ticket)
-    log.warning("%s", words)
+    log.warning("%s", words, extra=event("grant-dropped", lock=ticket.name))
     with contextlib.suppress(
         ResourceWarning
     ):  # an error by the program's filters: no caller is there to have it

@@ -17,6 +17,7 @@ from lockring.clock import monotonic_ns
 from lockring.core.effects import Depart
 from lockring.errors import LockringError
 from lockring.ids import NodeId
+from lockring.log_events import event
 from lockring.net.connection import Outbox
 from lockring.server.access_gate import AccessGate
 from lockring.server.access_settings import OPEN, AccessSettings
@@ -97,7 +98,9 @@ class NodeServer:
         listening = await self._port.listener.open(settings.listen, secure=secure_of(self._tls))
         place.address = settings.advertise or listening
         await self._port.listener.begin()
-        log.info("node %s listens at %s", settings.id, listening)
+        log.info(
+            "node %s listens at %s", settings.id, listening, extra=event("node-listens", address=listening)
+        )
         if settings.grpc:
             self._grpc, place.grpc = await start_grpc(
                 self._locals,
@@ -123,6 +126,7 @@ class NodeServer:
         log.info(
             "draining: everything moves to the other nodes, for up to %g s; a second signal stops at once",
             timeout_s,
+            extra=event("draining", timeout_s=timeout_s),
         )
         self._lives.leave(timeout_s)
         return True
@@ -145,7 +149,7 @@ class NodeServer:
         await self._port.listener.closed(_CLOSE_S_MAX)
         await asyncio.to_thread(self._gate.close)
         if self._lives.has_joined:
-            log.info("node %s has stopped", self._settings.id)
+            log.info("node %s has stopped", self._settings.id, extra=event("node-stopped"))
 
     # ----------------------------------------------------------------------- LifeListener
 

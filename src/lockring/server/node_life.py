@@ -33,6 +33,7 @@ from lockring.core.timing import Timing
 from lockring.errors import Denied, LockringError, Unavailable
 from lockring.ids import ConnectionId, NodeId
 from lockring.journal.journal import Journal
+from lockring.log_events import event
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
 from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.core_loop import CoreLoop
@@ -42,6 +43,7 @@ from lockring.net.openers import Opener, open_plain
 from lockring.protocol import ClientHello, FromPeer, Message, Welcome
 from lockring.server.access_gate import AccessGate, expired_among, not_accepted
 from lockring.server.journal_writer import JournalWriter
+from lockring.server.logs import name_cluster
 from lockring.server.settings import Durability
 from lockring.server.tls import check_node_certificate
 from lockring.troubles import RepeatedTrouble
@@ -113,7 +115,12 @@ class DialedPeer:
         self._life.core.check_peer(self._peer, welcome, address=address)
         so_far = self._trouble.ends(now_ns=monotonic_ns())
         if so_far:
-            log.info("connected to %s again (%s)", self._peer.node, so_far)
+            log.info(
+                "connected to %s again (%s)",
+                self._peer.node,
+                so_far,
+                extra=event("peer-connected-again", peer=self._peer.node),
+            )
         self._life.core.connected(self._peer, now_ns=monotonic_ns())
         self._life.pump.schedule()
 
@@ -130,7 +137,7 @@ class DialedPeer:
     def _tell(self, text: str) -> None:
         told = self._trouble.fails(text, now_ns=monotonic_ns())
         if told:
-            log.info("%s", told)
+            log.info("%s", told, extra=event("peer-unreachable", peer=self._peer.node))
 
 
 class NodeLife:
@@ -313,6 +320,7 @@ class NodeLife:
                 self._broadcast(numbers, message)
             case Publish(state):
                 self._dial_members(state)
+                name_cluster(state.cluster)
                 self._on_state(state)
             case Close(to, reason):
                 connection = self._connection_to(to)
@@ -322,10 +330,11 @@ class NodeLife:
                 self._admit(effect)
             case Refuse(to, refusal):
                 self._refuse(to, error_of(refusal))
-            case Note(text, asked_by, is_warning):
+            case Note(text, asked_by, is_warning, name):
                 by = None if asked_by is None else self.guests.get(asked_by)
                 level = logging.WARNING if is_warning else logging.INFO
-                log.log(level, "%s%s", text, f", asked for by {by.remote}" if by is not None else "")
+                whom = f", asked for by {by.remote}" if by is not None else ""
+                log.log(level, "%s%s", text, whom, extra=event(name, remote="" if by is None else by.remote))
             case AuditEntry():
                 self._audit(effect)
             case Depart():

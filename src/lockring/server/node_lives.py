@@ -15,6 +15,7 @@ from lockring.core.effects import COORDINATOR, Depart, DepartureEnd
 from lockring.core.node import JoinFacts
 from lockring.errors import JournalError, LockringError, WrongCluster
 from lockring.ids import Incarnation, NodeId
+from lockring.log_events import event
 from lockring.net.connection import Outbox
 from lockring.net.openers import Opener, open_plain
 from lockring.protocol import CertificateInfo, Message, Welcome
@@ -123,7 +124,7 @@ class NodeLives:
             why = f"no new life can begin yet: {error}"
             told = self._trouble.fails(why, now_ns=monotonic_ns())
             if told:
-                log.error("%s", told)
+                log.error("%s", told, extra=event("life-not-begun"))
             self.present.over = why
             self._go_on_leaving()
             return

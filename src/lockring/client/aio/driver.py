@@ -63,6 +63,7 @@ from lockring.core.client import (
 )
 from lockring.errors import ClientClosed, LockringError
 from lockring.ids import LinkId, LockName
+from lockring.log_events import event
 from lockring.net.frames import encode_frame
 from lockring.net.openers import Opener
 from lockring.protocol import Message, Mode
@@ -542,7 +543,7 @@ class AsyncDriver:
 
     def _drop(self, ticket: Ticket) -> None:
         if not self._gone:
-            log.warning("%s", words_of_drop(ticket))
+            log.warning("%s", words_of_drop(ticket), extra=event("grant-dropped", lock=ticket.name))
             self._core.cancel(ticket, now_ns=monotonic_ns())
             self._flush()
 

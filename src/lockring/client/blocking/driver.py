@@ -53,6 +53,7 @@ from lockring.clock import monotonic_ns
 from lockring.core.client import HELD, Backlog, ClientCore, Query, Ticket, Update, Wait, not_held
 from lockring.errors import LockringError, ReentrantCall
 from lockring.ids import LockName
+from lockring.log_events import event
 from lockring.protocol import Mode
 from lockring.random_ids import new_id
 from lockring.units import NS_PER_S
@@ -244,7 +245,11 @@ class BlockingDriver:
     def drop(self, ticket: Ticket) -> None:
         """Give up a ticket whose grant was dropped; from any thread, at any moment."""
         if self._host.knows(ticket) and not self._host.is_closing:
-            self._section.do_after(lambda: log.warning("%s", words_of_drop(ticket)))
+            self._section.do_after(
+                lambda: log.warning(
+                    "%s", words_of_drop(ticket), extra=event("grant-dropped", lock=ticket.name)
+                )
+            )
         self.let_go(ticket)
 
     def notice_expiry(self) -> None:

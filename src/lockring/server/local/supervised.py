@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TextIO
 
 from lockring import exits
+from lockring.log_events import event
 from lockring.server.local.children import child_environment
 
 _PAUSE_S_MIN: Final = 0.5
@@ -123,14 +124,22 @@ class SupervisedChild:
             if self._is_stopping:
                 return
             if code == exits.OK:
-                log.info("%s has ended as requested", self.name)
+                log.info(
+                    "%s has ended as requested", self.name, extra=event("process-ended", process=self.name)
+                )
                 return
             if code in _HOPELESS:
                 self._on_hopeless(self.name, code)
                 return
             if loop.time() - started_s >= _HEALTHY_S:
                 pause_s = _PAUSE_S_MIN
-            log.warning("%s %s; restarting it in %g s", self.name, how, pause_s)
+            log.warning(
+                "%s %s; restarting it in %g s",
+                self.name,
+                how,
+                pause_s,
+                extra=event("process-restarts", process=self.name),
+            )
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _PAUSE_S_MAX)
 
