@@ -60,6 +60,11 @@ def not_accepted(grantee: Grantee) -> Unauthenticated:
     return Unauthenticated(f"{grantee.identity} has expired, or was revoked; show another credential")
 
 
+def _short(edition: str) -> str:
+    """Return as much of a digest as a person compares."""
+    return edition[:12]
+
+
 class AccessGate:
     """The access control of one server. Lives in one event loop.
 
@@ -71,6 +76,8 @@ class AccessGate:
     Attributes:
         is_on: whether identities and rights are looked at.
         audits: whether there is an audit log.
+        auth: whether rights are checked, as in the settings.
+        edition: the edition of the ACL file that is in force, "" without one.
         would_refuse: how many requests and connections would have been refused, where rights are only tried out.
 
     Raises:
@@ -81,6 +88,7 @@ class AccessGate:
     def __init__(
         self, settings: AccessSettings, *, server: str, demands_node_certificates: bool = False
     ) -> None:
+        self.auth = settings.auth
         self.is_on = settings.auth != "off"
         self.audits = settings.audit_log is not None
         self.would_refuse = 0
@@ -93,7 +101,8 @@ class AccessGate:
         if settings.acl_file is not None:
             jwt = self._verifier(settings)
             self._control = AccessControl(Path(settings.acl_file), jwt=jwt, is_enforced=self._is_enforced)
-        self._edition = "" if self._control is None else self._control.content.edition
+        self.edition = "" if self._control is None else _short(self._control.content.edition)
+        self._problem = ""
         self._audit = None if settings.audit_log is None else AuditLog(settings.audit_log, server=server)
         if self.is_on:
             log.info(
@@ -246,11 +255,19 @@ class AccessGate:
         if control is None:
             return
         control.look()
-        edition = control.content.edition
-        if edition != self._edition:  # read just now, or since the last look for a new connection
-            self._edition = edition
-            if self._audit is not None:
-                self._audit.write("reload", "ok", name=str(control.path), reason=f"edition {edition}")
+        edition, problem = _short(control.content.edition), control.problem
+        # Either was read just now, or since the last look for a new connection.
+        if edition != self.edition:
+            self.edition = edition
+            self._audit_reload("ok", f"edition {edition}")
+        if problem != self._problem:
+            self._problem = problem
+            if problem:
+                self._audit_reload("failed", problem)
+
+    def _audit_reload(self, outcome: Outcome, reason: str) -> None:
+        if self._audit is not None and self._control is not None:
+            self._audit.write("reload", outcome, name=str(self._control.path), reason=reason)
 
     def start(self) -> None:
         """Begin to read the keys of JWTs."""

@@ -174,6 +174,23 @@ def test_new_rights_are_in_force_at_the_next_look_and_audited_once(place: Place)
     assert [line["act"] for line in place.lines(gate)] == ["connect", "reload"]
 
 
+def test_a_file_that_cannot_be_used_is_audited_once_and_again_after_it_was_right(place: Place) -> None:
+    gate = place.gate()
+    right = place.acl.read_text()
+    for text in ("[[role]", "[[role]", right, "nonsense = 1", right.replace("jobs/", "work/")):
+        place.acl.write_text(text)
+        gate.look()
+        gate.look()
+    found = [(line["act"], line["outcome"], line["reason"]) for line in place.lines(gate)]
+    assert [(act, outcome) for act, outcome, _ in found] == [
+        ("reload", "failed"),
+        ("reload", "failed"),
+        ("reload", "ok"),
+    ]
+    assert "nonsense" in found[1][2]
+    assert found[2][2] == f"edition {gate.edition}"
+
+
 @pytest.mark.parametrize("auth", ["permissive", "enforcing"])
 def test_a_connection_whose_token_was_revoked_is_ended_where_that_is_enforced(
     place: Place, auth: str
@@ -198,7 +215,8 @@ def test_a_file_that_is_malformed_changes_nothing(place: Place, caplog: pytest.L
     caplog.set_level(logging.WARNING)
     gate.look()
     assert access.permissions.allows(Verb.ACQUIRE, "jobs/7")
-    assert "reload" not in [line["act"] for line in place.lines(gate)]
+    (failed,) = [line for line in place.lines(gate) if line["act"] == "reload"]
+    assert failed["outcome"] == "failed"
 
 
 def test_a_client_in_the_nodes_own_process_is_the_node_and_has_no_rights_of_its_own(place: Place) -> None:
