@@ -259,7 +259,7 @@ class Term:
         self._operations.confirm(now_ns)
 
     def take_warnings(self) -> list[Note]:
-        """Hand out what is to be logged about losses of the store since the last call, for an operator to act on."""
+        """Hand out the lines for the log about losses of the store since the last call, for an operator to act on."""
         loss = self._past.take_loss()
         if loss is None:
             return []

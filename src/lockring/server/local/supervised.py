@@ -29,17 +29,29 @@ log = logging.getLogger("lockring.up")
 
 
 class LinePrinter:
-    """Prints the lines of several processes, each under its name.
+    """Prints the lines of several processes, each under its name, or as they are.
 
     Args:
         names: all of them, for the width.
         stream: the stream to print to.
         in_colour: whether the names are coloured.
+        is_json: whether the lines are JSON: then each stays as it is, and has the name in it.
     """
 
     _COLOURS: Final = ("\033[36m", "\033[32m", "\033[33m", "\033[35m", "\033[34m", "\033[31m")
 
-    def __init__(self, names: Sequence[str], *, stream: TextIO = sys.stderr, in_colour: bool = False) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        stream: TextIO = sys.stderr,
+        in_colour: bool = False,
+        is_json: bool = False,
+    ) -> None:
+        if is_json:
+            self._prefixes = dict.fromkeys(names, "")
+            self._stream = stream
+            return
         width = max(map(len, names))
         self._stream = stream
         self._prefixes = {}

@@ -84,7 +84,7 @@ class UpServer:
         # After the coordinator's directory, for which it counts whether the one around it was there.
         certificates = self._certificates(kept)
         in_colour = takes_colour(sys.stderr)
-        printer = LinePrinter(names, in_colour=in_colour)
+        printer = LinePrinter(names, in_colour=in_colour, is_json=settings.log_format == "json")
         for name in leaders:
             own = msgspec.structs.replace(
                 coordinator, listen=addresses[name], **self._tls_fields(certificates, name)
