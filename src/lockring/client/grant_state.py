@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Protocol, Self, TypeVar
 
 from lockring.client.process_bound import ProcessBound
+from lockring.client.tracing import HoldSpan
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.core.client import ENDED, HELD, ClientCore, HolderReference, Ticket, deadline_ns_of, not_held
 from lockring.errors import InvalidRequest, LockLost, LockringError
@@ -165,7 +166,7 @@ class GrantState(ProcessBound):
         "pass its name and fencing token, for what the lock protects; the lease stays with this process"
     )
 
-    __slots__ = ("_acquired_at_ns", "_callbacks", "_driver", "_owner", "_ticket")
+    __slots__ = ("_acquired_at_ns", "_callbacks", "_driver", "_hold", "_owner", "_ticket")
 
     def __init__(self, driver: ExpiryCheck, ticket: Ticket) -> None:
         self._driver: ExpiryCheck = driver
@@ -173,6 +174,7 @@ class GrantState(ProcessBound):
         self._owner = driver.owner
         self._acquired_at_ns = wall_ns()
         self._callbacks: list[LossCallback] | None = None
+        self._hold: HoldSpan | None = None
 
     @property
     def name(self) -> str:

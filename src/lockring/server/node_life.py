@@ -44,6 +44,7 @@ from lockring.protocol import ClientHello, FromPeer, Message, Welcome
 from lockring.server.access_gate import AccessGate, expired_among, not_accepted
 from lockring.server.journal_writer import JournalWriter
 from lockring.server.logs import name_cluster
+from lockring.server.request_spans import RequestSpans
 from lockring.server.settings import Durability
 from lockring.server.tls import check_node_certificate
 from lockring.troubles import RepeatedTrouble
@@ -151,6 +152,7 @@ class NodeLife:
         on_state: called for each new cluster state.
         on_depart: called when the node may stop, with the reason.
         opener: opens connections to other nodes.
+        spans: the traces of requests, None if there are none.
         journal: the files of the node's journal, None without one.
         durability: how durable the journal is kept.
         reopen: makes the journal's directory again after it was deleted; needed with a journal.
@@ -166,6 +168,7 @@ class NodeLife:
         on_state: Callable[[ClusterState], None],
         on_depart: Callable[[Depart], None],
         opener: Opener = open_plain,
+        spans: RequestSpans | None = None,
         journal: Journal | None = None,
         durability: Durability = "none",
         reopen: Callable[[], Journal] | None = None,
@@ -185,6 +188,8 @@ class NodeLife:
         self.gate = gate
         """The access control of the node, which all of its lives share."""
         self.opener = opener
+        self.spans = spans
+        """The traces of requests."""
         self.guests: dict[ConnectionId, Guest] = {}
         """The connections that the core knows, by number."""
         self.journal: JournalWriter | None = None
@@ -288,6 +293,8 @@ class NodeLife:
 
     def left(self, number: ConnectionId) -> None:
         """Report the end of a connection that the core knows."""
+        if self.spans is not None:
+            self.spans.left(number)
         self.guests.pop(number, None)
         self._grantees.pop(number, None)
         self.core.disconnected(number, now_ns=monotonic_ns())
@@ -303,6 +310,8 @@ class NodeLife:
                 to = effect.to
                 if type(to) is int:  # a ConnectionId, which the checker does not see
                     connection = self.guests.get(to)  # type: ignore[unreachable]
+                    if self.spans is not None:
+                        self.spans.answered(to, effect.message)
                 else:
                     connection = self._connection_to(to)
             elif type(effect) is Reply:

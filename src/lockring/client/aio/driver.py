@@ -170,6 +170,7 @@ class AsyncDriver:
         *,
         permits: int = 1,
         on_behalf: OnBehalf | None = None,
+        traceparent: str = "",
     ) -> G:
         """Acquire a lock and return its `grant`, made of the driver and the ticket.
 
@@ -185,6 +186,7 @@ class AsyncDriver:
             permits=permits,
             payload=payload,
             on_behalf=on_behalf,
+            traceparent=traceparent,
         )
         outcome: Outcome = loop.create_future()
         ticket.exchange.call = outcome
