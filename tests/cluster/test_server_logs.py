@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -68,3 +69,19 @@ def test_each_line_says_when_and_of_whom_and_a_lock_that_was_broken_is_there() -
     assert [line for line in lines if not LINE.match(line)] == []
     assert {found[2] for line in lines if (found := LINE.match(line))} == {"node-1", "coordinator"}
     assert not any("debuga" in line for line in lines)
+
+
+def test_with_the_format_json_each_line_is_an_object_with_the_events_name() -> None:
+    with running(*SERVE, "--log-format", "json") as server:
+        server.wait_for("clients reach it with")
+        server.wait_for('"event": "cluster-changed"')
+        lines = [json.loads(line) for line in list(server.lines)]
+    grave = [line for line in lines if line["level"] != "debug"]
+    assert all({"at", "server", "logger", "event", "message"} <= line.keys() for line in grave)
+    (ready,) = [line for line in lines if line.get("event") == "ready"]
+    (listening,) = [line for line in lines if line.get("event") == "node-listens"]
+    assert ready["address"] == listening["address"]
+    assert {line["server"] for line in lines} == {"node-1", "coordinator"}
+    (changed, *_) = [line for line in lines if line.get("event") == "cluster-changed"]
+    (joined,) = [line for line in lines if line.get("event") == "joined"]
+    assert changed["cluster"] == joined["cluster"]

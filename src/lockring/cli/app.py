@@ -42,6 +42,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "node": ("servers", "node"),
     "serve": ("servers", "serve"),
     "up": ("servers", "up"),
+    "demo": ("demo.command", "demo"),
     "certs": ("certs", "certs"),
     "token": ("token", "token"),
     "acl": ("acl", "acl"),

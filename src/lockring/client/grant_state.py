@@ -15,10 +15,12 @@ from datetime import UTC, datetime
 from typing import Any, Final, Protocol, Self, TypeVar
 
 from lockring.client.process_bound import ProcessBound
+from lockring.client.tracing import HoldSpan
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.core.client import ENDED, HELD, ClientCore, HolderReference, Ticket, deadline_ns_of, not_held
 from lockring.errors import InvalidRequest, LockLost, LockringError
 from lockring.ids import RequestNumber
+from lockring.log_events import event
 from lockring.net.frames import encode_frame
 from lockring.protocol import CloseSession, LockRecord, Mode
 from lockring.system_errors import reason_of
@@ -164,7 +166,7 @@ class GrantState(ProcessBound):
         "pass its name and fencing token, for what the lock protects; the lease stays with this process"
     )
 
-    __slots__ = ("_acquired_at_ns", "_callbacks", "_driver", "_owner", "_ticket")
+    __slots__ = ("_acquired_at_ns", "_callbacks", "_driver", "_hold", "_owner", "_ticket")
 
     def __init__(self, driver: ExpiryCheck, ticket: Ticket) -> None:
         self._driver: ExpiryCheck = driver
@@ -172,6 +174,7 @@ class GrantState(ProcessBound):
         self._owner = driver.owner
         self._acquired_at_ns = wall_ns()
         self._callbacks: list[LossCallback] | None = None
+        self._hold: HoldSpan | None = None
 
     @property
     def name(self) -> str:
@@ -328,7 +331,7 @@ def cancel_dropped(core: ClientCore, *, now_ns: int) -> list[Ticket]:
 def report_drop(ticket: Ticket) -> None:
     """Log and warn that the lock of a dropped grant was given up."""
     words = words_of_drop(ticket)
-    log.warning("%s", words)
+    log.warning("%s", words, extra=event("grant-dropped", lock=ticket.name))
     with contextlib.suppress(
         ResourceWarning
     ):  # an error by the program's filters: no caller is there to have it

@@ -163,11 +163,13 @@ class Note(NamedTuple):
         text: a sentence.
         asked_by: the connection whose request caused it; None if none did.
         is_warning: whether the operator must act on it.
+        event: the event's name, as in `lockring.log_events`.
     """
 
     text: str
     asked_by: ConnectionId | None = None
     is_warning: bool = False
+    event: str = "note"
 
 
 class AuditEntry(NamedTuple):

@@ -18,6 +18,7 @@ from lockring.errors import InternalError, LockringError
 from lockring.grpc_api.driver import AGAIN, LossHandler
 from lockring.grpc_api.v1 import lockring_pb2 as pb
 from lockring.ids import Generation, LockName, SessionId
+from lockring.log_events import event
 from lockring.protocol import KeepaliveReply, Verdict
 from lockring.units import NS_PER_MS, NS_PER_S
 
@@ -186,7 +187,7 @@ class KeepStream:
 
     def _fail(self, what: str, error: Exception) -> None:
         """End the stream because of a bug: its client must not wait for an answer that does not come."""
-        log.error("this is a bug in lockring: %s has failed", what, exc_info=error)
+        log.error("this is a bug in lockring: %s has failed", what, exc_info=error, extra=event("bug"))
         self.end(InternalError(f"{what} has failed; the node's log says more"))
 
 

@@ -37,6 +37,7 @@ from lockring.grpc_api.v1 import lockring_pb2 as pb
 from lockring.grpc_api.v1 import lockring_pb2_grpc
 from lockring.grpc_api.watch_call import states_of
 from lockring.ids import NO_REQUEST
+from lockring.log_events import event
 from lockring.names import check_lock_name, check_node_id
 from lockring.protocol import BreakReply, DescribeReply, Drain, ReleaseReply, Undrain
 from lockring.slots import slot_of
@@ -62,7 +63,7 @@ def _unary(
         except grpc.aio.AbortError:
             raise
         except Exception as error:
-            log.exception("this is a bug in lockring: a gRPC call has failed")
+            log.exception("this is a bug in lockring: a gRPC call has failed", extra=event("bug"))
             await self.refuse(context, _bug(error), request)
 
     return answer
@@ -83,7 +84,7 @@ def _stream(
         except grpc.aio.AbortError:
             raise
         except Exception as error:
-            log.exception("this is a bug in lockring: a gRPC call has failed")
+            log.exception("this is a bug in lockring: a gRPC call has failed", extra=event("bug"))
             await self.refuse(context, _bug(error), request)
 
     return answer

@@ -19,6 +19,7 @@ from lockring.clock import monotonic_ns
 from lockring.core.refusals import refusal_of
 from lockring.errors import LockringError, Overloaded, ProtocolError
 from lockring.ids import NO_REQUEST, ConnectionId, RequestNumber
+from lockring.log_events import event
 from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.frames import HEADER_BYTES, FrameReader
 from lockring.net.limits import ConnectionLimits, RefusalLog
@@ -271,7 +272,12 @@ class AcceptedConnection(FramedConnection):
     def pause_writing(self) -> None:
         """End the connection: it has left too many answers unread. Called by the event loop."""
         super().pause_writing()
-        log.warning("cut the connection of %s at %s: it leaves its answers unread", self.title, self.remote)
+        log.warning(
+            "cut the connection of %s at %s: it leaves its answers unread",
+            self.title,
+            self.remote,
+            extra=event("connection-cut", client=self.title, remote=self.remote),
+        )
 
     def on_end(self, reason: str) -> None:
         """Uncount the connection, and report its end to the handler if that had admitted it."""

@@ -11,6 +11,7 @@ from typing import Final
 
 from lockring.clock import monotonic_ns
 from lockring.errors import LockringError, Overloaded
+from lockring.log_events import event
 from lockring.net.descriptors import CLIENTS_MAX, RESERVED_MAX, ConnectionRoom
 from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_S
@@ -39,7 +40,7 @@ class ConnectionLimits:
         if room.clients < self._clients_max:
             self._clients_max = room.clients
             if room.remark:
-                log.warning("%s", room.remark)
+                log.warning("%s", room.remark, extra=event("descriptors-limited"))
         self._reserved = room.reserved
 
     def count_open(self) -> None:
@@ -78,7 +79,7 @@ class ConnectionLimits:
         text = f"this server has {what}, which is its limit"
         line = self._full.fails(text, now_ns=monotonic_ns())
         if line:
-            log.warning("clients are refused: %s", line)
+            log.warning("clients are refused: %s", line, extra=event("clients-refused"))
         return Overloaded(f"{text}; try again later, or another node")
 
 
@@ -106,4 +107,6 @@ class RefusalLog:
             trouble = self._by_code.setdefault(error.code, RepeatedTrouble())
             text = trouble.fails(text, now_ns=monotonic_ns())
         if text:
-            log.log(level, "%s at %s: %s", action, remote, text)
+            log.log(
+                level, "%s at %s: %s", action, remote, text, extra=event("connection-refused", remote=remote)
+            )

@@ -43,7 +43,8 @@ class Acquire(Message, tag=10):
     It also restarts the session's TTL. `acquisition` numbers the session's acquisitions from 1; a number is never
     reused. `wait_ms` is 0 to try once, `WAIT_FOREVER`, or a limit. `waited_ms` is how long the client has already
     waited (at another node, before a failover). `version` is that of the client's routes. `payload` is kept with
-    the holder for others to see, at most `infos.PAYLOAD_BYTES_MAX`.
+    the holder for others to see, at most `infos.PAYLOAD_BYTES_MAX`. `traceparent` is the trace that the request
+    belongs to (W3C Trace Context), "" for none.
     """
 
     request: RequestNumber
@@ -58,6 +59,7 @@ class Acquire(Message, tag=10):
     waited_ms: int = 0
     version: Version = NO_VERSION
     payload: bytes = b""
+    traceparent: str = ""
 
 
 class Release(Message, tag=11):

@@ -15,6 +15,7 @@ from weakref import WeakSet, WeakValueDictionary
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.core.access import EVERYTHING, NOTHING, Grantee, Permissions, Quota
 from lockring.errors import ConfigError, Denied, Unauthenticated
+from lockring.log_events import event
 from lockring.protocol.identities import ANONYMOUS, Identity
 from lockring.security.acl_file import AclContent, parse_acl, read_acl_bytes
 from lockring.security.peer_certificates import PeerCertificate
@@ -142,11 +143,13 @@ class AccessControl:
             self.problem = str(error)
             told = self._trouble.fails(f"the rights stay as they were: {error}", now_ns=now_ns)
             if told:
-                log.warning("%s", told)
+                log.warning("%s", told, extra=event("rights-unreadable", file=str(self.path)))
             return False
         self._is_in_use(now_ns)
         self._data, self._content = data, content
-        log.info("new rights from %s are in force", self.path)
+        log.info(
+            "new rights from %s are in force", self.path, extra=event("rights-reloaded", file=str(self.path))
+        )
         self._remark()
         return True
 
@@ -156,7 +159,7 @@ class AccessControl:
 
     def _remark(self) -> None:
         for each in self._content.remarks:
-            log.warning("%s: %s", self.path, each)
+            log.warning("%s: %s", self.path, each, extra=event("rights-remark", file=str(self.path)))
 
     def _proven(self, certificate: PeerCertificate | None, credential: str, wall_s: float) -> IdentityProof:
         if credential:

@@ -20,6 +20,7 @@ import msgspec
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.core.access import Act, Outcome
 from lockring.errors import ConfigError
+from lockring.log_events import event
 from lockring.protocol.identities import Identity
 from lockring.system_errors import reason_of
 from lockring.troubles import RepeatedTrouble
@@ -198,11 +199,11 @@ class AuditLog:
                 now_ns=monotonic_ns(),
             )
             if told:
-                log.error("%s", told)
+                log.error("%s", told, extra=event("audit-log-failed"))
             return False
         so_far = self._trouble.ends(now_ns=monotonic_ns())
         if so_far:
-            log.info("the audit log is written again (%s)", so_far)
+            log.info("the audit log is written again (%s)", so_far, extra=event("audit-log-works-again"))
         return True
 
     def _drop(self, batch: list[AuditRecord], lines: list[bytes], written: int) -> None:

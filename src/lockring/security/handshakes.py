@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from lockring.clock import monotonic_ns
+from lockring.log_events import event
 from lockring.troubles import RepeatedTrouble
 
 HANDSHAKE_S_MAX: Final = 5.0
@@ -137,4 +138,6 @@ class HandshakeGate:
         trouble = self._troubles.setdefault(key, RepeatedTrouble())
         told = trouble.fails(f"a TLS handshake failed: {reason}", now_ns=monotonic_ns())
         if told:
-            log.info("%s, at %s", told, handshake.remote)
+            log.info(
+                "%s, at %s", told, handshake.remote, extra=event("handshake-failed", remote=handshake.remote)
+            )

@@ -23,6 +23,7 @@ import jwt
 
 from lockring.clock import monotonic_ns
 from lockring.errors import ConfigError, Unavailable
+from lockring.log_events import event
 from lockring.security.tls_contexts import client_context
 from lockring.security.tls_files import TlsPaths, read_files
 from lockring.security.tokens import read_credential
@@ -190,11 +191,16 @@ class IssuerKeys:
                 f"the keys of the JWT issuer stay as they were: {error}", now_ns=monotonic_ns()
             )
             if told:
-                log.warning("%s", told)
+                log.warning("%s", told, extra=event("issuer-unreachable", issuer=self.title))
             return False
         so_far = self._trouble.ends(now_ns=monotonic_ns())
         if so_far:
-            log.info("the keys of the JWT issuer at %s are read again (%s)", self.title, so_far)
+            log.info(
+                "the keys of the JWT issuer at %s are read again (%s)",
+                self.title,
+                so_far,
+                extra=event("issuer-works-again", issuer=self.title),
+            )
         self._keys = keys
         self._read_ns = monotonic_ns()
         return True

@@ -19,6 +19,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.errors import ConfigError, InvalidRequest
+from lockring.log_events import event
 from lockring.security.certificate_times import valid_times
 from lockring.security.tls_contexts import ClientAuth, client_context, peer_context, port_context
 from lockring.security.tls_files import TlsContent, TlsPaths, read_files
@@ -108,13 +109,17 @@ class _FileSet(Generic[_T]):
             text = f"the TLS files for {self.side} have changed and are not used yet, the earlier ones stay in use"
             told = self._refused.fails(text, now_ns=now_ns)
             if told:
-                log.warning("%s: %s", told, error)
+                log.warning("%s: %s", told, error, extra=event("certificates-unreadable", side=self.side))
             return False
         self.problem = ""
         self._refused.ends(now_ns=now_ns)
         if is_new:
             self._warned_ns = None
-            log.info("new TLS files for %s are in use", self.side)
+            log.info(
+                "new TLS files for %s are in use",
+                self.side,
+                extra=event("certificates-reloaded", side=self.side),
+            )
         return is_new
 
     def warn(self, now_ns: int, wall_s: float) -> None:
@@ -127,7 +132,10 @@ class _FileSet(Generic[_T]):
             f"ends in {left_s / 86_400:.1f} days" if left_s > 0 else f"ended {-left_s / 86_400:.1f} days ago"
         )
         log.warning(
-            "the certificate %s %s: replace it, and it is in use within a second", self.paths.cert, when
+            "the certificate %s %s: replace it, and it is in use within a second",
+            self.paths.cert,
+            when,
+            extra=event("certificate-expires", file=str(self.paths.cert)),
         )
 
     def expiry(self) -> list[CertificateExpiry]:

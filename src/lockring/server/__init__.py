@@ -14,7 +14,7 @@ def run_node(settings: NodeSettings, access: AccessSettings) -> int:
     from lockring.server.node import NodeServer
 
     return run_service(
-        lambda: NodeServer(settings, access=access), log_level=settings.log_level, name=settings.id
+        lambda: NodeServer(settings, access=access), style=settings.log_style, name=settings.id
     )
 
 
@@ -24,7 +24,7 @@ def run_coordinator(settings: CoordinatorSettings, access: AccessSettings) -> in
     from lockring.server.lifecycle import run_service
 
     return run_service(
-        lambda: CoordinatorServer(settings, access=access), log_level=settings.log_level, name="coordinator"
+        lambda: CoordinatorServer(settings, access=access), style=settings.log_style, name="coordinator"
     )
 
 
@@ -35,7 +35,7 @@ def run_serve(settings: ServeSettings, access: AccessSettings) -> int:
 
     return run_service(
         lambda: StandaloneServer(settings, access=access),
-        log_level=settings.log_level,
+        style=settings.log_style,
         name=settings.id,
         parts={"lockring.coordinator": "coordinator"},
     )
@@ -46,4 +46,4 @@ def run_up(settings: UpSettings, access: AccessSettings) -> int:
     from lockring.server.lifecycle import run_service
     from lockring.server.local.up import UpServer
 
-    return run_service(lambda: UpServer(settings, access=access), log_level=settings.log_level, name="up")
+    return run_service(lambda: UpServer(settings, access=access), style=settings.log_style, name="up")

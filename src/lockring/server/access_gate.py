@@ -31,6 +31,7 @@ from lockring.core.access import (
 from lockring.core.effects import AuditEntry
 from lockring.errors import Denied, LockringError, Unauthenticated
 from lockring.ids import ConnectionId, NodeId
+from lockring.log_events import event
 from lockring.protocol import ClientHello, Message
 from lockring.protocol.identities import Identity
 from lockring.security.access_control import AccessControl
@@ -108,10 +109,16 @@ class AccessGate:
         self._acl_reloads = ReloadRecords(self._audit, settings.acl_file or "", edition)
         self._tls_reloads: ReloadRecords | None = None
         if self.is_on:
-            log.info("rights are %s: %s", settings.auth, settings.acl_file)
+            log.info(
+                "rights are %s: %s",
+                settings.auth,
+                settings.acl_file,
+                extra=event("rights-loaded", auth=settings.auth, file=settings.acl_file),
+            )
         if self._is_enforced and not demands_node_certificates:
             log.warning(
-                "nodes are not asked for certificates: any process that reaches this port may join the cluster as a node"
+                "nodes are not asked for certificates: any process that reaches this port may join the cluster as a node",
+                extra=event("nodes-without-certificates"),
             )
 
     def _verifier(self, settings: AccessSettings) -> JwtVerifier | None:
@@ -247,7 +254,7 @@ class AccessGate:
             trouble = self._reported[who] = RepeatedTrouble()
         told = trouble.fails(text, now_ns=monotonic_ns())
         if told:
-            log.warning("would be refused: %s", told)
+            log.warning("would be refused: %s", told, extra=event("would-be-refused"))
 
     # ----------------------------------------------------------------------- files
 

@@ -32,6 +32,7 @@ from lockring.core.election import Election
 from lockring.core.refusals import error_of
 from lockring.errors import Denied, LockringError, StoreError, WrongRole
 from lockring.ids import ClusterId, ConnectionId, OperationNumber, TermId, Version
+from lockring.log_events import event
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
 from lockring.net.connection import Outbox
 from lockring.net.core_loop import CoreLoop
@@ -41,6 +42,7 @@ from lockring.protocol import ClientHello, Message, Refusal, ServerStatus, Statu
 from lockring.random_ids import new_id
 from lockring.server.access_gate import AccessGate, expired_among, not_accepted
 from lockring.server.access_settings import OPEN, AccessSettings
+from lockring.server.logs import name_cluster
 from lockring.server.presence import Presence
 from lockring.server.reporter import StateReporter
 from lockring.server.settings import CoordinatorSettings
@@ -122,7 +124,9 @@ class CoordinatorServer:
         self._has_store = True
         listening = await self._listener.open(settings.listen, secure=secure_of(self._tls))
         self.address = settings.advertise or listening
-        log.info("coordinator listens on %s", listening)
+        log.info(
+            "coordinator listens on %s", listening, extra=event("coordinator-listens", address=listening)
+        )
         self._awaited = awaited = opened.awaited
 
         def is_new() -> bool:
@@ -202,10 +206,11 @@ class CoordinatorServer:
                     "%s has not answered within %g s: it is left alone, and its time ends the lead",
                     self._store.place,
                     STORE_S_MAX,
+                    extra=event("store-silent", store=self._store.place),
                 )
         if self._is_started:
             self._reporter.flush()
-            log.info("coordinator has stopped")
+            log.info("coordinator has stopped", extra=event("coordinator-stopped"))
 
     def _failed(self, error: LockringError) -> None:
         if not self._end.done() and not self._has_given_up:
@@ -286,12 +291,13 @@ class CoordinatorServer:
                     guest.close(reason)  # the end of a node's connection is logged when it has come
             case Publish(state=state):
                 self._say_if_leases_are_others(state)
+                name_cluster(state.cluster)
                 self._reporter.report(state)
             case AuditEntry(connection=asked_by):
                 guest = None if asked_by is None else self._listener.connection(asked_by)
                 self._gate.record(effect, origin="" if guest is None else guest.remote)
-            case Note(text=text, is_warning=is_warning):
-                log.log(logging.WARNING if is_warning else logging.INFO, "%s", text)
+            case Note(text=text, is_warning=is_warning, event=name):
+                log.log(logging.WARNING if is_warning else logging.INFO, "%s", text, extra=event(name))
             case StoreRead(operation=operation):
                 self._store.read(lambda outcome: self._stored(operation, outcome))
             case StoreWrite(operation=operation, expected_version=expected, state=state):
@@ -345,7 +351,8 @@ class CoordinatorServer:
         if self._has_given_up:
             return  # what fails now does so because this process ends
         for news in self._core.take_store_news():
-            log.log(logging.ERROR if news.is_trouble else logging.INFO, "%s", news.text)
+            name = "store-failed" if news.is_trouble else "store-works-again"
+            log.log(logging.ERROR if news.is_trouble else logging.INFO, "%s", news.text, extra=event(name))
 
     # ----------------------------------------------------------------------- inner
 
@@ -370,6 +377,7 @@ class CoordinatorServer:
                     lease,
                     chosen_ms / 1000,
                     asked_ns / NS_PER_S,
+                    extra=event("lease-kept", lease=lease, lease_ms=chosen_ms),
                 )
 
     def _summary(self, state: ClusterState) -> str:
@@ -411,7 +419,7 @@ class CoordinatorServer:
 
 def _tell(line: str) -> None:
     if line:
-        log.info("%s", line)
+        log.info("%s", line, extra=event("node-connection"))
 
 
 def _in_loop(

@@ -22,6 +22,7 @@ from lockring.errors import (
     WrongRole,
 )
 from lockring.ids import Incarnation
+from lockring.log_events import event
 from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.dialer import Dialer
 from lockring.net.openers import Opener, open_plain
@@ -171,7 +172,7 @@ class CoordinatorLink:
         """See `Caller`. An error that waiting cannot mend ends a node that never joined; a serving node tries again."""
         match error:
             case StaleVersion() if hint > self._node.replica.incarnation:
-                log.info("%s: beginning a new life", error)
+                log.info("%s: beginning a new life", error, extra=event("new-life"))
                 self._node.begin_life(Incarnation(hint))
             case DuplicateNode() if self._is_out_of_patience():
                 self._node.fail(error)
@@ -205,6 +206,7 @@ class CoordinatorLink:
                 welcome.cluster,
                 address,
                 f"{self._node.replica} ({so_far})" if so_far else self._node.replica,
+                extra=event("joined", cluster=welcome.cluster, coordinator=address),
             )
         self._was_joined = True
         self._duplicate_since_s = None
@@ -226,4 +228,4 @@ class CoordinatorLink:
         self._node.coordinator_missing(self.note)
         text = self._trouble.fails(self.note, now_ns=monotonic_ns())
         if text:
-            log.warning("%s", text)
+            log.warning("%s", text, extra=event("coordinator-away"))

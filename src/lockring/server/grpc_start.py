@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from lockring.errors import CannotListen, ExtraMissing
+from lockring.log_events import event
 from lockring.server.access_gate import AccessGate
 from lockring.server.settings import NodeSettings
 from lockring.server.tls import ServerTls, opener_of
@@ -52,7 +53,7 @@ async def start_grpc(
     try:
         listen, advertise = settings.grpc_addresses(listening, advertised)
     except CannotListen as error:
-        log.warning("no gRPC API: %s; name another port with --grpc-listen", error)
+        log.warning("no gRPC API: %s; name another port with --grpc-listen", error, extra=event("no-grpc"))
         return None, ""
     server = GrpcServer(host, gate, opener=opener_of(tls), policy=None if tls is None else tls.policy)
     try:
@@ -62,7 +63,12 @@ async def start_grpc(
         if settings.grpc_listen:
             raise
         # A default port that is taken must not keep a node from its work.
-        log.warning("no gRPC API: %s; name another port with --grpc-listen", error)
+        log.warning("no gRPC API: %s; name another port with --grpc-listen", error, extra=event("no-grpc"))
         return None, ""
-    log.info("gRPC API at %s%s", address, "" if tls is None else ", with TLS")
+    log.info(
+        "gRPC API at %s%s",
+        address,
+        "" if tls is None else ", with TLS",
+        extra=event("grpc-listens", address=address),
+    )
     return server, advertise or address

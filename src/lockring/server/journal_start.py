@@ -12,6 +12,7 @@ from lockring.ids import Incarnation, NodeId
 from lockring.journal.files import DirectoryFiles
 from lockring.journal.growth import REWRITE_BYTES_MIN
 from lockring.journal.journal import Journal
+from lockring.log_events import event
 from lockring.server.directory_use import JOURNAL_PART
 from lockring.server.settings import NodeSettings
 
@@ -45,6 +46,7 @@ def open_journal(settings: NodeSettings) -> Journal | None:
             log.warning(
                 "--durability none: locks are kept in memory only, and the journal in %s is not read",
                 directory,
+                extra=event("journal-not-read", directory=str(directory)),
             )
         return None
     began_s = time.monotonic()
@@ -52,12 +54,18 @@ def open_journal(settings: NodeSettings) -> Journal | None:
     journal = Journal(files, node=NodeId(settings.id), durability=durability)
     took_s = time.monotonic() - began_s
     if journal.is_new:
-        log.info("locks are kept in %s, which is new: %s", directory, _KEPT[durability])
+        log.info(
+            "locks are kept in %s, which is new: %s",
+            directory,
+            _KEPT[durability],
+            extra=event("journal-new", directory=str(directory), durability=durability),
+        )
     elif journal.reason:
         log.warning(
             "%s: so nothing in it is vouched for. Locks that no other node has a copy of are served once their leases"
             " have surely ended",
             journal.reason,
+            extra=event("journal-doubted"),
         )
     else:
         log.info(
@@ -66,6 +74,12 @@ def open_journal(settings: NodeSettings) -> Journal | None:
             _KEPT[durability],
             took_s,
             len(journal.found.entries),
+            extra=event(
+                "journal-read",
+                directory=str(directory),
+                durability=durability,
+                entries=len(journal.found.entries),
+            ),
         )
     if journal.cut_off:
         log.warning(
@@ -73,6 +87,7 @@ def open_journal(settings: NodeSettings) -> Journal | None:
             " shortened afterwards, locks that were granted in the last moments of the former life may be missing",
             journal.cut_off,
             directory,
+            extra=event("journal-cut-off", directory=str(directory)),
         )
     room = files.room()
     if room < ROOM_BYTES_MIN:
@@ -82,6 +97,7 @@ def open_journal(settings: NodeSettings) -> Journal | None:
             directory,
             room // _MIB,
             ROOM_BYTES_MIN // _MIB,
+            extra=event("disk-nearly-full", directory=str(directory), bytes_left=room),
         )
     return journal
 
@@ -99,7 +115,9 @@ def reopen_journal(settings: NodeSettings) -> Journal:
         DirectoryFiles(directory), node=NodeId(settings.id), durability=durability, is_of_new_life=False
     )
     log.warning(
-        "the journal's directory %s was deleted: it is made again, and everything is written again", directory
+        "the journal's directory %s was deleted: it is made again, and everything is written again",
+        directory,
+        extra=event("journal-deleted", directory=str(directory)),
     )
     return journal
 

@@ -24,6 +24,7 @@ from lockring.core.node import NodeCore
 from lockring.errors import JournalError
 from lockring.journal.journal import Journal
 from lockring.journal.worker import SyncWorker
+from lockring.log_events import event
 from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_S
 
@@ -185,7 +186,7 @@ class JournalWriter:
                 f"a new file of {error}; the present one goes on, and grows until then", now_ns=monotonic_ns()
             )
             if told:
-                log.warning("%s", told)
+                log.warning("%s", told, extra=event("journal-not-compacted"))
             return
         self._growth.ends(now_ns=monotonic_ns())
         self._rewrite()
@@ -195,7 +196,11 @@ class JournalWriter:
             self._pause_s = _PAUSE_S_MIN
             so_far = self._trouble.ends(now_ns=now_ns)
             if so_far:
-                log.info("the journal works again: everything that is held was written again (%s)", so_far)
+                log.info(
+                    "the journal works again: everything that is held was written again (%s)",
+                    so_far,
+                    extra=event("journal-works-again"),
+                )
 
     def _synced(self, number: int) -> None:
         if self._waits_for_sync:
@@ -216,7 +221,7 @@ class JournalWriter:
             now_ns=now_ns,
         )
         if told:
-            log.error("%s", told)
+            log.error("%s", told, extra=event("journal-failed"))
         if self._retry is None:
             self._retry = self._loop.call_later(self._pause_s, self._try_again)
             self._pause_s = min(2 * self._pause_s, _PAUSE_S_MAX)
@@ -266,4 +271,4 @@ class JournalWriter:
             while (batch := self._core.take_journal(now_ns=monotonic_ns(), is_end=True)) is not None:
                 self._journal.append(batch)
         except JournalError as error:
-            log.error("%s, so the last changes are not in it", error)
+            log.error("%s, so the last changes are not in it", error, extra=event("journal-failed"))

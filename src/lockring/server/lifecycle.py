@@ -17,7 +17,8 @@ from typing import Any, Final, Protocol
 
 from lockring import exits
 from lockring.errors import LockringError
-from lockring.server.logs import set_up_logging
+from lockring.log_events import event
+from lockring.server.logs import LogStyle, set_up_logging
 
 PARENT_VARIABLE: Final = "_LOCKRING_PARENT"
 """Environment variable with the process id of the supervisor that this process must not outlive."""
@@ -49,7 +50,7 @@ class ServerProcess(Protocol):
 
 
 def run_service(
-    make: Callable[[], ServerProcess], *, log_level: str, name: str, parts: Mapping[str, str] | None = None
+    make: Callable[[], ServerProcess], *, style: LogStyle, name: str, parts: Mapping[str, str] | None = None
 ) -> int:
     """Run a server until it ends or is stopped. Blocks; for the main thread only.
 
@@ -58,7 +59,7 @@ def run_service(
 
     Args:
         make: makes the server; called in the event loop. May raise a `LockringError`.
-        log_level: see `set_up_logging`.
+        style: see `set_up_logging`.
         name: the process's name in its log.
         parts: see `set_up_logging`.
 
@@ -66,10 +67,11 @@ def run_service(
         The exit code: 0 after a clean end; 64, 69, 73 or 78 if the server could not start, with one line that gives the
         reason; 70 after a bug, which is logged with its traceback.
     """
-    set_up_logging(log_level, name, parts)
+    set_up_logging(style, name, parts)
     if not __debug__:
         log.error(
-            "cannot run under python -O, which removes checks that this server relies on; start it without -O"
+            "cannot run under python -O, which removes checks that this server relies on; start it without -O",
+            extra=event("cannot-start"),
         )
         return exits.CONFIG
     die_with_parent()
@@ -77,7 +79,7 @@ def run_service(
         try:
             return runner.run(_run(make))
         except LockringError as error:
-            log.error("%s", error)  # one line, without a traceback
+            log.error("%s", error, extra=event("ended-by-error"))  # one line, without a traceback
             return exits.exit_code_of_server(error)
 
 
@@ -146,7 +148,7 @@ def _broken(context: dict[str, Any], end: asyncio.Future[int]) -> None:
     if is_of_connection or isinstance(error, asyncio.CancelledError):
         log.debug("%s", context.get("message"), exc_info=error)
         return
-    log.critical("this is a bug in lockring: %s", context.get("message"), exc_info=error)
+    log.critical("this is a bug in lockring: %s", context.get("message"), exc_info=error, extra=event("bug"))
     if not end.done():
         end.set_result(exits.INTERNAL)
 

@@ -17,6 +17,7 @@ from lockring.clock import monotonic_ns
 from lockring.core.effects import Depart
 from lockring.errors import LockringError
 from lockring.ids import NodeId
+from lockring.log_events import event
 from lockring.net.connection import Outbox
 from lockring.server.access_gate import AccessGate
 from lockring.server.access_settings import OPEN, AccessSettings
@@ -27,9 +28,11 @@ from lockring.server.grpc_start import start_grpc
 from lockring.server.local_client import LocalClients
 from lockring.server.node_lives import NodeLives
 from lockring.server.node_port import NodePort
+from lockring.server.request_spans import RequestSpans
 from lockring.server.settings import NodeSettings
 from lockring.server.state_diff import shares
 from lockring.server.tls import ServerTls, make_tls, opener_of, secure_of
+from lockring.server.tracing import tracing_of
 
 if TYPE_CHECKING:
     from lockring.grpc_api.server import GrpcServer
@@ -70,8 +73,15 @@ class NodeServer:
         self._tls = tls or make_tls(settings)
         outbox = Outbox()
         self._gate = AccessGate(access, server=settings.id, demands_node_certificates=self._tls is not None)
+        self._tracing = tracing_of(NodeId(settings.id))
         self._lives = lives = NodeLives(
-            settings, self._place, outbox, gate=self._gate, listener=self, opener=opener_of(self._tls)
+            settings,
+            self._place,
+            outbox,
+            gate=self._gate,
+            listener=self,
+            opener=opener_of(self._tls),
+            spans=None if self._tracing is None else RequestSpans(self._tracing.tracer, NodeId(settings.id)),
         )
         self._port = NodePort(outbox, lives, ports=ports)
         self._locals = LocalClients(lambda: lives.present, self._place)
@@ -97,7 +107,9 @@ class NodeServer:
         listening = await self._port.listener.open(settings.listen, secure=secure_of(self._tls))
         place.address = settings.advertise or listening
         await self._port.listener.begin()
-        log.info("node %s listens at %s", settings.id, listening)
+        log.info(
+            "node %s listens at %s", settings.id, listening, extra=event("node-listens", address=listening)
+        )
         if settings.grpc:
             self._grpc, place.grpc = await start_grpc(
                 self._locals,
@@ -123,6 +135,7 @@ class NodeServer:
         log.info(
             "draining: everything moves to the other nodes, for up to %g s; a second signal stops at once",
             timeout_s,
+            extra=event("draining", timeout_s=timeout_s),
         )
         self._lives.leave(timeout_s)
         return True
@@ -144,8 +157,10 @@ class NodeServer:
         self._port.listener.close("this node stops")
         await self._port.listener.closed(_CLOSE_S_MAX)
         await asyncio.to_thread(self._gate.close)
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
         if self._lives.has_joined:
-            log.info("node %s has stopped", self._settings.id)
+            log.info("node %s has stopped", self._settings.id, extra=event("node-stopped"))
 
     # ----------------------------------------------------------------------- LifeListener
 

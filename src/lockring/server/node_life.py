@@ -33,6 +33,7 @@ from lockring.core.timing import Timing
 from lockring.errors import Denied, LockringError, Unavailable
 from lockring.ids import ConnectionId, NodeId
 from lockring.journal.journal import Journal
+from lockring.log_events import event
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
 from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.core_loop import CoreLoop
@@ -42,6 +43,8 @@ from lockring.net.openers import Opener, open_plain
 from lockring.protocol import ClientHello, FromPeer, Message, Welcome
 from lockring.server.access_gate import AccessGate, expired_among, not_accepted
 from lockring.server.journal_writer import JournalWriter
+from lockring.server.logs import name_cluster
+from lockring.server.request_spans import RequestSpans
 from lockring.server.settings import Durability
 from lockring.server.tls import check_node_certificate
 from lockring.troubles import RepeatedTrouble
@@ -113,7 +116,12 @@ class DialedPeer:
         self._life.core.check_peer(self._peer, welcome, address=address)
         so_far = self._trouble.ends(now_ns=monotonic_ns())
         if so_far:
-            log.info("connected to %s again (%s)", self._peer.node, so_far)
+            log.info(
+                "connected to %s again (%s)",
+                self._peer.node,
+                so_far,
+                extra=event("peer-connected-again", peer=self._peer.node),
+            )
         self._life.core.connected(self._peer, now_ns=monotonic_ns())
         self._life.pump.schedule()
 
@@ -130,7 +138,7 @@ class DialedPeer:
     def _tell(self, text: str) -> None:
         told = self._trouble.fails(text, now_ns=monotonic_ns())
         if told:
-            log.info("%s", told)
+            log.info("%s", told, extra=event("peer-unreachable", peer=self._peer.node))
 
 
 class NodeLife:
@@ -144,6 +152,7 @@ class NodeLife:
         on_state: called for each new cluster state.
         on_depart: called when the node may stop, with the reason.
         opener: opens connections to other nodes.
+        spans: the traces of requests, None if there are none.
         journal: the files of the node's journal, None without one.
         durability: how durable the journal is kept.
         reopen: makes the journal's directory again after it was deleted; needed with a journal.
@@ -159,6 +168,7 @@ class NodeLife:
         on_state: Callable[[ClusterState], None],
         on_depart: Callable[[Depart], None],
         opener: Opener = open_plain,
+        spans: RequestSpans | None = None,
         journal: Journal | None = None,
         durability: Durability = "none",
         reopen: Callable[[], Journal] | None = None,
@@ -178,6 +188,8 @@ class NodeLife:
         self.gate = gate
         """The access control of the node, which all of its lives share."""
         self.opener = opener
+        self.spans = spans
+        """The traces of requests."""
         self.guests: dict[ConnectionId, Guest] = {}
         """The connections that the core knows, by number."""
         self.journal: JournalWriter | None = None
@@ -281,6 +293,8 @@ class NodeLife:
 
     def left(self, number: ConnectionId) -> None:
         """Report the end of a connection that the core knows."""
+        if self.spans is not None:
+            self.spans.left(number)
         self.guests.pop(number, None)
         self._grantees.pop(number, None)
         self.core.disconnected(number, now_ns=monotonic_ns())
@@ -296,6 +310,8 @@ class NodeLife:
                 to = effect.to
                 if type(to) is int:  # a ConnectionId, which the checker does not see
                     connection = self.guests.get(to)  # type: ignore[unreachable]
+                    if self.spans is not None:
+                        self.spans.answered(to, effect.message)
                 else:
                     connection = self._connection_to(to)
             elif type(effect) is Reply:
@@ -313,6 +329,7 @@ class NodeLife:
                 self._broadcast(numbers, message)
             case Publish(state):
                 self._dial_members(state)
+                name_cluster(state.cluster)
                 self._on_state(state)
             case Close(to, reason):
                 connection = self._connection_to(to)
@@ -322,10 +339,11 @@ class NodeLife:
                 self._admit(effect)
             case Refuse(to, refusal):
                 self._refuse(to, error_of(refusal))
-            case Note(text, asked_by, is_warning):
+            case Note(text, asked_by, is_warning, name):
                 by = None if asked_by is None else self.guests.get(asked_by)
                 level = logging.WARNING if is_warning else logging.INFO
-                log.log(level, "%s%s", text, f", asked for by {by.remote}" if by is not None else "")
+                whom = f", asked for by {by.remote}" if by is not None else ""
+                log.log(level, "%s%s", text, whom, extra=event(name, remote="" if by is None else by.remote))
             case AuditEntry():
                 self._audit(effect)
             case Depart():

@@ -15,6 +15,7 @@ from lockring.core.effects import COORDINATOR, Depart, DepartureEnd
 from lockring.core.node import Doors, JoinFacts
 from lockring.errors import JournalError, LockringError, WrongCluster
 from lockring.ids import Incarnation, NodeId
+from lockring.log_events import event
 from lockring.net.connection import Outbox
 from lockring.net.openers import Opener, open_plain
 from lockring.protocol import CertificateInfo, Message, Welcome
@@ -23,6 +24,7 @@ from lockring.server.coordinator_link import CoordinatorLink, NodePlace
 from lockring.server.journal_start import later_than_found, open_journal, reopen_journal
 from lockring.server.node_life import NodeLife
 from lockring.server.node_log import NodeLog
+from lockring.server.request_spans import RequestSpans
 from lockring.server.settings import NodeSettings
 from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_MS, NS_PER_US
@@ -69,6 +71,7 @@ class NodeLives:
         gate: AccessGate,
         listener: LifeListener,
         opener: Opener = open_plain,
+        spans: RequestSpans | None = None,
     ) -> None:
         self._settings = settings
         self._node = NodeId(settings.id)
@@ -76,6 +79,7 @@ class NodeLives:
         self._gate = gate
         self._listener = listener
         self._opener = opener
+        self._spans = spans
         self._link = CoordinatorLink(self, place, settings.coordinators, outbox, opener=opener)
         self._leave_until_ns: int | None = None
         self.has_joined = False
@@ -124,7 +128,7 @@ class NodeLives:
             why = f"no new life can begin yet: {error}"
             told = self._trouble.fails(why, now_ns=monotonic_ns())
             if told:
-                log.error("%s", told)
+                log.error("%s", told, extra=event("life-not-begun"))
             self.present.over = why
             self._go_on_leaving()
             return
@@ -191,6 +195,7 @@ class NodeLives:
             on_state=lambda state: self.log.state_changed(state),
             on_depart=self._listener.departed,
             opener=self._opener,
+            spans=self._spans,
             journal=journal,
             durability=self._settings.keeps,
             reopen=lambda: reopen_journal(self._settings),

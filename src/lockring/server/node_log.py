@@ -8,6 +8,7 @@ from typing import Final
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState
 from lockring.core.node import NodeCore
+from lockring.log_events import event
 from lockring.server.reporter import StateReporter
 from lockring.server.state_diff import shares
 from lockring.units import NS_PER_S
@@ -73,6 +74,7 @@ class NodeLog:
                 "serving again %.2f s after the journal was opened: %s",
                 (now_ns - self._began_ns) / NS_PER_S,
                 _back(status.locks),
+                extra=event("locks-back", locks=status.locks),
             )
             self._began_ns = None
 
@@ -82,7 +84,9 @@ class NodeLog:
         has_lease = core.coordinator_lease_left_ns(now_ns) > 0
         if has_lease and self._is_lease_reported_over:
             self._is_lease_reported_over = False
-            log.info("serving again: the coordinator has given this node its lease")
+            log.info(
+                "serving again: the coordinator has given this node its lease", extra=event("serving-again")
+            )
         elif not has_lease and not self._is_lease_reported_over and core.had_lease:
             self._is_lease_reported_over = True
             away_since_ns = core.away_since_ns
@@ -92,6 +96,7 @@ class NodeLog:
                 "it has not been renewed"
                 if away_since_ns is None
                 else f"the coordinator has been away for {(now_ns - away_since_ns) / 1e9:.0f} s",
+                extra=event("serving-no-more"),
             )
 
     def _tell_of_takeovers(self, now_ns: int) -> None:
@@ -101,7 +106,11 @@ class NodeLog:
         elif self._beginning_since_ns is not None:
             waited_s = (now_ns - self._beginning_since_ns) / NS_PER_S
             self._beginning_since_ns = None
-            log.info("serving all slots that it was given, the last ones after some %.1f s", waited_s)
+            log.info(
+                "serving all slots that it was given, the last ones after some %.1f s",
+                waited_s,
+                extra=event("serving-all"),
+            )
 
 
 def _back(locks: int) -> str:

@@ -43,6 +43,8 @@ class NodePort:
         life, number = self._lives.present, connection.number
         if connection.role is not CLIENT:
             return life.receive(number, messages, now_ns)
+        if life.spans is not None:
+            life.spans.arrived(number, messages)
         core = life.core
         done = core.requests(number, messages[:_PART], now_ns=now_ns)
         while done < len(messages):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 from lockring.cluster_state import ClusterState
+from lockring.log_events import event
 from lockring.server.state_diff import StateNews
 
 _WINDOW_S: Final = 0.25
@@ -51,7 +52,7 @@ class StateReporter:
         self._timer.cancel()
         self._timer = None
         for line in self._news.take_lines():
-            self._log.info("%s", line)
+            self._log.info("%s", line, extra=event("cluster-changed"))
         self.summarize()
 
     def summarize(self) -> None:
@@ -61,4 +62,4 @@ class StateReporter:
         summary = self._summary(self._newest)
         if summary != self._told_summary:
             self._told_summary = summary
-            self._log.info("%s", summary)
+            self._log.info("%s", summary, extra=event("cluster-summary"))

@@ -11,11 +11,10 @@ from lockring.config import setting, shown_without_secrets
 from lockring.core.timing import HEARTBEATS_PER_LEASE, Timing
 from lockring.errors import CannotListen, ConfigError, InvalidRequest
 from lockring.names import check_node_id
+from lockring.server.logs import LogFormat, LogLevel, LogStyle
 from lockring.server.tls_settings import TlsSettings, check_tls
 from lockring.store.urls import check_store_url
 from lockring.units import NS_PER_S, seconds_to_ns
-
-LogLevel = Literal["debug", "info", "warning", "error"]
 
 Durability = Literal["none", "process", "disk"]
 """When a grant is kept, before its answer: never, written to the system, or synced to the disk."""
@@ -76,6 +75,9 @@ _COORDINATOR_LEASE: Final = (
 _STABILIZATION: Final = "How long membership must be quiet before slots are reassigned."
 _MEMBER_LEASE: Final = "How long a node may be silent before it counts as failed."
 _LOG: Final = "How much to log."
+_LOG_FORMAT: Final = (
+    "How to log: a sentence a line (text), or an object of JSON a line, with names and fields (json)."
+)
 
 
 def _address(text: str) -> None:
@@ -98,9 +100,15 @@ def _store_url(text: str) -> None:
 
 class _Server(TlsSettings, frozen=True, kw_only=True):
     log_level: Annotated[LogLevel, setting(_LOG)] = "info"
+    log_format: Annotated[LogFormat, setting(_LOG_FORMAT)] = "text"
 
     def __repr__(self) -> str:
         return shown_without_secrets(self)
+
+    @property
+    def log_style(self) -> LogStyle:
+        """The level and the format of the log."""
+        return LogStyle(self.log_level, self.log_format)
 
 
 class CoordinatorSettings(_Server, frozen=True, kw_only=True):
@@ -274,6 +282,7 @@ class ServeSettings(_Server, frozen=True, kw_only=True):
             stabilization_s=self.stabilization_s,
             member_lease_s=self.member_lease_s,
             log_level=self.log_level,
+            log_format=self.log_format,
             **self.tls_fields(),
         )
 
@@ -297,6 +306,7 @@ class ServeSettings(_Server, frozen=True, kw_only=True):
             weight=self.weight,
             drain_timeout_s=self.drain_timeout_s,
             log_level=self.log_level,
+            log_format=self.log_format,
             **self.tls_fields(),
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from lockring.ids import NodeId
+from lockring.log_events import event
 from lockring.server.access_settings import OPEN, AccessSettings
 from lockring.server.coordinator import CoordinatorServer
 from lockring.server.directory_use import refuse_another_use
@@ -59,6 +60,7 @@ class StandaloneServer:
             "lockrings://" if self._tls is not None else "",
             self._node.address,
             self._coordinator.address,
+            extra=event("ready", address=self._node.address, coordinator=self._coordinator.address),
         )
 
     async def finished(self) -> int:

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 from lockring.addresses import split_address
 from lockring.core.timing import up
 from lockring.errors import LockringError, StoreError
+from lockring.log_events import event
 from lockring.server.directory_use import COORDINATOR_PART, others_in, refuse_another_use
 from lockring.server.settings import CoordinatorSettings, ServeSettings, UpSettings
 from lockring.store.awaited import AwaitedStore
@@ -128,15 +129,23 @@ def open_store(
     wait_s = up(settings.timing().coordinator_lease_ns) / NS_PER_S
     if settings.store:
         shared = await_store(settings.store, on_hopeless)
-        log.info("the cluster's state is in %s, which several coordinators may share", shared.place)
+        log.info(
+            "the cluster's state is in %s, which several coordinators may share",
+            shared.place,
+            extra=event("state-found", place=shared.place),
+        )
         return OpenStore(shared, settings.new_cluster, False, shared)
     if settings.data_dir is None:
         if settings.new_cluster:
-            log.info("this is a new cluster: it does not wait for locks of an earlier one")
+            log.info(
+                "this is a new cluster: it does not wait for locks of an earlier one",
+                extra=event("new-cluster"),
+            )
         log.warning(
             "the cluster's state is kept in memory only: after a restart the locks that are held are unknown, so no lock"
             " is granted for %.1f s. To keep the state, name a directory with --data-dir",
             wait_s,
+            extra=event("state-not-kept", wait_s=wait_s),
         )
         if not settings.new_cluster:
             _say_that_it_waits(log, "nothing is known of an earlier cluster", wait_s)
@@ -153,13 +162,14 @@ def open_store(
 def _is_new(store: SqliteStore, settings: CoordinatorSettings, log: logging.Logger, wait_s: float) -> bool:
     stored, where = store.read(), settings.data_dir
     if stored is not None:
-        log.info("the cluster's state is in %s", where)
+        log.info("the cluster's state is in %s", where, extra=event("state-found", place=str(where)))
         if settings.new_cluster:
             log.warning(
                 "--new-cluster has no effect: %s holds the state of cluster %s, whose locks may still be held. For a new"
                 " cluster, name a directory that does not exist with --data-dir",
                 where,
                 stored.cluster,
+                extra=event("new-cluster-ignored", place=str(where), stored_cluster=stored.cluster),
             )
         return False
     if store.created:
@@ -168,12 +178,17 @@ def _is_new(store: SqliteStore, settings: CoordinatorSettings, log: logging.Logg
             " replaces one that kept its state elsewhere (a container without a volume), stop it and restore that state with"
             " --data-dir; if that is lost, an existing empty directory makes the server wait for the earlier locks",
             where,
+            extra=event("new-cluster", place=str(where)),
         )
         return True
     if settings.new_cluster:
-        log.info("the cluster's state is in %s, which was empty: a new cluster, as --new-cluster says", where)
+        log.info(
+            "the cluster's state is in %s, which was empty: a new cluster, as --new-cluster says",
+            where,
+            extra=event("new-cluster", place=str(where)),
+        )
         return True
-    log.info("the cluster's state is in %s", where)
+    log.info("the cluster's state is in %s", where, extra=event("state-found", place=str(where)))
     others = others_in(str(where))
     content = f"has no cluster state beside {', '.join(others)}" if others else "is empty"
     _say_that_it_waits(log, f"{where} existed before and {content}, so its state may have been lost", wait_s)
@@ -186,6 +201,7 @@ def _say_that_it_waits(log: logging.Logger, why: str, wait_s: float) -> None:
         " this one with --new-cluster",
         why,
         wait_s,
+        extra=event("waiting-for-leases", wait_s=wait_s),
     )
 
 

@@ -17,6 +17,7 @@ from lockring.addresses import split_address
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.errors import Denied, Unauthenticated
 from lockring.ids import NO_REQUEST, NodeId
+from lockring.log_events import event
 from lockring.net.frames import encode_frame
 from lockring.net.listener import Securing
 from lockring.net.oneshot import ByteStream, Dial, dial_plain
@@ -165,6 +166,7 @@ class ServerTls:
                     " connected",
                     name,
                     (end_s - wall_s) / 86_400,
+                    extra=event("certificate-of-peer-expires", peer=name),
                 )
 
 

@@ -18,6 +18,7 @@ from lockring.cluster_state import ClusterState
 from lockring.core.election import Candidate, Election
 from lockring.errors import InternalError, LockringError
 from lockring.ids import TermId, Version
+from lockring.log_events import event
 from lockring.store.base import SharedStore, StoreUnreachable
 
 PAUSE_S_MIN: Final = 0.25
@@ -127,7 +128,7 @@ class AwaitedStore:
                 self._is_hopeless(error)
                 return
             except Exception as error:  # without this, the coordinator would wait on and say nothing
-                log.exception("%s cannot be opened", self.place)
+                log.exception("%s cannot be opened", self.place, extra=event("bug"))
                 self._is_hopeless(
                     InternalError(f"this is a bug in lockring, please report it: {type(error).__name__}")
                 )
@@ -135,7 +136,7 @@ class AwaitedStore:
             with self._mutex:
                 self._store = store
             if self._was_tried.is_set() and not self._ends.is_set():
-                log.info("%s answers now", self.place)
+                log.info("%s answers now", self.place, extra=event("store-answers", store=self.place))
             self._was_tried.set()
             if self._ends.is_set():
                 store.close()

@@ -30,7 +30,8 @@ from lockring.ids import NodeId
 from lockring.net.oneshot import ServerView, ask_drain, ask_state, ask_status, ask_undrain, dial_plain
 from lockring.server.access_settings import OPEN, AccessSettings
 from lockring.server.local.children import command_of, variables_of
-from lockring.server.settings import CoordinatorSettings, Durability, LogLevel, NodeSettings
+from lockring.server.logs import LogLevel
+from lockring.server.settings import CoordinatorSettings, Durability, NodeSettings
 from lockring.slots import SLOTS, slot_of
 from lockring.testing.network import Loopback, Network, Place
 from lockring.testing.process import TestedProcess

@@ -21,6 +21,7 @@ _WORDS: Final = frozenset(
         "build_kind",
         "errors",
         "ids",
+        "log_events",
         "names",
         "native",
         "protocol",
@@ -31,7 +32,7 @@ _WORDS: Final = frozenset(
         "units",
     }
 )
-_PURE_WORDS: Final = _WORDS - {"native", "random_ids", "system_errors"}
+_PURE_WORDS: Final = _WORDS - {"log_events", "native", "random_ids", "system_errors"}
 
 MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "_version": frozenset(),
@@ -43,6 +44,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "exits": frozenset({"errors"}),
     "ids": frozenset(),
     "names": frozenset({"errors", "ids"}),
+    "log_events": frozenset(),
     "native": frozenset(),
     "protocol": frozenset({"ids"}),
     "ring_picture": _PURE_WORDS | {"cluster_state", "ring"},

@@ -50,6 +50,7 @@ def test_errors_have_the_exit_codes_of_sysexits(error: LockringError, code: int)
 PROGRAM = """
 import asyncio, sys
 from lockring.server.lifecycle import run_service
+from lockring.server.logs import LogStyle
 
 class Server:
     async def start(self):
@@ -67,7 +68,7 @@ class Server:
     async def stop(self):
         print("stopped", flush=True)
 
-sys.exit(run_service(Server, log_level="info", name="server"))
+sys.exit(run_service(Server, style=LogStyle("info", "text"), name="server"))
 """
 
 

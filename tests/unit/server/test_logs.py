@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 
 import pytest
 
-from lockring.server.logs import set_up_logging
+from lockring.log_events import event
+from lockring.server.logs import LogStyle, name_cluster, set_up_logging
 
+TEXT = LogStyle("info", "text")
+JSON = LogStyle("info", "json")
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d"
 
 
@@ -21,7 +25,7 @@ def logging_as_before():
 
 
 def test_an_event_is_one_line_whatever_a_stranger_has_put_into_it(capsys: pytest.CaptureFixture[str]) -> None:
-    set_up_logging("info", "N1")
+    set_up_logging(TEXT, "N1")
     logging.getLogger("lockring.net").info("refused %s", "a\n12:00:00.000 error: forged\r\x1b[2J\u2028é")
     (line,) = capsys.readouterr().err.splitlines()
     assert re.fullmatch(
@@ -30,7 +34,7 @@ def test_an_event_is_one_line_whatever_a_stranger_has_put_into_it(capsys: pytest
 
 
 def test_a_traceback_keeps_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    set_up_logging("info", "N1")
+    set_up_logging(TEXT, "N1")
     try:
         raise ValueError("reason")
     except ValueError:
@@ -45,11 +49,50 @@ def test_a_traceback_keeps_its_lines(capsys: pytest.CaptureFixture[str]) -> None
 def test_a_line_has_date_time_zone_level_and_the_name_of_its_server(
     level: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    set_up_logging("debug", "N1", {"lockring.coordinator": "coordinator"})
+    set_up_logging(LogStyle("debug", "text"), "N1", {"lockring.coordinator": "coordinator"})
     for logger in ("node", "coordinator", "net"):
         getattr(logging.getLogger(f"lockring.{logger}"), level)("a client has left")
     names = [re.fullmatch(rf"{TIME} {level} *(\S+): a client has left", line) for line in lines_of(capsys)]
     assert [found and found[1] for found in names] == ["N1", "coordinator", "N1"]
+
+
+def test_as_json_a_line_has_the_event_its_fields_and_the_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logging(JSON, "N1", {"lockring.coordinator": "coordinator"})
+    log = logging.getLogger("lockring.node")
+    log.info("node %s listens at %s", "N1", "here:1", extra=event("node-listens", address="here:1"))
+    name_cluster("cluster-1")
+    logging.getLogger("lockring.coordinator").critical("gone\n{}\u2028", extra=event("coordinator-stopped"))
+    first, second = [json.loads(line) for line in lines_of(capsys)]
+    assert re.fullmatch(TIME, first.pop("at"))
+    assert first == {
+        "level": "info", "server": "N1", "logger": "lockring.node", "event": "node-listens",
+        "message": "node N1 listens at here:1", "address": "here:1",
+    }  # fmt: skip
+    assert second["cluster"] == "cluster-1"
+    assert second["server"] == "coordinator"
+    assert second["level"] == "error"
+    assert second["message"] == "gone\n{}\u2028"
+
+
+def test_as_json_a_traceback_is_a_field_and_no_field_takes_the_place_of_another(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    set_up_logging(JSON, "N1")
+    try:
+        raise ValueError("reason")
+    except ValueError:
+        logging.getLogger("lockring.node").exception("a bug", extra=event("bug", level="none", slots=3))
+    (line,) = [json.loads(each) for each in lines_of(capsys)]
+    assert line["exception"].endswith("ValueError: reason")
+    assert (line["level"], line["event"], line["slots"]) == ("error", "bug", 3)
+
+
+def test_a_line_of_json_without_a_name_has_its_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logging(JSON, "N1")
+    logging.getLogger("lockring.node").warning("plain")
+    (line,) = [json.loads(each) for each in lines_of(capsys)]
+    assert line["message"] == "plain"
+    assert "event" not in line
 
 
 def lines_of(capsys: pytest.CaptureFixture[str]) -> list[str]:

@@ -63,6 +63,7 @@ from lockring.core.client import (
 )
 from lockring.errors import ClientClosed, LockringError
 from lockring.ids import LinkId, LockName
+from lockring.log_events import event
 from lockring.net.frames import encode_frame
 from lockring.net.openers import Opener
 from lockring.protocol import Message, Mode
@@ -169,6 +170,7 @@ class AsyncDriver:
         *,
         permits: int = 1,
         on_behalf: OnBehalf | None = None,
+        traceparent: str = "",
     ) -> G:
         """Acquire a lock and return its `grant`, made of the driver and the ticket.
 
@@ -184,6 +186,7 @@ class AsyncDriver:
             permits=permits,
             payload=payload,
             on_behalf=on_behalf,
+            traceparent=traceparent,
         )
         outcome: Outcome = loop.create_future()
         ticket.exchange.call = outcome
@@ -542,7 +545,7 @@ class AsyncDriver:
 
     def _drop(self, ticket: Ticket) -> None:
         if not self._gone:
-            log.warning("%s", words_of_drop(ticket))
+            log.warning("%s", words_of_drop(ticket), extra=event("grant-dropped", lock=ticket.name))
             self._core.cancel(ticket, now_ns=monotonic_ns())
             self._flush()
 

@@ -82,6 +82,10 @@ class Grant(LossNotices):
         """
         if self._callbacks is not None:
             may_be_dropped(self)
+        if self._hold is not None:
+            with self._hold.releasing():
+                await self._driver.release(self._ticket)
+            return
         await self._driver.release(self._ticket)
 
     def __del__(self) -> None:
@@ -102,6 +106,10 @@ class Grant(LossNotices):
             if self._callbacks is not None:
                 may_be_dropped(self)
             try:
+                if self._hold is not None:
+                    with self._hold.releasing():
+                        await self._driver.release(ticket)
+                    return
                 await self._driver.release(ticket)
             except LockLost as loss:
                 blame(error, loss)

@@ -58,6 +58,8 @@ class LossNotices(GrantState):
         """Announce the loss; the driver calls this on the event loop."""
         log_loss(self._ticket)
         may_be_dropped(self)
+        if self._hold is not None:
+            self._hold.end("lost")
         if self._ticket.reason == "forked":
             # The event and the callbacks belong to the parent's loop, which does not run here.
             self._event = None

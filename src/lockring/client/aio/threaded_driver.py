@@ -91,13 +91,17 @@ class ThreadedDriver:
         wait_ms: int,
         mode: int = Mode.EXCLUSIVE,
         payload: bytes = b"",
+        *,
+        traceparent: str = "",
     ) -> G:
         """Acquire a lock and return its `grant`, made of the driver and the ticket.
 
         Whatever ends the wait early leaves nothing behind.
         """
         ticket = await self._across(
-            lambda: self._inner.acquire(ticket_of, name, ttl_ms, wait_ms, mode=mode, payload=payload),
+            lambda: self._inner.acquire(
+                ticket_of, name, ttl_ms, wait_ms, mode=mode, payload=payload, traceparent=traceparent
+            ),
             self._inner.let_go,
         )
         return grant(self, ticket)

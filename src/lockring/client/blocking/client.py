@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator, Iterable, Iterator
 from types import TracebackType
 from typing import Self
@@ -33,6 +34,7 @@ from lockring.client.group_state import GroupList, groups_of
 from lockring.client.lock_info import Broken, LockInfo, LockList, broken_of, lock_info, lock_list
 from lockring.client.process_bound import ProcessBound
 from lockring.client.tls import FilePath, files_of, tls_of
+from lockring.client.tracing import SDK, AcquireSpan
 from lockring.client.watch_updates import WatchUpdate, shown_update
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState, decode_state
@@ -187,6 +189,13 @@ class Client(ProcessBound):
                 left_ms = WAIT_FOREVER
                 if wait_ms != WAIT_FOREVER:
                     left_ms = max(0, until_ns - monotonic_ns()) // NS_PER_MS
+                if SDK in sys.modules:
+                    with AcquireSpan(name, mode) as span:
+                        grants[name] = grant = self._driver.acquire(
+                            Grant, name, ttl_ms, left_ms, mode, traceparent=span.traceparent
+                        )
+                        grant._hold = span.granted(grant.fencing_token)
+                    continue
                 grants[name] = self._driver.acquire(Grant, name, ttl_ms, left_ms, mode)
             for grant in grants.values():
                 grant.check()

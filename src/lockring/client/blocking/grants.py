@@ -85,6 +85,10 @@ class Grant(LossNotices):
         """
         if self._callbacks is not None:
             may_be_dropped(self)
+        if self._hold is not None:
+            with self._hold.releasing():
+                self._driver.release(self._ticket)
+            return
         self._driver.release(self._ticket)
 
     def __del__(self) -> None:
@@ -105,6 +109,10 @@ class Grant(LossNotices):
             if self._callbacks is not None:
                 may_be_dropped(self)
             try:
+                if self._hold is not None:
+                    with self._hold.releasing():
+                        self._driver.release(ticket)
+                    return
                 self._driver.release(ticket)
             except LockLost as loss:
                 blame(error, loss)

@@ -13,6 +13,7 @@ from lockring.client.blocking.grants import Grant
 from lockring.client.blocks import Blocks, waits_for_itself
 from lockring.client.decorators import Function, synchronized
 from lockring.client.process_bound import ProcessBound
+from lockring.client.tracing import SDK, AcquireSpan
 from lockring.errors import AcquireTimeout
 from lockring.ids import LockName
 from lockring.protocol import WAIT_FOREVER, Mode
@@ -77,6 +78,13 @@ class Lock(ProcessBound):
         if self._other is not None and self._other._blocks.hold_around(sys._getframe()):
             raise waits_for_itself(self._name, shared=self.shared)
         wait_ms = WAIT_FOREVER if timeout is None else wait_to_ms(timeout)
+        if SDK in sys.modules:
+            with AcquireSpan(self._name, self._mode) as span:
+                grant = self._driver.acquire(
+                    Grant, self._name, self._ttl_ms, wait_ms, self._mode, traceparent=span.traceparent
+                )
+                grant._hold = span.granted(grant.fencing_token)
+                return grant
         return self._driver.acquire(Grant, self._name, self._ttl_ms, wait_ms, self._mode)
 
     def try_acquire(self, *, timeout: Seconds = 0) -> Grant | None:

@@ -70,6 +70,9 @@ class LossNotices(GrantState):
         """Announce the loss; the driver calls this with its lock held."""
         log_loss(self._ticket, self._driver.start_writing)
         may_be_dropped(self)
+        hold = self._hold
+        if hold is not None:  # after the section, since the end of a span is the program's code
+            self._driver.do_after(lambda: hold.end("lost"))
         if self._ticket.reason == "forked":
             # The parent's threads may have been inside the event, whose lock then stays taken here forever.
             self._event = None

@@ -204,6 +204,7 @@ class ClientCore:
         permits: int = 1,
         payload: bytes = b"",
         on_behalf: OnBehalf | None = None,
+        traceparent: str = "",
     ) -> Ticket:
         """Begin to acquire a lock; `Resolve` brings the outcome.
 
@@ -218,6 +219,7 @@ class ClientCore:
             payload: what others see of the holder, at most `protocol.PAYLOAD_BYTES_MAX`.
             on_behalf: the program for which it is acquired, if that is another one; for a client with a session per
                 acquisition. With the grant the client's part ends: the program renews it, and releases it.
+            traceparent: the trace that the node continues (W3C Trace Context), "" for none.
 
         Raises:
             ClientClosed: the client was closed.
@@ -230,8 +232,10 @@ class ClientCore:
         # As `slots.slot_of`, without its check: the name was checked when the lock object was made.
         slot: SlotNumber = crc32(name.encode()) % SLOTS  # type: ignore[assignment]  # born here
         exchange = TicketExchange(now_ns)
-        if wait_ms >= 0 or payload or mode:  # an exclusive lock, whose mode is 0, has no permits
-            exchange.terms = LockTerms(mode, permits, wait_ms, payload)
+        if (
+            wait_ms >= 0 or payload or mode or traceparent
+        ):  # an exclusive lock, whose mode is 0, has no permits
+            exchange.terms = LockTerms(mode, permits, wait_ms, payload, traceparent)
         ticket = Ticket(session, acquisition, name, slot, exchange)
         if wait_ms >= 0:
             wait_ns = wait_ms * NS_PER_MS

@@ -24,17 +24,24 @@ class LockTerms:
         permits: of a semaphore, how many there are.
         wait_ms: how long the caller waits for other holders, `WAIT_FOREVER` for without end.
         payload: what others see of the holder.
+        traceparent: the trace that the node continues, "" for none.
     """
 
-    __slots__ = ("mode", "payload", "permits", "wait_ms")
+    __slots__ = ("mode", "payload", "permits", "traceparent", "wait_ms")
 
     def __init__(
-        self, mode: int = EXCLUSIVE, permits: int = 1, wait_ms: int = WAIT_FOREVER, payload: bytes = b""
+        self,
+        mode: int = EXCLUSIVE,
+        permits: int = 1,
+        wait_ms: int = WAIT_FOREVER,
+        payload: bytes = b"",
+        traceparent: str = "",
     ) -> None:
         self.mode: Final = mode
         self.permits: Final = permits
         self.wait_ms: Final = wait_ms
         self.payload: Final = payload
+        self.traceparent: Final = traceparent
 
 
 PLAIN_TERMS: Final = LockTerms()

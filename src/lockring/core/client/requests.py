@@ -115,6 +115,7 @@ class OutgoingRequests:
             waited_ms=waited_ms,
             version=self._routes.version,
             payload=terms.payload,
+            traceparent=terms.traceparent,
         )
 
     def send_release(self, ticket: Ticket, link: NodeLink, now_ns: int) -> None:

@@ -178,7 +178,7 @@ class ClientAnswers:
         left_ms = self._left_ms(now_ns)
         self._effects += self.clients.report(note, left_ms=left_ms, now_ns=now_ns)
         if note and note != self._term.health.last_failure:  # a failure of the store has lines of its own
-            self._effects.append(Note(with_time_left(note, left_ms)))
+            self._effects.append(Note(with_time_left(note, left_ms), event="slots-not-served"))
 
     def _left_ms(self, now_ns: int) -> int:
         return left_ms_of(self._roster, self._runs, now_ns)

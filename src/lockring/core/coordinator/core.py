@@ -432,7 +432,7 @@ class CoordinatorCore:
         if refusal is not None:
             self._refuse(sender, refusal)
             if self._roster.heirs.contradict(Replica(join.node, join.incarnation)):
-                self._effects.append(Note(contradicted(join), is_warning=True))
+                self._effects.append(Note(contradicted(join), is_warning=True, event="node-contradicted"))
             return
         # One connection per node, in whatever life: the older one may be half open, and never end by itself.
         self._drop(sender)
@@ -545,7 +545,7 @@ class CoordinatorCore:
             if news is News.STARTED:
                 self._membership.start(now_ns=now_ns)
                 self._broadcast.start_at(self._term.found)
-            self._effects += [Note(each, is_warning=True) for each in self._term.take_warnings()]
+            self._effects += self._term.take_warnings()
             self._install(now_ns, is_own=news is News.WRITTEN)
             for connection, join in self._roster.pending.pop_all():
                 self._join(connection, join, now_ns)

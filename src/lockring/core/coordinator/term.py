@@ -36,7 +36,7 @@ from lockring.core.coordinator.transitions import (
     replicated_from_now_on,
     version_above_reserved,
 )
-from lockring.core.effects import Effect
+from lockring.core.effects import Effect, Note
 from lockring.core.election import Election
 from lockring.core.farewells import is_trusted
 from lockring.core.timing import Timing, up
@@ -258,13 +258,14 @@ class Term:
         assert not self.is_confirming
         self._operations.confirm(now_ns)
 
-    def take_warnings(self) -> list[str]:
-        """Hand out the sentences about losses of the store since the last call, for an operator to act on."""
+    def take_warnings(self) -> list[Note]:
+        """Hand out the lines for the log about losses of the store since the last call, for an operator to act on."""
         loss = self._past.take_loss()
         if loss is None:
             return []
         place = self._settings.store or "the store"
-        return [f"{place} cannot be relied on: {loss.account}. {_of_wait(self.lease_wait_ns)}"]
+        text = f"{place} cannot be relied on: {loss.account}. {_of_wait(self.lease_wait_ns)}"
+        return [Note(text, is_warning=True, event="store-lost-state")]
 
     def step_down(self, reason: str) -> None:
         """End the term, for good.

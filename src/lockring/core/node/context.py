@@ -46,13 +46,13 @@ class NodeOutbox:
         """Close an accepted connection, or the one to the coordinator, after what was sent on it before."""
         self.effects.append(Close(connection, reason))
 
-    def note(self, text: str, asked_by: ConnectionId | None = None) -> None:
-        """Write a line to the log."""
-        self.effects.append(Note(text, asked_by))
+    def note(self, event: str, text: str, asked_by: ConnectionId | None = None) -> None:
+        """Write an event to the log."""
+        self.effects.append(Note(text, asked_by, False, event))
 
-    def warn(self, text: str) -> None:
+    def warn(self, event: str, text: str) -> None:
         """Write a warning to the log."""
-        self.effects.append(Note(text, None, True))
+        self.effects.append(Note(text, None, True, event))
 
     def publish(self, state: ClusterState) -> None:
         """Let the shell act on a new cluster state."""

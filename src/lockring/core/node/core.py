@@ -203,7 +203,9 @@ class NodeCore:
             case DrainReply() | UndrainReply() | Refusal() if message.request:
                 self._answered(message)
             case Refusal():
-                self._context.outbox.warn(f"the coordinator refuses: {message.text}")
+                self._context.outbox.warn(
+                    "refused-by-coordinator", f"the coordinator refuses: {message.text}"
+                )
 
     def _answered(self, answer: DrainReply | UndrainReply | Refusal) -> None:
         """Give an answer of the coordinator to the part that has asked."""
@@ -528,7 +530,8 @@ class NodeCore:
         context.journal = NodeJournal(context.replica, context.slots, former, now_ns=now_ns)
         if recovery.damage:
             context.outbox.warn(
-                f"the journal contradicts itself, so nothing of it is used: {recovery.damage}"
+                "journal-doubted",
+                f"the journal contradicts itself, so nothing of it is used: {recovery.damage}",
             )
 
     def _enter(self, now_ns: int) -> None:

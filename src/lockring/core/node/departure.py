@@ -100,7 +100,7 @@ class Departure:
         if answer.text != self._trouble:
             self._trouble = answer.text
             text = f"the coordinator does not begin the drain yet: {answer.text}"
-            self._context.outbox.warn(text)
+            self._context.outbox.warn("drain-refused", text)
 
     def _ask(self, now_ns: int) -> None:
         if self._has_begun or not self._tie.is_up:

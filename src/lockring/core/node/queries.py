@@ -162,14 +162,16 @@ class Queries:
         left_ns = holder.session.deadline_ns - now_ns
         broken = f"lock {message.name!r} was taken from {holder.session.owner!r} (token {holder.generation})"
         if message.force or left_ns <= 0:
-            outbox.note(f"{broken} by force: it is free at once", connection)
+            outbox.note("lock-broken", f"{broken} by force: it is free at once", connection)
             self._grants.drop_holder(slot, holder, now_ns, "broken")
             outbox.send(connection, BreakReply(message.request, True, 0))
             return
         if not holder.broken:
             within_s = left_ns / NS_PER_S
             outbox.note(
-                f"{broken}: it is free once that lets go, in {within_s:.1f} s at the latest", connection
+                "lock-broken",
+                f"{broken}: it is free once that lets go, in {within_s:.1f} s at the latest",
+                connection,
             )
             slot.table.break_holder(holder)
             self.broken.push(now_ns + left_ns, (slot.number, holder))

@@ -102,7 +102,8 @@ class SessionLeases:
                 self._sessions.stop(session)
         if ended > _NOTED_PER_TURN_MAX:
             self._context.outbox.note(
-                f"as many as {ended - _NOTED_PER_TURN_MAX} more leases have run out at the same moment"
+                "leases-expired",
+                f"as many as {ended - _NOTED_PER_TURN_MAX} more leases have run out at the same moment",
             )
 
     def expire_holders(self, slot: NodeSlot, lock: LockEntry, now_ns: int) -> None:
@@ -137,6 +138,7 @@ class SessionLeases:
     def _note_expired(self, session: Session, dropped: int) -> None:
         what = "1 lock" if dropped == 1 else f"{dropped} locks"
         self._context.outbox.note(
+            "lease-expired",
             f"the lease of {session.owner!r} (session {session.id}) has run out"
-            f" after {session.ttl_ms / 1000:g} s of silence: it held or waited for {what}"
+            f" after {session.ttl_ms / 1000:g} s of silence: it held or waited for {what}",
         )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TextIO
 
 from lockring import exits
+from lockring.log_events import event
 from lockring.server.local.children import child_environment
 
 _PAUSE_S_MIN: Final = 0.5
@@ -28,17 +29,29 @@ log = logging.getLogger("lockring.up")
 
 
 class LinePrinter:
-    """Prints the lines of several processes, each under its name.
+    """Prints the lines of several processes, each under its name, or as they are.
 
     Args:
         names: all of them, for the width.
         stream: the stream to print to.
         in_colour: whether the names are coloured.
+        is_json: whether the lines are JSON: then each stays as it is, and has the name in it.
     """
 
     _COLOURS: Final = ("\033[36m", "\033[32m", "\033[33m", "\033[35m", "\033[34m", "\033[31m")
 
-    def __init__(self, names: Sequence[str], *, stream: TextIO = sys.stderr, in_colour: bool = False) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        stream: TextIO = sys.stderr,
+        in_colour: bool = False,
+        is_json: bool = False,
+    ) -> None:
+        if is_json:
+            self._prefixes = dict.fromkeys(names, "")
+            self._stream = stream
+            return
         width = max(map(len, names))
         self._stream = stream
         self._prefixes = {}
@@ -123,14 +136,22 @@ class SupervisedChild:
             if self._is_stopping:
                 return
             if code == exits.OK:
-                log.info("%s has ended as requested", self.name)
+                log.info(
+                    "%s has ended as requested", self.name, extra=event("process-ended", process=self.name)
+                )
                 return
             if code in _HOPELESS:
                 self._on_hopeless(self.name, code)
                 return
             if loop.time() - started_s >= _HEALTHY_S:
                 pause_s = _PAUSE_S_MIN
-            log.warning("%s %s; restarting it in %g s", self.name, how, pause_s)
+            log.warning(
+                "%s %s; restarting it in %g s",
+                self.name,
+                how,
+                pause_s,
+                extra=event("process-restarts", process=self.name),
+            )
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _PAUSE_S_MAX)
 

@@ -19,6 +19,7 @@ from lockring.addresses import TLS_SCHEME, format_address
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState
 from lockring.errors import CannotListen, Denied, LockringError
+from lockring.log_events import event
 from lockring.net.oneshot import Dial, ask_state, ask_status, dial_plain
 from lockring.ring_picture import draw
 from lockring.security.credential_source import CredentialSource
@@ -83,7 +84,7 @@ class UpServer:
         # After the coordinator's directory, for which it counts whether the one around it was there.
         certificates = self._certificates(kept)
         in_colour = takes_colour(sys.stderr)
-        printer = LinePrinter(names, in_colour=in_colour)
+        printer = LinePrinter(names, in_colour=in_colour, is_json=settings.log_format == "json")
         for name in leaders:
             own = msgspec.structs.replace(
                 coordinator, listen=addresses[name], **self._tls_fields(certificates, name)
@@ -104,6 +105,7 @@ class UpServer:
                 data_dir=None if kept.data_dir is None else os.path.join(kept.data_dir, name),
                 durability=settings.durability,
                 log_level=settings.log_level,
+                log_format=settings.log_format,
                 **self._tls_fields(certificates, name),
             )
             child = SupervisedChild(name, command_of("node", node, self._access), printer, self._hopeless)
@@ -128,12 +130,16 @@ class UpServer:
         settings = self._settings
         if settings.store:
             return CoordinatorSettings(
-                store=settings.store, new_cluster=settings.new_cluster, log_level=settings.log_level
+                store=settings.store,
+                new_cluster=settings.new_cluster,
+                log_level=settings.log_level,
+                log_format=settings.log_format,
             )
         return CoordinatorSettings(
             data_dir=self._temporary(kept) if kept.data_dir is None else str(parts_of_up(kept.data_dir)),
             new_cluster=kept.is_new and kept.data_dir is not None,
             log_level=settings.log_level,
+            log_format=settings.log_format,
         )
 
     async def finished(self) -> int:
@@ -158,7 +164,7 @@ class UpServer:
             self._announcement.cancel()
         keeps_state = not self._temporary_dir
         if self._nodes:
-            log.info("ending all processes")
+            log.info("ending all processes", extra=event("ending"))
         for node in self._nodes:
             node.tell(signal.SIGTERM if keeps_state else signal.SIGQUIT)
         timeout_s = _DRAIN_S_MAX if keeps_state else _STOP_S_MAX
@@ -180,7 +186,8 @@ class UpServer:
         if self._settings.in_memory:
             log.warning(
                 "the cluster's state is kept until this process ends: the next one will not know the locks that are held"
-                " then. To keep it, leave out --in-memory, or name a directory with --data-dir"
+                " then. To keep it, leave out --in-memory, or name a directory with --data-dir",
+                extra=event("state-not-kept"),
             )
         return os.path.join(self._temporary_dir, "state") if kept.is_new else self._temporary_dir
 
@@ -212,7 +219,12 @@ class UpServer:
 
     def _hopeless(self, name: str, code: int) -> None:
         if not self._end.done():
-            log.error("%s cannot run (exit code %d, see above): ending everything", name, code)
+            log.error(
+                "%s cannot run (exit code %d, see above): ending everything",
+                name,
+                code,
+                extra=event("process-cannot-run", process=name, exit_code=code),
+            )
             self._end.set_result(code)
 
     async def _announce(self, addresses: dict[str, str]) -> None:
@@ -232,6 +244,7 @@ class UpServer:
                 log.warning(
                     "the processes run, and this one may not see their state: %s. Start it with LOCKRING_TOKEN_FILE",
                     error,
+                    extra=event("state-unseen"),
                 )
                 return
             except LockringError as error:

@@ -181,7 +181,11 @@ def test_a_change_of_the_lead_is_one_line_that_names_the_next_leader() -> None:
     process.core.store_result(claim.operation, ok=False, state=theirs, now_ns=process.now_ns)
     notes = [*of(Note, process.effects()), *of(Note, process.campaign(OTHER, seconds=2))]
     assert notes == [
-        Note(f"this coordinator leads no more: the one at {OTHER.address} does", is_warning=True)
+        Note(
+            f"this coordinator leads no more: the one at {OTHER.address} does",
+            is_warning=True,
+            event="leads-no-more",
+        )
     ]
 
 

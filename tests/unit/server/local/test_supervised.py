@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import signal
 import sys
 from pathlib import Path
@@ -22,6 +23,14 @@ def child_of(code: str, stream: io.StringIO, hopeless: list[int]) -> SupervisedC
     return SupervisedChild(
         "N1", [sys.executable, "-c", code], printer, lambda name, code: hopeless.append(code)
     )
+
+
+def test_lines_of_json_stay_json() -> None:
+    stream = io.StringIO()
+    LinePrinter(["coordinator", "N1"], stream=stream, in_colour=True, is_json=True).print(
+        "N1", '{"server":"N1"}'
+    )
+    assert json.loads(stream.getvalue()) == {"server": "N1"}
 
 
 def test_names_are_aligned_and_coloured_only_on_request() -> None:
