@@ -21,7 +21,7 @@ from lockring.core.node.former_lives import FormerLives
 from lockring.core.node.held_acks import HeldAcks
 from lockring.core.node.journal import NodeJournal
 from lockring.ids import Version
-from lockring.journal import codec, journal, verdict
+from lockring.journal import codec, journal, records, verdict
 from lockring.journal.found import FoundSegment, found_segments
 from lockring.journal.journal import Journal
 from lockring.journal.reading import JournalContent
@@ -591,7 +591,7 @@ def drill_durability_overrated(seed: int) -> None:
 @mutant
 def torn_record_applied() -> list[Change]:
     """Checksums are not looked at: what stands in a file is taken as it is."""
-    return [(codec, "crc32", lambda *what: 0)]
+    return [(module, "crc32", lambda *what: 0) for module in (codec, records)]
 
 
 @drill
