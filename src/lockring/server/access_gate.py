@@ -36,7 +36,7 @@ from lockring.protocol.identities import Identity
 from lockring.security.access_control import AccessControl
 from lockring.security.audit import AuditLog
 from lockring.security.peer_certificates import PeerCertificate
-from lockring.server.access_settings import AccessSettings
+from lockring.server.access_settings import AccessSettings, danger_of
 from lockring.troubles import RepeatedTrouble
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ class AccessGate:
         audits: whether there is an audit log.
         auth: whether rights are checked, as in the settings.
         edition: the edition of the ACL file that is in force, "" without one.
+        is_insecure: whether other machines can reach the server without proving what they are, on purpose.
         would_refuse: how many requests and connections would have been refused, where rights are only tried out.
 
     Raises:
@@ -90,6 +91,7 @@ class AccessGate:
         self.auth = settings.auth
         self.is_on = settings.auth != "off"
         self.audits = settings.audit_log is not None
+        self.is_insecure = settings.insecure
         self.would_refuse = 0
         self._server = server
         self._demands_node_certificates = demands_node_certificates
@@ -105,10 +107,15 @@ class AccessGate:
         self._audit = None if settings.audit_log is None else AuditLog(settings.audit_log, server=server)
         if self.is_on:
             log.info("rights are %s: %s", settings.auth, settings.acl_file)
-        if self._is_enforced and not demands_node_certificates:
+        if settings.insecure:
+            log.warning("other machines can reach %s, as --insecure says: %s", server, self._danger())
+        elif self._is_enforced and not demands_node_certificates:
             log.warning(
                 "nodes are not asked for certificates: any process that reaches this port may join the cluster as a node"
             )
+
+    def _danger(self) -> str:
+        return danger_of(has_tls=self._demands_node_certificates, has_identities=self._is_enforced)
 
     def _verifier(self, settings: AccessSettings) -> JwtVerifier | None:
         if not settings.jwt_jwks:

@@ -28,6 +28,7 @@ from lockring.cluster_state import ClusterState, Replica
 from lockring.errors import LockringError
 from lockring.ids import NodeId
 from lockring.net.oneshot import ServerView, ask_drain, ask_state, ask_status, ask_undrain, dial_plain
+from lockring.server.access_settings import AccessSettings
 from lockring.server.local.children import command_of, variables_of
 from lockring.server.settings import CoordinatorSettings, Durability, LogLevel, NodeSettings
 from lockring.slots import SLOTS, slot_of
@@ -431,7 +432,7 @@ class LocalCluster:
             new_cluster=new_cluster,
             **self._tls_settings(name, place),
         )
-        return command_of("coordinator", settings)
+        return command_of("coordinator", settings, AccessSettings(insecure=place.insecure))
 
     def _node_command(self, name: str, place: Place, weight: int) -> list[str]:
         grpc_listen = grpc_advertise = ""
@@ -454,7 +455,7 @@ class LocalCluster:
             durability=None if self._durability == "none" else self._durability,
             **self._tls_settings(name, place),
         )
-        return command_of("node", settings)
+        return command_of("node", settings, AccessSettings(insecure=place.insecure))
 
     def _tls_settings(self, name: str, place: Place) -> dict[str, Any]:
         if self.certificates is None:
