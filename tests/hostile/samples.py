@@ -171,7 +171,11 @@ class Sampler:
                 return self._rng.random() < 0.5
             case inspect.BytesType():
                 return self._bytes()
-            case inspect.ListType(item_type=item):
+            case inspect.LiteralType(values=values):
+                return self._rng.choice(_TEXTS) if is_extreme else self._rng.choice(values)
+            case inspect.NoneType():
+                return None
+            case inspect.ListType(item_type=item) | inspect.VarTupleType(item_type=item):
                 count = self._rng.choice((0, 1, 1, 2, 5, 40 if is_extreme else 8))
                 return [self._value(item, name) for _ in range(count)]
             case inspect.TupleType(item_types=items):
@@ -281,7 +285,7 @@ def understood(data: bytes) -> list[protocol.Message]:
 def is_command(message: protocol.Message, facts: Facts) -> bool:
     """Whether a message is in order and in its role, and so would rightly change the cluster or end an honest grant.
 
-    There is no authentication yet, so any sender of one of these is obeyed. They are not garbage, and are kept out.
+    The servers check no identities, so any sender of one of these is obeyed. They are not garbage, and are kept out.
     """
     state = facts.state
     match message:

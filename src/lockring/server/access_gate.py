@@ -37,6 +37,7 @@ from lockring.security.access_control import AccessControl
 from lockring.security.audit import AuditLog
 from lockring.security.peer_certificates import PeerCertificate
 from lockring.server.access_settings import AccessSettings, danger_of
+from lockring.server.reload_records import ReloadRecords
 from lockring.troubles import RepeatedTrouble
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
 
 _REPORTED_MAX: Final = 1_000
 """Identities whose missing rights have a line in the log each minute; those of others are only counted."""
+
+TLS_FILES: Final = "tls"
+"""Name of the files of TLS in the audit log."""
 
 log: Final = logging.getLogger("lockring.access")
 
@@ -76,7 +80,6 @@ class AccessGate:
         is_on: whether identities and rights are looked at.
         audits: whether there is an audit log.
         auth: whether rights are checked, as in the settings.
-        edition: the edition of the ACL file that is in force, "" without one.
         is_insecure: whether other machines can reach the server without proving what they are, on purpose.
         would_refuse: how many requests and connections would have been refused, where rights are only tried out.
 
@@ -102,9 +105,10 @@ class AccessGate:
         if settings.acl_file is not None:
             jwt = self._verifier(settings)
             self._control = AccessControl(Path(settings.acl_file), jwt=jwt, is_enforced=self._is_enforced)
-        self.edition = "" if self._control is None else _short(self._control.content.edition)
-        self._problem = ""
         self._audit = None if settings.audit_log is None else AuditLog(settings.audit_log, server=server)
+        edition = "" if self._control is None else _short(self._control.content.edition)
+        self._acl_reloads = ReloadRecords(self._audit, settings.acl_file or "", edition)
+        self._tls_reloads: ReloadRecords | None = None
         if self.is_on:
             log.info("rights are %s: %s", settings.auth, settings.acl_file)
         if settings.insecure:
@@ -126,6 +130,11 @@ class AccessGate:
         place = JwksPlace(settings.jwt_jwks, settings.jwt_ca or "", settings.jwt_token_file or "")
         self._keys = IssuerKeys.at(place)
         return JwtVerifier(self._keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
+
+    @property
+    def edition(self) -> str:
+        """The edition of the ACL file that is in force, "" without one."""
+        return self._acl_reloads.edition
 
     # ----------------------------------------------------------------------- connections
 
@@ -255,19 +264,14 @@ class AccessGate:
         if control is None:
             return
         control.look()
-        edition, problem = _short(control.content.edition), control.problem
         # Either was read just now, or since the last look for a new connection.
-        if edition != self.edition:
-            self.edition = edition
-            self._audit_reload("ok", f"edition {edition}")
-        if problem != self._problem:
-            self._problem = problem
-            if problem:
-                self._audit_reload("failed", problem)
+        self._acl_reloads.note(_short(control.content.edition), control.problem)
 
-    def _audit_reload(self, outcome: Outcome, reason: str) -> None:
-        if self._audit is not None and self._control is not None:
-            self._audit.write("reload", outcome, name=str(self._control.path), reason=reason)
+    def note_tls(self, edition: str, problem: str) -> None:
+        """Report the files of TLS as they are in use. See `ReloadRecords.note`."""
+        if self._tls_reloads is None:
+            self._tls_reloads = ReloadRecords(self._audit, TLS_FILES, edition)
+        self._tls_reloads.note(edition, problem)
 
     def start(self) -> None:
         """Begin to read the keys of JWTs."""

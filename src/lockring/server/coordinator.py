@@ -402,6 +402,8 @@ class CoordinatorServer:
 
     def _look_at_rights(self) -> None:
         self._gate.look()
+        if self._tls is not None:
+            self._gate.note_tls(self._tls.policy.edition, self._tls.policy.problem)
         for number in expired_among(self._grantees):
             guest = self._listener.connection(number)
             if guest is not None:

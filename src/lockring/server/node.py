@@ -189,5 +189,7 @@ class NodeServer:
 
     def _look_at_rights(self) -> None:
         self._gate.look()
+        if self._tls is not None:
+            self._gate.note_tls(self._tls.policy.edition, self._tls.policy.problem)
         self._lives.note_doors([] if self._tls is None else self._tls.certificates())
         self._lives.present.turn_away_expired()

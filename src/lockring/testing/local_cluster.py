@@ -28,9 +28,10 @@ from lockring.cluster_state import ClusterState, Replica
 from lockring.errors import LockringError
 from lockring.ids import NodeId
 from lockring.net.oneshot import ServerView, ask_drain, ask_state, ask_status, ask_undrain, dial_plain
-from lockring.server.access_settings import AccessSettings
+from lockring.server.access_settings import OPEN, AccessSettings
 from lockring.server.local.children import command_of, variables_of
 from lockring.server.settings import CoordinatorSettings, Durability, LogLevel, NodeSettings
+from lockring.server.tls_settings import ClientAuthChoice
 from lockring.slots import SLOTS, slot_of
 from lockring.testing.network import Loopback, Network, Place
 from lockring.testing.process import TestedProcess
@@ -78,6 +79,9 @@ class LocalCluster:
             what a crash of the process leaves ("process"), or what the loss of power leaves ("disk").
         tls: whether all ports speak TLS, by certificates that the cluster makes: see `certificates`. Clients need one.
             It needs the extra `certs`.
+        access: identities and rights, for all servers. The cluster's own client, the certificate `test`, or else any
+            client that shows nothing, needs the right to read every name, and to drain.
+        client_auth: whether clients need certificates, with `tls`.
     """
 
     def __init__(
@@ -97,6 +101,8 @@ class LocalCluster:
         coordinators: int = 1,
         durability: Durability = "none",
         tls: bool = False,
+        access: AccessSettings = OPEN,
+        client_auth: ClientAuthChoice = "required",
     ) -> None:
         assert store or coordinators == 1, "several coordinators need a store that they share"
         self._nodes_at_start = nodes
@@ -107,6 +113,8 @@ class LocalCluster:
         self.certificates = _certificates(self.directory / "certs") if tls else None
         """The certificates, None without TLS. A client gets in by `**cluster.certificates.client_files`."""
         self._dial = dial_plain if self.certificates is None else self.certificates.dial
+        self._access = access
+        self._client_auth: ClientAuthChoice = client_auth
         self._log_level: LogLevel = log_level
         self._durability: Durability = durability
         self._grpc_places: dict[str, Place] | None = {} if grpc else None
@@ -432,7 +440,7 @@ class LocalCluster:
             new_cluster=new_cluster,
             **self._tls_settings(name, place),
         )
-        return command_of("coordinator", settings, AccessSettings(insecure=place.insecure))
+        return command_of("coordinator", settings, self._access_at(place))
 
     def _node_command(self, name: str, place: Place, weight: int) -> list[str]:
         grpc_listen = grpc_advertise = ""
@@ -455,12 +463,16 @@ class LocalCluster:
             durability=None if self._durability == "none" else self._durability,
             **self._tls_settings(name, place),
         )
-        return command_of("node", settings, AccessSettings(insecure=place.insecure))
+        return command_of("node", settings, self._access_at(place))
+
+    def _access_at(self, place: Place) -> AccessSettings:
+        return msgspec.structs.replace(self._access, insecure=self._access.insecure or place.insecure)
 
     def _tls_settings(self, name: str, place: Place) -> dict[str, Any]:
         if self.certificates is None:
             return {}
-        return self.certificates.server_settings(name, split_address(place.public)[0])
+        settings = self.certificates.server_settings(name, split_address(place.public)[0])
+        return {**settings, "tls_client_auth": self._client_auth}
 
     def _log(self, name: str) -> Path:
         return self.directory / f"{name}.log"

@@ -211,6 +211,19 @@ def test_a_file_that_cannot_be_used_is_audited_once_and_again_after_it_was_right
     assert found[2][2] == f"edition {gate.edition}"
 
 
+def test_files_of_tls_that_were_read_again_are_audited_though_no_rights_are_checked(tmp_path: Path) -> None:
+    path = tmp_path / "audit.log"
+    gate = AccessGate(AccessSettings(audit_log=str(path)), server="n1")
+    for edition, problem in (("a", ""), ("a", ""), ("a", "half"), ("a", "half"), ("b", ""), ("b", "")):
+        gate.note_tls(edition, problem)
+    gate.close()
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(each["act"], each["name"], each["outcome"], each["reason"]) for each in found] == [
+        ("reload", "tls", "failed", "half"),
+        ("reload", "tls", "ok", "edition b"),
+    ]
+
+
 @pytest.mark.parametrize("auth", ["permissive", "enforcing"])
 def test_a_connection_whose_token_was_revoked_is_ended_where_that_is_enforced(
     place: Place, auth: str
