@@ -74,6 +74,13 @@ class Guarded:
             )
         self.acl.write_text("".join(parts))
 
+    def give(self, who: str, *rules: str, keep_token: bool = False) -> None:
+        """Give an identity these rights and a token, in place of those that it may have. Comes into force in a moment."""
+        self.rules[who] = rules
+        if not keep_token:
+            self.tokens[who] = new_token(who)
+        self.write()
+
     def token_file(self, who: str) -> Path:
         """A file with the token of an identity."""
         file = self.directory / f"{who}.token"
@@ -121,6 +128,10 @@ class Guarded:
         if port == GRPC:
             return self.cluster.grpc_address_of(node)
         return self.cluster.address_of(node if port == LOCK else COORDINATOR)
+
+    def wire_at(self, node: str, files: ClientFiles, **more: Any) -> Wire:
+        """A connection to the lock port of a node, with TLS."""
+        return Wire(self.address(LOCK, node), dial=dial_by(files), **more)
 
     def wire(self, port: str, files: ClientFiles | None = None, **more: Any) -> Wire:
         """A connection to a port that speaks lockring's protocol, with TLS."""
