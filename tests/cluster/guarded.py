@@ -75,7 +75,7 @@ class Guarded:
         self.acl.write_text("".join(parts))
 
     def give(self, who: str, *rules: str, keep_token: bool = False) -> None:
-        """Give an identity these rights and a token, in place of those that it may have. Comes into force in a moment."""
+        """Give an identity these rights and a new token. They are in force in a moment."""
         self.rules[who] = rules
         if not keep_token:
             self.tokens[who] = new_token(who)

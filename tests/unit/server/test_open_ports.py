@@ -14,6 +14,7 @@ from lockring.cli.sections import read_file
 from lockring.config import load
 from lockring.errors import CannotListen, ConfigError
 from lockring.server.access_settings import OPEN, AccessSettings
+from lockring.server.local.children import command_of
 from lockring.server.open_ports import OpenPort, ServerSettings, checked_access, is_loopback, ports_of
 from lockring.server.settings import CoordinatorSettings, NodeSettings, ServeSettings, UpSettings
 
@@ -176,6 +177,13 @@ def test_a_whole_cluster_on_one_machine_is_asked_for_its_host() -> None:
     )
     assert checked_access(UpSettings(host="10.0.0.1", tls=True), OPEN) == OPEN
     assert checked_access(UpSettings(), OPEN) == OPEN
+
+
+def test_the_processes_of_a_cluster_on_one_machine_get_the_flag_as_they_need_it() -> None:
+    command = command_of("node", node(), checked_access(node(), INSECURE))
+    assert "--insecure" in command
+    local = NodeSettings(id="n1")
+    assert "--insecure" not in command_of("node", local, checked_access(local, INSECURE))
 
 
 def test_a_coordinator_has_one_port() -> None:
