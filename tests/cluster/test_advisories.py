@@ -1,6 +1,7 @@
 """The holes that etcd's advisories report, each shown not to be here.
 
-They are at https://github.com/etcd-io/etcd/security/advisories. Each heading names one, and each test what must not happen.
+They are at https://github.com/etcd-io/etcd/security/advisories.
+Each heading names one, and each test what must not happen.
 """
 
 from __future__ import annotations
