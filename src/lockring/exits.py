@@ -7,6 +7,7 @@ from typing import Final
 
 from lockring.errors import (
     AcquireTimeout,
+    CannotListen,
     ClientClosed,
     ConfigError,
     Denied,
@@ -61,6 +62,7 @@ _OF_COMMANDS: Final[tuple[tuple[type[LockringError], int], ...]] = (
     (WrongCluster, UNAVAILABLE),
     (WrongRole, UNAVAILABLE),
     (Unavailable, UNAVAILABLE),
+    (CannotListen, UNAVAILABLE),
     (StoreError, CANNOT_CREATE),
     (OutputFailed, OUTPUT),
     (SystemRefused, SYSTEM),

@@ -54,7 +54,7 @@ class NetnsLinks:
 
     def place(self, name: str) -> Place:
         """An address of its own, on a port that all servers use."""
-        return Place(f"{_address(self._number(name))}:{PORT}", "", self.prefix(name))
+        return Place(f"{_address(self._number(name))}:{PORT}", prefix=self.prefix(name), insecure=True)
 
     def prefix(self, name: str) -> tuple[str, ...]:
         """`ip netns exec` becomes what it starts."""

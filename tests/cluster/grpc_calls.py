@@ -23,12 +23,28 @@ TTL_MS = 30_000
 
 
 class Caller:
-    """A client of one node's gRPC API, on a channel of its own."""
+    """A client of one node's gRPC API, on a channel of its own.
+
+    Args:
+        address: HOST:PORT of the API.
+        session: its session, a random one by default.
+        credentials: for TLS, None for none.
+        token: shown with each call, "" for none. Needs TLS.
+    """
 
     def __init__(
-        self, address: str, *, session: str = "", credentials: grpc.ChannelCredentials | None = None
+        self,
+        address: str,
+        *,
+        session: str = "",
+        credentials: grpc.ChannelCredentials | None = None,
+        token: str = "",
     ) -> None:
         self.session = session or str(uuid.uuid4())
+        if credentials is not None and token:
+            credentials = grpc.composite_channel_credentials(
+                credentials, grpc.access_token_call_credentials(token)
+            )
         self.channel = (
             grpc.insecure_channel(address)
             if credentials is None

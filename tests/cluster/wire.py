@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
 
-from lockring.addresses import split_address
 from lockring.net.frames import FrameReader, encode_frame
+from lockring.net.oneshot import Dial, dial_plain
 from lockring.protocol import (
     FRAME_BYTES_MAX,
     PROTOCOL,
@@ -29,10 +28,13 @@ class Wire:
         address: HOST:PORT of the server.
         accepted: the messages that may come: those to a client, unless a node is played.
         timeout_s: how long a read or a write may take.
+        dial: opens the connection, without TLS by default.
     """
 
-    def __init__(self, address: str, *, accepted: Any = ToClient, timeout_s: float = 60.0) -> None:
-        self._sock = socket.create_connection(split_address(address), timeout=timeout_s)
+    def __init__(
+        self, address: str, *, accepted: Any = ToClient, timeout_s: float = 60.0, dial: Dial = dial_plain
+    ) -> None:
+        self._sock = dial(address, timeout_s)
         self._reader: FrameReader[Message] = FrameReader(msgspec.msgpack.Decoder(accepted), FRAME_BYTES_MAX)
         self._read: list[Message] = []
 
@@ -52,9 +54,11 @@ class Wire:
         """Send a message."""
         self.write(encode_frame(message))
 
-    def greet(self, *, cluster: str = "", protocol: int = PROTOCOL, client: str = "test") -> Message:
+    def greet(
+        self, *, cluster: str = "", protocol: int = PROTOCOL, client: str = "test", credential: str = ""
+    ) -> Message:
         """Send a client's hello and return the first answer."""
-        self.send(ClientHello(protocol, cluster, client, 1))
+        self.send(ClientHello(protocol, cluster, client, 1, credential=credential))
         return self.read()
 
     def read(self) -> Message:

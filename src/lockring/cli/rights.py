@@ -1,4 +1,4 @@
-"""Whether the servers of a cluster check the same rights, as they report it themselves. No I/O."""
+"""Whether the servers of a cluster check the same rights, and which are open, as they report it themselves. No I/O."""
 
 from __future__ import annotations
 
@@ -52,6 +52,20 @@ def rights_line(found: Mapping[str, Any]) -> str:
     editions = sorted({edition for _, edition in servers if edition})
     return (
         f"rights are {' or '.join(modes)}, by the ACL file of edition {', '.join(editions)}" if modes else ""
+    )
+
+
+def insecure_line(found: Mapping[str, Any]) -> str:
+    """Return a line on the servers that are open to other machines on purpose, "" if none is.
+
+    Args:
+        found: the cluster as a JSON object.
+    """
+    servers = [each["id"] for each in found["members"] if each["insecure"]]
+    if found["coordinator_insecure"]:
+        servers.append("the coordinator")
+    return (
+        f"open to other machines, which prove nothing (--insecure): {', '.join(servers)}" if servers else ""
     )
 
 

@@ -19,7 +19,7 @@ from lockring.cli.connect import ask, client_options, client_settings, dial_of
 from lockring.cli.health import Health, ServerAnswer, diagnose, own_status
 from lockring.cli.layout import Column
 from lockring.cli.output import count, duration, print_json, print_table, say
-from lockring.cli.rights import rights_line
+from lockring.cli.rights import insecure_line, rights_line
 from lockring.clock import wall_ns
 from lockring.cluster_state import ClusterState, Copy, Replica
 from lockring.errors import LockringError
@@ -211,6 +211,7 @@ def facts(look: _Look) -> dict[str, Any]:
                 "certificates": certificate_facts(own, wall_ns() / NS_PER_S),
                 "auth": None if own is None else own.auth or None,
                 "acl_edition": None if own is None else own.acl or None,
+                "insecure": None if own is None else own.insecure,
             }
         )
     spokesman = look.spokesman
@@ -233,6 +234,7 @@ def facts(look: _Look) -> dict[str, Any]:
         "coordinator_certificates": certificate_facts(spokesman, wall_ns() / NS_PER_S),
         "coordinator_auth": None if spokesman is None else spokesman.auth or None,
         "coordinator_acl_edition": None if spokesman is None else spokesman.acl or None,
+        "coordinator_insecure": None if spokesman is None else spokesman.insecure,
         "leader": None if spokesman is None else spokesman.leader or None,
         "standbys": [] if spokesman is None else spokesman.standbys,
         "store": None if spokesman is None or not spokesman.store else store_of(spokesman),
@@ -328,9 +330,8 @@ def _print(found: dict[str, Any], health: Health) -> None:
     builds = builds_line([each["build"] for each in found["members"]])
     if builds:
         say(builds)
-    rights = rights_line(found)
-    if rights:
-        say(rights)
+    for line in filter(None, [rights_line(found), insecure_line(found)]):
+        say(line)
     if found["note"] and not any(found["note"] in line for line in health.reasons):
         say(f"note: {found['note']}")
 

@@ -150,7 +150,8 @@ class ServerStatus(msgspec.Struct, array_like=True, gc=False):
     on what the server is waiting for, "" if nothing. `build` says which build of lockring it runs, "compiled" or
     "interpreted"; "" for a server that does not say. `certificates` says when those for TLS end. `auth` says
     whether it checks rights: "off", "permissive" or "enforcing", "" for a version that knows none. `acl` is the edition
-    of its ACL file, "" if it has none.
+    of its ACL file, "" if it has none. `insecure`: other machines may reach it without
+    proving what they are, which an operator has asked for.
     """
 
     role: str
@@ -180,3 +181,4 @@ class ServerStatus(msgspec.Struct, array_like=True, gc=False):
     certificates: list[CertificateInfo] = []
     auth: str = ""
     acl: str = ""
+    insecure: bool = False

@@ -37,7 +37,7 @@ from lockring.protocol.identities import Identity
 from lockring.security.access_control import AccessControl
 from lockring.security.audit import AuditLog
 from lockring.security.peer_certificates import PeerCertificate
-from lockring.server.access_settings import AccessSettings
+from lockring.server.access_settings import AccessSettings, danger_of
 from lockring.server.reload_records import ReloadRecords
 from lockring.troubles import RepeatedTrouble
 
@@ -81,6 +81,7 @@ class AccessGate:
         is_on: whether identities and rights are looked at.
         audits: whether there is an audit log.
         auth: whether rights are checked, as in the settings.
+        is_insecure: whether other machines can reach the server without proving what they are, on purpose.
         would_refuse: how many requests and connections would have been refused, where rights are only tried out.
 
     Raises:
@@ -94,6 +95,7 @@ class AccessGate:
         self.auth = settings.auth
         self.is_on = settings.auth != "off"
         self.audits = settings.audit_log is not None
+        self.is_insecure = settings.insecure
         self.would_refuse = 0
         self._server = server
         self._demands_node_certificates = demands_node_certificates
@@ -115,11 +117,21 @@ class AccessGate:
                 settings.acl_file,
                 extra=event("rights-loaded", auth=settings.auth, file=settings.acl_file),
             )
-        if self._is_enforced and not demands_node_certificates:
+        if settings.insecure:
+            log.warning(
+                "other machines can reach %s, as --insecure says: %s",
+                server,
+                self._danger(),
+                extra=event("open-on-purpose"),
+            )
+        elif self._is_enforced and not demands_node_certificates:
             log.warning(
                 "nodes are not asked for certificates: any process that reaches this port may join the cluster as a node",
                 extra=event("nodes-without-certificates"),
             )
+
+    def _danger(self) -> str:
+        return danger_of(has_tls=self._demands_node_certificates, has_identities=self._is_enforced)
 
     def _verifier(self, settings: AccessSettings) -> JwtVerifier | None:
         if not settings.jwt_jwks:

@@ -23,6 +23,10 @@ _JWT_ISSUER: Final = "Issuer that a JWT must name."
 _JWT_AUDIENCE: Final = "Audience that a JWT must name."
 _JWT_CA: Final = "Authorities that the server of --jwt-jwks is checked against; by default the system's."
 _JWT_TOKEN_FILE: Final = "File with a token to show to the server of --jwt-jwks."
+_INSECURE: Final = (
+    "Start even if other machines can reach a port without TLS, or without proving what they are. For networks that are"
+    " trusted alone."
+)
 
 
 class AccessSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +40,7 @@ class AccessSettings(msgspec.Struct, frozen=True, kw_only=True):
     jwt_audience: Annotated[str, setting(_JWT_AUDIENCE)] = ""
     jwt_ca: Annotated[str | None, setting(_JWT_CA, metavar="FILE")] = None
     jwt_token_file: Annotated[str | None, setting(_JWT_TOKEN_FILE, metavar="FILE")] = None
+    insecure: Annotated[bool, setting(_INSECURE)] = False
 
     def __post_init__(self) -> None:
         if self.auth == "off" and self.acl_file is not None:
@@ -58,6 +63,20 @@ class AccessSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(
                 "--jwt-jwks is not used with --auth off; choose --auth permissive or --auth enforcing"
             )
+
+
+def danger_of(*, has_tls: bool, has_identities: bool) -> str:
+    """Return what any process may do that reaches a server, "" if it has to prove what it is.
+
+    Args:
+        has_tls: whether the ports speak TLS, so that only a certificate of the servers' own CA makes a node.
+        has_identities: whether clients have to prove what they are.
+    """
+    if has_tls:
+        return "" if has_identities else "any client may do everything there"
+    if has_identities:
+        return "any process may join as a node there, and read tokens on their way"
+    return "any process may do everything there, and even join as a node"
 
 
 OPEN: Final = AccessSettings()

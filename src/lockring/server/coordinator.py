@@ -404,6 +404,7 @@ class CoordinatorServer:
     def _add_doors(self, status: ServerStatus) -> None:
         """Add what the core does not know."""
         status.auth, status.acl = self._gate.auth, self._gate.edition
+        status.insecure = self._gate.is_insecure
         if self._tls is not None:
             status.certificates = self._tls.certificates()
 

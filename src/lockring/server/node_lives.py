@@ -100,7 +100,9 @@ class NodeLives:
     def note_doors(self, certificates: list[CertificateInfo]) -> None:
         """Pass on to the present life when certificates end, and which rights are in force, for its status."""
         gate = self._gate
-        self.present.core.service.reports.doors = Doors(certificates, gate.auth, gate.edition)
+        self.present.core.service.reports.doors = Doors(
+            certificates, gate.auth, gate.edition, insecure=gate.is_insecure
+        )
 
     def end(self, reason: str) -> None:
         """End the present life and the connection to the coordinator."""

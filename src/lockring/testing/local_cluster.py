@@ -32,6 +32,7 @@ from lockring.server.access_settings import OPEN, AccessSettings
 from lockring.server.local.children import command_of, variables_of
 from lockring.server.logs import LogLevel
 from lockring.server.settings import CoordinatorSettings, Durability, NodeSettings
+from lockring.server.tls_settings import ClientAuthChoice
 from lockring.slots import SLOTS, slot_of
 from lockring.testing.network import Loopback, Network, Place
 from lockring.testing.process import TestedProcess
@@ -81,6 +82,7 @@ class LocalCluster:
             It needs the extra `certs`.
         access: identities and rights, for all servers. The cluster's own client, the certificate `test`, or else any
             client that shows nothing, needs the right to read every name, and to drain.
+        client_auth: whether clients need certificates, with `tls`.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class LocalCluster:
         durability: Durability = "none",
         tls: bool = False,
         access: AccessSettings = OPEN,
+        client_auth: ClientAuthChoice = "required",
     ) -> None:
         assert store or coordinators == 1, "several coordinators need a store that they share"
         self._nodes_at_start = nodes
@@ -112,6 +115,7 @@ class LocalCluster:
         """The certificates, None without TLS. A client gets in by `**cluster.certificates.client_files`."""
         self._dial = dial_plain if self.certificates is None else self.certificates.dial
         self._access = access
+        self._client_auth: ClientAuthChoice = client_auth
         self._log_level: LogLevel = log_level
         self._durability: Durability = durability
         self._grpc_places: dict[str, Place] | None = {} if grpc else None
@@ -437,7 +441,7 @@ class LocalCluster:
             new_cluster=new_cluster,
             **self._tls_settings(name, place),
         )
-        return command_of("coordinator", settings, self._access)
+        return command_of("coordinator", settings, self._access_at(place))
 
     def _node_command(self, name: str, place: Place, weight: int) -> list[str]:
         grpc_listen = grpc_advertise = ""
@@ -460,12 +464,16 @@ class LocalCluster:
             durability=None if self._durability == "none" else self._durability,
             **self._tls_settings(name, place),
         )
-        return command_of("node", settings, self._access)
+        return command_of("node", settings, self._access_at(place))
+
+    def _access_at(self, place: Place) -> AccessSettings:
+        return msgspec.structs.replace(self._access, insecure=self._access.insecure or place.insecure)
 
     def _tls_settings(self, name: str, place: Place) -> dict[str, Any]:
         if self.certificates is None:
             return {}
-        return self.certificates.server_settings(name, split_address(place.public)[0])
+        settings = self.certificates.server_settings(name, split_address(place.public)[0])
+        return {**settings, "tls_client_auth": self._client_auth}
 
     def _log(self, name: str) -> Path:
         return self.directory / f"{name}.log"

@@ -17,11 +17,13 @@ class Place(NamedTuple):
         advertise: HOST:PORT that it advertises; "" for the one listened on.
         prefix: start of the command line, such as a program that enters a network namespace. It must become the
             command that follows, under the same process id.
+        insecure: whether a server may listen there without TLS though other machines may reach the address.
     """
 
     listen: str
     advertise: str = ""
     prefix: tuple[str, ...] = ()
+    insecure: bool = False
 
     @property
     def public(self) -> str:

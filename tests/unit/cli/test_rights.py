@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lockring.cli.health import NO_ANSWER, ServerAnswer, diagnose
-from lockring.cli.rights import about_rights, rights_line
+from lockring.cli.rights import about_rights, insecure_line, rights_line
 from lockring.cluster_state import ClusterState
 from lockring.ids import NodeId
 from lockring.protocol import ServerStatus
@@ -63,3 +63,16 @@ def test_the_rights_have_a_line_where_any_server_checks_them() -> None:
     assert rights_line(found(("off", None), (None, None))) == ""
     line = rights_line(found(("enforcing", "a1"), ("enforcing", "a1"), (None, None)))
     assert line == "rights are enforcing, by the ACL file of edition a1"
+
+
+def test_servers_that_are_open_on_purpose_have_a_line_and_do_not_make_the_cluster_degraded() -> None:
+    def found(coordinator: bool | None, **nodes: bool | None) -> dict[str, object]:
+        members = [{"id": name, "insecure": insecure} for name, insecure in nodes.items()]
+        return {"coordinator_insecure": coordinator, "members": members}
+
+    assert insecure_line(found(False, N1=False, N2=None)) == ""
+    line = insecure_line(found(True, N1=True, N2=False, N3=True))
+    assert line == "open to other machines, which prove nothing (--insecure): N1, N3, the coordinator"
+    open_one = status("off")
+    open_one.insecure = True
+    assert about_rights({"N1": open_one}) == []

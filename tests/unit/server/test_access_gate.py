@@ -162,6 +162,26 @@ def test_a_server_that_asks_nodes_for_no_certificate_says_so(
     assert not any("may join" in each for each in caplog.messages)
 
 
+@pytest.mark.parametrize(
+    ("settings", "has_tls", "danger"),
+    [
+        ({}, False, "any process may do everything there, and even join as a node"),
+        ({}, True, "any client may do everything there"),
+        ({"auth": "enforcing"}, False, "any process may join as a node there, and read tokens on their way"),
+    ],
+)
+def test_a_server_that_is_open_on_purpose_says_so_and_what_that_means(
+    place: Place, caplog: pytest.LogCaptureFixture, settings: dict[str, Any], has_tls: bool, danger: str
+) -> None:
+    acl = {"acl_file": str(place.acl)} if settings else {}
+    access = AccessSettings(insecure=True, **settings, **acl)
+    gate = AccessGate(access, server="n1", demands_node_certificates=has_tls)
+    assert gate.is_insecure
+    warnings = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
+    assert warnings == [f"other machines can reach n1, as --insecure says: {danger}"]
+    gate.close()
+
+
 def test_new_rights_are_in_force_at_the_next_look_and_audited_once(place: Place) -> None:
     gate = place.gate()
     access = gate.newcomer(hello(TOKEN), None, origin=ORIGIN).access

@@ -22,11 +22,13 @@ class Doors(NamedTuple):
         certificates: when those for TLS end.
         auth: whether rights are checked, see `ServerStatus`.
         acl: the edition of the ACL file, "" without one.
+        insecure: whether other machines reach it without proving what they are.
     """
 
     certificates: list[CertificateInfo]
     auth: str = ""
     acl: str = ""
+    insecure: bool = False
 
 
 class NodeStatus(msgspec.Struct, frozen=True):
@@ -130,4 +132,5 @@ def server_status_of(
         certificates=doors.certificates,
         auth=doors.auth,
         acl=doors.acl,
+        insecure=doors.insecure,
     )
