@@ -54,7 +54,7 @@ def test_a_taken_port_is_named(role: str) -> None:
 
 
 def test_an_address_of_another_machine_is_refused() -> None:
-    with running("coordinator", "--listen", "192.0.2.1:0") as process:
+    with running("coordinator", "--listen", "192.0.2.1:0", "--insecure") as process:
         assert_one_line(process, 69, "192.0.2.1", "no such address")
 
 

@@ -53,7 +53,7 @@ def test_a_missing_server_is_reported_before_giving_up(start, arguments):
     assert process.returncode == 69
     assert len(said) == 2
     assert said[0].startswith("lockring: waiting: ")
-    assert re.search(r"giving up in [1-7](\.\d)? s", said[0]), said[0]
+    assert re.search(r"giving up in [1-7](\.\d+)? s", said[0]), said[0]
     for line in said:
         assert nobody in line
         assert "LOCKRING_SERVER" in line
