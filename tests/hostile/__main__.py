@@ -34,6 +34,9 @@ def main() -> int:
     fuzzer = commands.add_parser("fuzz", help="send hostile inputs to every port")
     fuzzer.add_argument("--inputs", type=_at_least_one, default=200_000, help="how many to send")
     fuzzer.add_argument("--seed", type=int, help="what they follow from; drawn if it is not given")
+    fuzzer.add_argument(
+        "--tls", action="store_true", help="to ports with TLS and rights, and to those with gRPC"
+    )
     fuzzer.add_argument("--only", type=_range, help="hold only the conversations FIRST..LAST")
     heavy = commands.add_parser("overload", help="wait, connect and keep from reading in great numbers")
     heavy.add_argument("--waiters", type=_at_least_one, default=10_000, help="for one lock")
@@ -57,7 +60,7 @@ def main() -> int:
 def _fuzz(arguments: argparse.Namespace) -> Report:
     seed = random.randrange(2**31) if arguments.seed is None else arguments.seed
     print(f"seed {seed}", flush=True)
-    return fuzz(inputs=arguments.inputs, seed=seed, only=arguments.only)
+    return fuzz(inputs=arguments.inputs, seed=seed, only=arguments.only, tls=arguments.tls)
 
 
 if __name__ == "__main__":

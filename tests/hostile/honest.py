@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Final, Self
 
@@ -23,14 +24,17 @@ class Honest:
         servers: of its cluster.
         label: goes into the names of its locks.
         held: how many locks it holds all the time.
+        files: the arguments of the client that are its files, None for none.
     """
 
-    def __init__(self, servers: str, label: str, *, held: int = HELD) -> None:
+    def __init__(
+        self, servers: str, label: str, *, held: int = HELD, files: Mapping[str, str] | None = None
+    ) -> None:
         self.names = tuple(f"honest/{label}/held/{number}" for number in range(held))
         self.harm: list[str] = []
         self.latencies_s: list[float] = []
         self._label = label
-        self._client = lockring.Client(servers, owner=f"honest {label}", ttl=TTL_S)
+        self._client = lockring.Client(servers, owner=f"honest {label}", ttl=TTL_S, **(files or {}))
         self._grants: dict[str, lockring.Grant] = {}
         self._tokens: dict[str, int] = {}
         self._stop = threading.Event()
