@@ -394,6 +394,17 @@ def test_no_other_certificate_makes_a_server(
 
 
 @pytest.mark.parametrize("port", PORTS)
+def test_a_client_that_is_let_in_may_not_say_that_it_is_a_server(doors: LocalCluster, port: str) -> None:
+    """No server checks rights here: the certificate of a client is enough for all but this."""
+    with closing(dial_by(own_files(doors))(address_of(doors, port), PATIENCE_S)) as stream:
+        stream.sendall(encode_frame(HELLOS[port]))
+        (refusal,) = FrameReader(msgspec.msgpack.Decoder(ToClient), 1 << 20).feed(stream.recv(1 << 16))
+    assert isinstance(refusal, Refusal)
+    assert refusal.code == "denied"
+    assert "needs a certificate of the servers' own CA" in refusal.text
+
+
+@pytest.mark.parametrize("port", PORTS)
 def test_a_server_that_comes_without_tls_is_refused(doors: LocalCluster, port: str) -> None:
     server = address_of(doors, port)
     with Wire(server) as wire:

@@ -248,7 +248,7 @@ def _spoken(draft: _Draft, role: Role, sampler: Sampler) -> bytes:
     """A message that this role may send at this port."""
     if role == "peer":
         return frame(packed(sampler.message(NAMED[draft.rng.choice(_PEER_MESSAGES)])))
-    names = _CLIENT_MESSAGES if draft.is_node else ("GetState", "GetStatus", "Drain", "Undrain")
+    names = _CLIENT_MESSAGES if draft.is_node else ("GetState", "GetStatus", "Probe", "Drain", "Undrain")
     return frame(packed(sampler.message(NAMED[draft.rng.choice(names)])))
 
 

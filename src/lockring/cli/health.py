@@ -14,6 +14,7 @@ from typing import Final, Literal, NamedTuple
 
 from lockring.cli.certificates import about_certificates
 from lockring.cli.output import count, duration
+from lockring.cli.rights import about_rights
 from lockring.cluster_state import ClusterState, Member, Replica, SlotState
 from lockring.ids import ClusterId, NodeId
 from lockring.protocol import ServerStatus
@@ -106,6 +107,7 @@ def diagnose(
     if spokesman is not None:
         statuses["the coordinator"] = spokesman
     remarks += about_certificates(statuses, wall_ns / NS_PER_S)
+    remarks += about_rights(statuses)
     if not remarks:
         return health
     worse: Condition = "degraded" if health.condition == "serving" else health.condition

@@ -19,6 +19,7 @@ from lockring.cli.connect import ask, client_options, client_settings, dial_of
 from lockring.cli.health import Health, ServerAnswer, diagnose, own_status
 from lockring.cli.layout import Column
 from lockring.cli.output import count, duration, print_json, print_table, say
+from lockring.cli.rights import rights_line
 from lockring.clock import wall_ns
 from lockring.cluster_state import ClusterState, Copy, Replica
 from lockring.errors import LockringError
@@ -208,6 +209,8 @@ def facts(look: _Look) -> dict[str, Any]:
                 else own.journal_trouble_ms / 1000,
                 "build": None if own is None else own.build or None,
                 "certificates": certificate_facts(own, wall_ns() / NS_PER_S),
+                "auth": None if own is None else own.auth or None,
+                "acl_edition": None if own is None else own.acl or None,
             }
         )
     spokesman = look.spokesman
@@ -228,6 +231,8 @@ def facts(look: _Look) -> dict[str, Any]:
         "coordinator": state.coordinator,
         "coordinator_answers": look.coordinator.status is not None,
         "coordinator_certificates": certificate_facts(spokesman, wall_ns() / NS_PER_S),
+        "coordinator_auth": None if spokesman is None else spokesman.auth or None,
+        "coordinator_acl_edition": None if spokesman is None else spokesman.acl or None,
         "leader": None if spokesman is None else spokesman.leader or None,
         "standbys": [] if spokesman is None else spokesman.standbys,
         "store": None if spokesman is None or not spokesman.store else store_of(spokesman),
@@ -323,6 +328,9 @@ def _print(found: dict[str, Any], health: Health) -> None:
     builds = builds_line([each["build"] for each in found["members"]])
     if builds:
         say(builds)
+    rights = rights_line(found)
+    if rights:
+        say(rights)
     if found["note"] and not any(found["note"] in line for line in health.reasons):
         say(f"note: {found['note']}")
 

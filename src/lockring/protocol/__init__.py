@@ -10,9 +10,12 @@ Senders and receivers:
     client → node              ClientHello, Acquire, Release, Keepalive, CloseSession, Describe, List, Watch, Unwatch,
                                Break, DescribeGroup, FollowGroup, ViewAck
     client → node, coordinator ClientHello, GetState, GetStatus, GetRoutes, Drain, Undrain
+    client → coordinator       Probe
+    server → node              OnBehalfOf, ahead of the requests of clients that it forwards as a client
     server → client            Welcome, Refusal, GrantReply, ReleaseReply, KeepaliveReply, DescribeReply, ListReply,
                                WatchNotice, BreakReply, LossNotice, View, SettlementNotice, StateReply, StatusReply,
-                               Routes, RoutesDifference, DrainReply, UndrainReply, QueueNotice, TroubleNotice
+                               ProbeReply, Routes, RoutesDifference, DrainReply, UndrainReply, QueueNotice,
+                               TroubleNotice
     node → coordinator         Join, Heartbeat, SlotRequests, Leave; an operator's Drain and Undrain, forwarded
     coordinator → node         Welcome, Refusal, HeartbeatAck, State, StateDifference, DrainReply, UndrainReply
     node → node                PeerHello, Replicate, HandOver, State, StateDifference   (on the connection that the
@@ -35,6 +38,8 @@ from lockring.protocol.cluster import (
     HeartbeatAck,
     Join,
     Leave,
+    Probe,
+    ProbeReply,
     Routes,
     RoutesDifference,
     SlotRequest,
@@ -178,6 +183,8 @@ __all__ = [
     "OnBehalfOf",
     "PeerHello",
     "Position",
+    "Probe",
+    "ProbeReply",
     "Put",
     "QueueNotice",
     "Refusal",

@@ -100,6 +100,22 @@ class GetStatus(Message, tag=46):
     request: RequestNumber
 
 
+class Probe(Message, tag=6):
+    """Ask a coordinator, after a while of silence, whether it is there. Answered `ProbeReply`.
+
+    Sent to coordinators alone that have said that they answer it. A node is asked for the end of a watch that does not
+    exist.
+    """
+
+    request: RequestNumber
+
+
+class ProbeReply(Message, tag=7):
+    """The answer to `Probe`."""
+
+    request: RequestNumber
+
+
 class StatusReply(Message, tag=56):
     """The answer to `GetStatus`."""
 
@@ -163,7 +179,7 @@ class Join(Message, tag=40):
     `version`: the newest state that the node has seen (0: none); `grpc`: its gRPC HOST:PORT, or "". `former`: earlier
     lives of this node, at most `FORMER_LIVES_MAX`. The sender testifies that they are over, and that its journal has
     everything for which they have answered. `has`: the version of the state that the sender itself has (0: none), if it
-    understands `StateDifference`; -1 if it does not.
+    understands `StateDifference`; -1 if it does not. `identities`: it knows identities, and may check rights.
     """
 
     protocol: int
@@ -176,6 +192,7 @@ class Join(Message, tag=40):
     grpc: str = ""
     former: list[Incarnation] = []
     has: Version = NO_DIFFERENCES
+    identities: bool = False
 
 
 class Leave(Message, tag=44):

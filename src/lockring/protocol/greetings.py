@@ -34,6 +34,7 @@ class ClientHello(Message, tag=1):
 class OnBehalfOf(Message, tag=5):
     """From a server that forwards requests of clients, on a connection that it opened as a client: the identity whose
     requests follow, until the next such message. The receiver gives it the rights that it has there. Not answered.
+    Sent to servers alone that have said that they understand it.
     """
 
     identity: Identity
@@ -53,7 +54,8 @@ class PeerHello(Message, tag=2):
 class Welcome(Message, tag=3):
     """The hello or join is accepted. `role` is "node" or "coordinator"; `coordinator` is its HOST:PORT.
 
-    `has_others`: other coordinators may take over from this one, since it shares its store.
+    `has_others`: other coordinators may take over from this one, since it shares its store. `identities`: the server
+    understands `OnBehalfOf`. `probes`: it answers `Probe`.
     """
 
     protocol: int
@@ -64,6 +66,8 @@ class Welcome(Message, tag=3):
     version: Version
     coordinator: str = ""
     has_others: bool = False
+    identities: bool = False
+    probes: bool = False
 
 
 class Refusal(Message, tag=4):

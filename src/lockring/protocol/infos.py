@@ -148,7 +148,9 @@ class ServerStatus(msgspec.Struct, array_like=True, gc=False):
     those of the others, where several share a store. `store` is the store's engine and place, without a password;
     `store_failing_ms` is how long it has failed, -1 if it works, and `store_problem` the reason. `note` is a sentence
     on what the server is waiting for, "" if nothing. `build` says which build of lockring it runs, "compiled" or
-    "interpreted"; "" for a server that does not say. `certificates` says when those for TLS end.
+    "interpreted"; "" for a server that does not say. `certificates` says when those for TLS end. `auth` says
+    whether it checks rights: "off", "permissive" or "enforcing", "" for a version that knows none. `acl` is the edition
+    of its ACL file, "" if it has none.
     """
 
     role: str
@@ -176,3 +178,5 @@ class ServerStatus(msgspec.Struct, array_like=True, gc=False):
     store_problem: str = ""
     build: str = ""
     certificates: list[CertificateInfo] = []
+    auth: str = ""
+    acl: str = ""

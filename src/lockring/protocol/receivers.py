@@ -12,6 +12,8 @@ from lockring.protocol.cluster import (
     HeartbeatAck,
     Join,
     Leave,
+    Probe,
+    ProbeReply,
     Routes,
     RoutesDifference,
     SlotRequests,
@@ -79,7 +81,17 @@ ToNode = (
 
 
 ToCoordinator = (
-    ClientHello | GetState | GetStatus | GetRoutes | Drain | Undrain | Join | Heartbeat | SlotRequests | Leave
+    ClientHello
+    | GetState
+    | GetStatus
+    | GetRoutes
+    | Probe
+    | Drain
+    | Undrain
+    | Join
+    | Heartbeat
+    | SlotRequests
+    | Leave
 )
 """Messages that a coordinator accepts on its listening port."""
 
@@ -99,6 +111,7 @@ ToClient = (
     | SettlementNotice
     | StateReply
     | StatusReply
+    | ProbeReply
     | Routes
     | RoutesDifference
     | DrainReply

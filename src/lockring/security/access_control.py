@@ -49,6 +49,7 @@ class AccessControl:
 
     Attributes:
         path: of the ACL file.
+        problem: why the file as it is now is not in use, "" if it is.
 
     Raises:
         ConfigError: the file cannot be read, or is malformed.
@@ -56,6 +57,7 @@ class AccessControl:
 
     def __init__(self, path: Path, *, jwt: JwtVerifier | None = None, is_enforced: bool = True) -> None:
         self.path = path
+        self.problem = ""
         self._jwt = jwt
         self._is_enforced = is_enforced
         self._trouble = RepeatedTrouble()
@@ -133,19 +135,24 @@ class AccessControl:
         try:
             data = read_acl_bytes(self.path)
             if data == self._data:
-                self._trouble.ends(now_ns=now_ns)
+                self._is_in_use(now_ns)
                 return False
             content = parse_acl(data, str(self.path), wall_s=wall_s)
         except ConfigError as error:
+            self.problem = str(error)
             told = self._trouble.fails(f"the rights stay as they were: {error}", now_ns=now_ns)
             if told:
                 log.warning("%s", told)
             return False
-        self._trouble.ends(now_ns=now_ns)
+        self._is_in_use(now_ns)
         self._data, self._content = data, content
         log.info("new rights from %s are in force", self.path)
         self._remark()
         return True
+
+    def _is_in_use(self, now_ns: int) -> None:
+        self.problem = ""
+        self._trouble.ends(now_ns=now_ns)
 
     def _remark(self) -> None:
         for each in self._content.remarks:
@@ -165,7 +172,10 @@ class AccessControl:
         if certificate is not None:
             if wall_s >= certificate.not_after_s:
                 raise Unauthenticated("the certificate has expired; ask for a new one")
-            return IdentityProof(certificate.identity())
+            # A server's connections last: its certificate is looked at again when it connects again.
+            return IdentityProof(
+                certificate.identity(), None if certificate.is_server else certificate.not_after_s
+            )
         return IdentityProof(ANONYMOUS)
 
     def _grantee(self, proof: IdentityProof) -> Grantee:

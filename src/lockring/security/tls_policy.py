@@ -89,6 +89,8 @@ class _FileSet(Generic[_T]):
         self.side = side
         self.paths = paths
         self._make = make
+        self.problem = ""
+        """Why the files as they are now are not in use, "" if they are."""
         self._refused = RepeatedTrouble()
         self._warned_ns: int | None = None
         self.edition = self._first_edition()
@@ -101,12 +103,14 @@ class _FileSet(Generic[_T]):
             if is_new:
                 self.edition = self._edition(content)
         except ConfigError as error:
+            self.problem = str(error)
             # One line for all reasons: half of a pair gives another one with each look.
             text = f"the TLS files for {self.side} have changed and are not used yet, the earlier ones stay in use"
             told = self._refused.fails(text, now_ns=now_ns)
             if told:
                 log.warning("%s: %s", told, error)
             return False
+        self.problem = ""
         self._refused.ends(now_ns=now_ns)
         if is_new:
             self._warned_ns = None
@@ -218,7 +222,17 @@ class TlsPolicy:
 
     def expiries(self) -> list[CertificateExpiry]:
         """Return when each certificate ends that this process shows."""
-        return [each for side in (self._clients, self._peers) if side is not None for each in side.expiry()]
+        return [each for side in self._sides() for each in side.expiry()]
+
+    @property
+    def edition(self) -> str:
+        """The content of all files that is in use, in a few characters."""
+        return ".".join(each.edition.number[:12] for each in self._sides())
+
+    @property
+    def problem(self) -> str:
+        """Why the files as they are now are not all in use, "" if they are."""
+        return "; ".join(each.problem for each in self._sides() if each.problem)
 
     def look(self, *, now_ns: int | None = None, wall_s: float | None = None) -> bool:
         """Read the files again, at once.
@@ -234,11 +248,13 @@ class TlsPolicy:
         wall_s = wall_ns() / NS_PER_S if wall_s is None else wall_s
         self._looked_ns = now_ns
         is_new = False
-        for side in (self._clients, self._peers):
-            if side is not None:
-                is_new = side.look(now_ns) or is_new
-                side.warn(now_ns, wall_s)
+        for side in self._sides():
+            is_new = side.look(now_ns) or is_new
+            side.warn(now_ns, wall_s)
         return is_new
+
+    def _sides(self) -> list[_FileSet[Any]]:
+        return [side for side in (self._clients, self._peers) if side is not None]
 
     def _look_if_due(self) -> None:
         now_ns = monotonic_ns()

@@ -37,6 +37,7 @@ from lockring.security.access_control import AccessControl
 from lockring.security.audit import AuditLog
 from lockring.security.peer_certificates import PeerCertificate
 from lockring.server.access_settings import AccessSettings
+from lockring.server.reload_records import ReloadRecords
 from lockring.troubles import RepeatedTrouble
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
 
 _REPORTED_MAX: Final = 1_000
 """Identities whose missing rights have a line in the log each minute; those of others are only counted."""
+
+TLS_FILES: Final = "tls"
+"""Name of the files of TLS in the audit log."""
 
 log: Final = logging.getLogger("lockring.access")
 
@@ -59,6 +63,11 @@ def not_accepted(grantee: Grantee) -> Unauthenticated:
     return Unauthenticated(f"{grantee.identity} has expired, or was revoked; show another credential")
 
 
+def _short(edition: str) -> str:
+    """Return as much of a digest as a person compares."""
+    return edition[:12]
+
+
 class AccessGate:
     """The access control of one server. Lives in one event loop.
 
@@ -70,6 +79,7 @@ class AccessGate:
     Attributes:
         is_on: whether identities and rights are looked at.
         audits: whether there is an audit log.
+        auth: whether rights are checked, as in the settings.
         would_refuse: how many requests and connections would have been refused, where rights are only tried out.
 
     Raises:
@@ -80,6 +90,7 @@ class AccessGate:
     def __init__(
         self, settings: AccessSettings, *, server: str, demands_node_certificates: bool = False
     ) -> None:
+        self.auth = settings.auth
         self.is_on = settings.auth != "off"
         self.audits = settings.audit_log is not None
         self.would_refuse = 0
@@ -92,8 +103,10 @@ class AccessGate:
         if settings.acl_file is not None:
             jwt = self._verifier(settings)
             self._control = AccessControl(Path(settings.acl_file), jwt=jwt, is_enforced=self._is_enforced)
-        self._edition = "" if self._control is None else self._control.content.edition
         self._audit = None if settings.audit_log is None else AuditLog(settings.audit_log, server=server)
+        edition = "" if self._control is None else _short(self._control.content.edition)
+        self._acl_reloads = ReloadRecords(self._audit, settings.acl_file or "", edition)
+        self._tls_reloads: ReloadRecords | None = None
         if self.is_on:
             log.info("rights are %s: %s", settings.auth, settings.acl_file)
         if self._is_enforced and not demands_node_certificates:
@@ -110,6 +123,11 @@ class AccessGate:
         place = JwksPlace(settings.jwt_jwks, settings.jwt_ca or "", settings.jwt_token_file or "")
         self._keys = IssuerKeys.at(place)
         return JwtVerifier(self._keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
+
+    @property
+    def edition(self) -> str:
+        """The edition of the ACL file that is in force, "" without one."""
+        return self._acl_reloads.edition
 
     # ----------------------------------------------------------------------- connections
 
@@ -239,11 +257,14 @@ class AccessGate:
         if control is None:
             return
         control.look()
-        edition = control.content.edition
-        if edition != self._edition:  # read just now, or since the last look for a new connection
-            self._edition = edition
-            if self._audit is not None:
-                self._audit.write("reload", "ok", name=str(control.path), reason=f"edition {edition}")
+        # Either was read just now, or since the last look for a new connection.
+        self._acl_reloads.note(_short(control.content.edition), control.problem)
+
+    def note_tls(self, edition: str, problem: str) -> None:
+        """Report the files of TLS as they are in use. See `ReloadRecords.note`."""
+        if self._tls_reloads is None:
+            self._tls_reloads = ReloadRecords(self._audit, TLS_FILES, edition)
+        self._tls_reloads.note(edition, problem)
 
     def start(self) -> None:
         """Begin to read the keys of JWTs."""

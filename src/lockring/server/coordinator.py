@@ -37,7 +37,7 @@ from lockring.net.connection import Outbox
 from lockring.net.core_loop import CoreLoop
 from lockring.net.frames import encode_frame
 from lockring.net.listener import Listener
-from lockring.protocol import ClientHello, Message, Refusal, StatusReply, Welcome
+from lockring.protocol import ClientHello, Message, Refusal, ServerStatus, StatusReply, Welcome
 from lockring.random_ids import new_id
 from lockring.server.access_gate import AccessGate, expired_among, not_accepted
 from lockring.server.access_settings import OPEN, AccessSettings
@@ -269,8 +269,8 @@ class CoordinatorServer:
                         guest.tag = life = Replica(message.node, message.incarnation)
                         _tell(self._presence.connected(life, now_ns=monotonic_ns()))
                         self._gate.joined(life.node, origin=guest.remote)
-                    elif isinstance(message, StatusReply) and self._tls is not None:
-                        message.status.certificates = self._tls.certificates()  # which the core does not know
+                    elif isinstance(message, StatusReply):
+                        self._add_doors(message.status)
                     guest.send(message)
             case Broadcast(numbers, message):
                 frame = encode_frame(message)
@@ -393,8 +393,16 @@ class CoordinatorServer:
         self._reporter.summarize()
         self._look_at_rights()
 
+    def _add_doors(self, status: ServerStatus) -> None:
+        """Add what the core does not know."""
+        status.auth, status.acl = self._gate.auth, self._gate.edition
+        if self._tls is not None:
+            status.certificates = self._tls.certificates()
+
     def _look_at_rights(self) -> None:
         self._gate.look()
+        if self._tls is not None:
+            self._gate.note_tls(self._tls.policy.edition, self._tls.policy.problem)
         for number in expired_among(self._grantees):
             guest = self._listener.connection(number)
             if guest is not None:

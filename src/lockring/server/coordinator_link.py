@@ -164,6 +164,7 @@ class CoordinatorLink:
             grpc=place.grpc,
             former=list(facts.former),
             has=facts.has,
+            identities=True,
         )
 
     def connect_failed(self, address: str, error: LockringError, hint: int) -> None:

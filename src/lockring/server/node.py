@@ -179,7 +179,6 @@ class NodeServer:
         now_ns = monotonic_ns()
         if self._tls is not None:
             self._tls.look(now_ns)
-            self._lives.note_certificates(self._tls.certificates())
         if self._grpc is not None:
             core = self._lives.present.core
             me = core.state.members.get(NodeId(self._settings.id))
@@ -190,4 +189,7 @@ class NodeServer:
 
     def _look_at_rights(self) -> None:
         self._gate.look()
+        if self._tls is not None:
+            self._gate.note_tls(self._tls.policy.edition, self._tls.policy.problem)
+        self._lives.note_doors([] if self._tls is None else self._tls.certificates())
         self._lives.present.turn_away_expired()

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.cluster_state import Replica
 from lockring.core.effects import COORDINATOR, Depart, DepartureEnd
-from lockring.core.node import JoinFacts
+from lockring.core.node import Doors, JoinFacts
 from lockring.errors import JournalError, LockringError, WrongCluster
 from lockring.ids import Incarnation, NodeId
 from lockring.net.connection import Outbox
@@ -93,9 +93,10 @@ class NodeLives:
         self._leave_until_ns = monotonic_ns() + int(timeout_s * 1000) * NS_PER_MS
         self._go_on_leaving()
 
-    def note_certificates(self, certificates: list[CertificateInfo]) -> None:
-        """Pass on to the present life when certificates end, for its status."""
-        self.present.core.service.reports.certificates = certificates
+    def note_doors(self, certificates: list[CertificateInfo]) -> None:
+        """Pass on to the present life when certificates end, and which rights are in force, for its status."""
+        gate = self._gate
+        self.present.core.service.reports.doors = Doors(certificates, gate.auth, gate.edition)
 
     def end(self, reason: str) -> None:
         """End the present life and the connection to the coordinator."""

@@ -28,6 +28,7 @@ from lockring.cluster_state import ClusterState, Replica
 from lockring.errors import LockringError
 from lockring.ids import NodeId
 from lockring.net.oneshot import ServerView, ask_drain, ask_state, ask_status, ask_undrain, dial_plain
+from lockring.server.access_settings import OPEN, AccessSettings
 from lockring.server.local.children import command_of, variables_of
 from lockring.server.settings import CoordinatorSettings, Durability, LogLevel, NodeSettings
 from lockring.slots import SLOTS, slot_of
@@ -77,6 +78,8 @@ class LocalCluster:
             what a crash of the process leaves ("process"), or what the loss of power leaves ("disk").
         tls: whether all ports speak TLS, by certificates that the cluster makes: see `certificates`. Clients need one.
             It needs the extra `certs`.
+        access: identities and rights, for all servers. The cluster's own client, the certificate `test`, or else any
+            client that shows nothing, needs the right to read every name, and to drain.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class LocalCluster:
         coordinators: int = 1,
         durability: Durability = "none",
         tls: bool = False,
+        access: AccessSettings = OPEN,
     ) -> None:
         assert store or coordinators == 1, "several coordinators need a store that they share"
         self._nodes_at_start = nodes
@@ -106,6 +110,7 @@ class LocalCluster:
         self.certificates = _certificates(self.directory / "certs") if tls else None
         """The certificates, None without TLS. A client gets in by `**cluster.certificates.client_files`."""
         self._dial = dial_plain if self.certificates is None else self.certificates.dial
+        self._access = access
         self._log_level: LogLevel = log_level
         self._durability: Durability = durability
         self._grpc_places: dict[str, Place] | None = {} if grpc else None
@@ -431,7 +436,7 @@ class LocalCluster:
             new_cluster=new_cluster,
             **self._tls_settings(name, place),
         )
-        return command_of("coordinator", settings)
+        return command_of("coordinator", settings, self._access)
 
     def _node_command(self, name: str, place: Place, weight: int) -> list[str]:
         grpc_listen = grpc_advertise = ""
@@ -454,7 +459,7 @@ class LocalCluster:
             durability=None if self._durability == "none" else self._durability,
             **self._tls_settings(name, place),
         )
-        return command_of("node", settings)
+        return command_of("node", settings, self._access)
 
     def _tls_settings(self, name: str, place: Place) -> dict[str, Any]:
         if self.certificates is None:

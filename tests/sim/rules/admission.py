@@ -167,7 +167,7 @@ def drill_older_peer_connection() -> None:
 
 def _nodes_take_every_peer() -> list[Change]:
     """A node welcomes peers of any cluster and life, whichever life of its own they mean, and even before it joins."""
-    return [(Admission, "_check_peer", lambda self, hello: None)]
+    return [(Admission, "_check_peer", lambda self, hello, proof: None)]
 
 
 def _nodes_take_every_answer() -> list[Change]:

@@ -70,6 +70,20 @@ def test_a_certificate_is_an_identity_if_it_has_a_role(path: Path) -> None:
         control.admit(WORKER, "", wall_s=NOW_S + 60)
 
 
+@pytest.mark.parametrize("is_server", [False, True])
+def test_the_end_of_a_certificate_ends_what_a_client_may_do_on_its_connection(
+    path: Path, is_server: bool
+) -> None:
+    path.write_text(with_token(OLD, more='[[certificate]]\nsan = "*"\nroles = ["reader"]'))
+    control = AccessControl(path)
+    grantee = control.admit(WORKER._replace(is_server=is_server), "", wall_s=NOW_S)
+    control.look(wall_s=NOW_S + 59)
+    assert not grantee.is_expired
+    control.look(wall_s=NOW_S + 60)
+    assert grantee.is_expired == (not is_server)
+    assert is_server or grantee.permissions is NOTHING
+
+
 def test_a_credential_counts_more_than_a_certificate_and_a_wrong_one_is_not_passed_over(path: Path) -> None:
     path.write_text(with_token(OLD, more='[[certificate]]\nsan = "*"\nroles = ["reader"]'))
     control = AccessControl(path)

@@ -206,7 +206,7 @@ def test_files_are_looked_at_at_most_once_a_second(fresh: Certs, monkeypatch: py
 
 def test_half_of_a_pair_leaves_the_former_in_use_with_one_line(fresh: Certs, lines: list[str]) -> None:
     policy = fresh.policy()
-    before = in_use(policy)
+    before, edition = in_use(policy), policy.edition
     former = fresh.server.key.read_bytes()
     CertMaker(fresh.directory, replace=True).server(["localhost"])
     renewed = fresh.server.key.read_bytes()
@@ -214,7 +214,8 @@ def test_half_of_a_pair_leaves_the_former_in_use_with_one_line(fresh: Certs, lin
         fresh.server.key.write_bytes(half)
         for _ in range(5):
             assert not policy.look()
-    assert in_use(policy) == before
+    assert (in_use(policy), policy.edition) == (before, edition)
+    assert policy.problem
     assert len(lines) == 1
     assert lines[0].startswith(
         "the TLS files for clients have changed and are not used yet, the earlier ones stay in use: "
@@ -222,6 +223,8 @@ def test_half_of_a_pair_leaves_the_former_in_use_with_one_line(fresh: Certs, lin
     fresh.server.key.write_bytes(renewed)
     assert policy.look()
     assert in_use(policy)[0] is not before[0]
+    assert policy.edition != edition
+    assert policy.problem == ""
     assert lines[1:] == ["new TLS files for clients are in use"]
 
 

@@ -174,6 +174,36 @@ def test_new_rights_are_in_force_at_the_next_look_and_audited_once(place: Place)
     assert [line["act"] for line in place.lines(gate)] == ["connect", "reload"]
 
 
+def test_a_file_that_cannot_be_used_is_audited_once_and_again_after_it_was_right(place: Place) -> None:
+    gate = place.gate()
+    right = place.acl.read_text()
+    for text in ("[[role]", "[[role]", right, "nonsense = 1", right.replace("jobs/", "work/")):
+        place.acl.write_text(text)
+        gate.look()
+        gate.look()
+    found = [(line["act"], line["outcome"], line["reason"]) for line in place.lines(gate)]
+    assert [(act, outcome) for act, outcome, _ in found] == [
+        ("reload", "failed"),
+        ("reload", "failed"),
+        ("reload", "ok"),
+    ]
+    assert "nonsense" in found[1][2]
+    assert found[2][2] == f"edition {gate.edition}"
+
+
+def test_files_of_tls_that_were_read_again_are_audited_though_no_rights_are_checked(tmp_path: Path) -> None:
+    path = tmp_path / "audit.log"
+    gate = AccessGate(AccessSettings(audit_log=str(path)), server="n1")
+    for edition, problem in (("a", ""), ("a", ""), ("a", "half"), ("a", "half"), ("b", ""), ("b", "")):
+        gate.note_tls(edition, problem)
+    gate.close()
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(each["act"], each["name"], each["outcome"], each["reason"]) for each in found] == [
+        ("reload", "tls", "failed", "half"),
+        ("reload", "tls", "ok", "edition b"),
+    ]
+
+
 @pytest.mark.parametrize("auth", ["permissive", "enforcing"])
 def test_a_connection_whose_token_was_revoked_is_ended_where_that_is_enforced(
     place: Place, auth: str
@@ -198,7 +228,8 @@ def test_a_file_that_is_malformed_changes_nothing(place: Place, caplog: pytest.L
     caplog.set_level(logging.WARNING)
     gate.look()
     assert access.permissions.allows(Verb.ACQUIRE, "jobs/7")
-    assert "reload" not in [line["act"] for line in place.lines(gate)]
+    (failed,) = [line for line in place.lines(gate) if line["act"] == "reload"]
+    assert failed["outcome"] == "failed"
 
 
 def test_a_client_in_the_nodes_own_process_is_the_node_and_has_no_rights_of_its_own(place: Place) -> None:

@@ -16,7 +16,7 @@ from lockring.core.client.links import IDLE_NS, READY, Links, NodeLink, PingQuer
 from lockring.core.client.request_log import RequestLog
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.ids import NO_REQUEST
-from lockring.protocol import GetStatus, Unwatch
+from lockring.protocol import GetStatus, Message, Probe, Unwatch
 from lockring.units import NS_PER_S
 
 CHECK_FIRST_NS: Final = NS_PER_S
@@ -42,7 +42,7 @@ class LinkChecks:
             self._agenda.wake(link.health.check_at_ns)
 
     def on_timer(self, now_ns: int, *, everywhere: bool) -> None:
-        """Ping the servers at which something waits, and which have been silent.
+        """Probe the servers at which something waits, and which have been silent.
 
         Args:
             now_ns: the time.
@@ -62,7 +62,9 @@ class LinkChecks:
 
     def _ping(self, link: NodeLink, now_ns: int) -> None:
         # The cheapest question that every node answers: the end of a watch that does not exist, since no request has
-        # the number 0. A coordinator takes no watches.
+        # the number 0. A coordinator takes no watches, and one of an earlier version no probes.
         number = self._log.take_number(now_ns)
-        message = GetStatus(number) if link.is_to_coordinator else Unwatch(number, NO_REQUEST)
+        message: Message = Unwatch(number, NO_REQUEST)
+        if link.is_to_coordinator:
+            message = Probe(number) if link.terms.probes else GetStatus(number)
         self._links.ask(link, number, PingQuery(), message, now_ns)

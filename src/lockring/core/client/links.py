@@ -121,6 +121,23 @@ class LinkTrouble(NamedTuple):
     at_ns: int
 
 
+class LinkTerms:
+    """The terms of a link: what its two sides have said of themselves.
+
+    Attributes:
+        identities: whether the server understands `OnBehalfOf`; one of an earlier version does not.
+        probes: whether it answers `Probe`.
+        announced: the identity on whose behalf the last requests were sent, None if they were the client's own.
+    """
+
+    __slots__ = ("announced", "identities", "probes")
+
+    def __init__(self) -> None:
+        self.identities = False
+        self.probes = False
+        self.announced: Identity | None = None
+
+
 class NodeLink:
     """One connection that the core asked for.
 
@@ -136,13 +153,12 @@ class NodeLink:
         rival: the link that may take its place.
         rival_of: the link whose place it may take.
         trouble: what keeps its node from serving, None if nothing does.
-        announced: the identity on whose behalf the last requests were sent, None if they were the client's own.
+        terms: what its server understands, and for which identity the client speaks.
     """
 
     __slots__ = (
         "acquires",
         "address",
-        "announced",
         "health",
         "id",
         "node",
@@ -151,6 +167,7 @@ class NodeLink:
         "rival",
         "rival_of",
         "state",
+        "terms",
         "trouble",
     )
 
@@ -166,7 +183,7 @@ class NodeLink:
         self.rival: NodeLink | None = None
         self.rival_of: NodeLink | None = None
         self.trouble: LinkTrouble | None = None
-        self.announced: Identity | None = None
+        self.terms = LinkTerms()
 
     @property
     def is_to_coordinator(self) -> bool:
@@ -275,6 +292,7 @@ class Links:
             raise WrongCluster(f"{link.address} belongs to the cluster {message.cluster}, not {self.cluster}")
         self.cluster = self.cluster or message.cluster
         link.state = READY
+        link.terms.identities, link.terms.probes = message.identities, message.probes
         link.health.since_ns = link.health.heard_at_ns = now_ns
         self.was_ready = True
         self.alone_since_ns = 0
@@ -334,11 +352,15 @@ class Links:
         self._agenda.wake(now_ns + wait_ns)
 
     def announce(self, link: NodeLink, asker: Identity | None) -> None:
-        """Say on whose behalf the next requests are, unless the last ones were on the same."""
+        """Say on whose behalf the next requests are, unless the last ones were on the same.
+
+        A server of a version that knows no identities gets them as the client's own: it checks no rights.
+        """
         # Otherwise the server would take it for a request of the identity that was announced last.
-        assert asker is not None or link.announced is None, "a client that asks for others says for which"
-        if asker is not None and asker != link.announced:
-            link.announced = asker
+        terms = link.terms
+        assert asker is not None or terms.announced is None, "a client that asks for others says for which"
+        if asker is not None and asker != terms.announced and terms.identities:
+            terms.announced = asker
             self._agenda.effects.append(SendTo(link.id, OnBehalfOf(asker)))
 
     def doubt(self, link: NodeLink, now_ns: int) -> None:

@@ -163,7 +163,7 @@ class OutgoingRequests:
 
     def send_query(self, query: Query, link: NodeLink, now_ns: int) -> None:
         """Ask a server something else."""
-        if query.asker is not link.announced:
+        if query.asker is not link.terms.announced:
             self._links.announce(link, query.asker)
         number = self._log.take_number(now_ns)
         exchange = query.exchange
@@ -180,7 +180,7 @@ class OutgoingRequests:
 
     def end_stream(self, query: Query, link: NodeLink, now_ns: int) -> None:
         """Have a node send nothing more for a watch or a subscription."""
-        if query.asker is not link.announced:
+        if query.asker is not link.terms.announced:
             self._links.announce(link, query.asker)
         number = self._log.take_number(now_ns)
         self._links.ask(link, number, None, Unwatch(number, query.exchange.request), now_ns)
@@ -240,5 +240,5 @@ class OutgoingRequests:
             self.send_keepalive(share, link, LISTED, now_ns, part)
 
     def check_links(self, now_ns: int, *, everywhere: bool) -> None:
-        """Ping the nodes at which something waits, and which have been silent."""
+        """Probe the nodes at which something waits, and which have been silent."""
         self._checks.on_timer(now_ns, everywhere=everywhere)

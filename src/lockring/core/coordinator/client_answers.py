@@ -7,6 +7,7 @@ from typing import Final
 from lockring.cluster_state import ClusterState
 from lockring.core.access import REQUIREMENTS, Act, Grantee, GranteeOf, Verb, missing_right
 from lockring.core.coordinator.clients import Clients, welcome_to, why_not_greet
+from lockring.core.coordinator.join_checks import older_version
 from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.reconciler_runs import ReconcilerRuns
 from lockring.core.coordinator.roster import Roster
@@ -24,13 +25,19 @@ from lockring.protocol import (
     GetRoutes,
     GetState,
     GetStatus,
+    Join,
     Leave,
     Message,
+    Probe,
+    ProbeReply,
     Refusal,
     StatusReply,
     Undrain,
 )
 from lockring.protocol.identities import ANONYMOUS, Identity
+
+Question = GetState | GetRoutes | GetStatus | Probe
+"""A question of a client, answered at once."""
 
 _ACTS: Final[dict[type[Message], Act]] = {Leave: "leave", Drain: "drain", Undrain: "undrain"}
 
@@ -91,7 +98,7 @@ class ClientAnswers:
             self._effects += [Send(sender, each) for each in follows]
         return error
 
-    def answer(self, sender: ConnectionId, message: GetState | GetRoutes | GetStatus, now_ns: int) -> None:
+    def answer(self, sender: ConnectionId, message: Question, now_ns: int) -> None:
         """Answer a question of a client."""
         match message:
             case GetState():
@@ -109,6 +116,13 @@ class ClientAnswers:
                 status = status_of(self._term, self._roster, self._membership, self._runs, now_ns)
                 report = server_status_of(status, self._term.store_report, now_ns=now_ns)
                 self._effects.append(Send(sender, StatusReply(message.request, report)))
+            case Probe():
+                self._effects.append(Send(sender, ProbeReply(message.request)))
+
+    def warn_of_older_version(self, join: Join) -> None:
+        """Warn of a node that joins and knows no identities, at a coordinator that checks rights."""
+        if self._grantee_of is not None and not join.identities:
+            self._effects.append(Note(older_version(join.node), is_warning=True))
 
     def refuse_forwarded_if_denied(self, sender: ConnectionId, message: Message) -> bool:
         """Refuse an operator's order that a node passes on, if the operator lacks the right; return whether it was.

@@ -19,6 +19,7 @@ from lockring.protocol import (
     GetState,
     GetStatus,
     Message,
+    Probe,
     Routes,
     TroubleNotice,
     Undrain,
@@ -26,7 +27,7 @@ from lockring.protocol import (
 )
 from lockring.units import NS_PER_S
 
-_REQUESTS: Final = GetState | GetStatus | GetRoutes | Drain | Undrain
+_REQUESTS: Final = GetState | GetStatus | GetRoutes | Probe | Drain | Undrain
 
 REPORT_NS: Final = NS_PER_S
 """Minimum time between two reports of what the coordinator waits for: the sentence may change many times a second."""
@@ -58,6 +59,8 @@ def welcome_to(
         version=state.version,
         coordinator=leader,
         has_others=has_others,
+        identities=True,
+        probes=True,
     )
 
 

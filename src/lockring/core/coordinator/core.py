@@ -31,7 +31,7 @@ import msgspec
 
 from lockring.cluster_state import ClusterState, Member, Relocation, Replica, Replication
 from lockring.core.access import UNCHECKED, GranteeOf, Newcomer
-from lockring.core.coordinator.client_answers import ClientAnswers
+from lockring.core.coordinator.client_answers import ClientAnswers, Question
 from lockring.core.coordinator.clients import Clients, welcome_to
 from lockring.core.coordinator.clocks import Clocks
 from lockring.core.coordinator.decisions import Decisions, Moment
@@ -81,9 +81,6 @@ from lockring.ids import (
 from lockring.protocol import (
     ClientHello,
     Drain,
-    GetRoutes,
-    GetState,
-    GetStatus,
     Heartbeat,
     HeartbeatAck,
     Join,
@@ -374,7 +371,7 @@ class CoordinatorCore:
         match message:
             case Drain() | Undrain():
                 self._order(sender, message, now_ns)
-            case GetState() | GetRoutes() | GetStatus():
+            case _ if isinstance(message, Question):
                 self._answers.answer(sender, message, now_ns)
             case _:
                 self._refuse_role(sender, message, "a client")
@@ -450,6 +447,7 @@ class CoordinatorCore:
         term, life = self._term, (join.node, join.incarnation)
         welcome = welcome_to(state, term.address, *life, has_others=term.is_shared)
         self._effects += (Send(sender, welcome), *self._broadcast.greet(sender, join.has))
+        self._answers.warn_of_older_version(join)
 
     def _order(self, sender: ConnectionId, order: Leave | Drain | Undrain, now_ns: int) -> None:
         refusal: Refusal | None = self._not_coordinator(order.request)

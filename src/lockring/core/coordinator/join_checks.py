@@ -129,5 +129,13 @@ def contradicted(join: Join) -> str:
     )
 
 
+def older_version(node: NodeId) -> str:
+    """Return the warning about a node that knows no identities, at a coordinator that checks rights."""
+    return (
+        f"node {node} runs a version of lockring that knows no identities: it lets every client do everything, and forgets"
+        " to whom sessions belong; start it with this version, and with --auth and --acl-file"
+    )
+
+
 def _refused(code: str, text: str, name: str, *, hint: int = 0) -> Refusal:
     return Refusal(request=NO_REQUEST, code=code, text=text, name=name, hint=hint)

@@ -29,6 +29,8 @@ from lockring.protocol import (
     Join,
     Leave,
     Message,
+    Probe,
+    ProbeReply,
     Refusal,
     ServerStatus,
     SlotRequests,
@@ -130,6 +132,8 @@ class StandbyDesk:
                 self._effects.append(Send(sender, self._clients.whole_routes()))
             case GetStatus():
                 self._effects.append(Send(sender, StatusReply(message.request, self._status(now_ns))))
+            case Probe():
+                self._effects.append(Send(sender, ProbeReply(message.request)))
             case Drain() | Undrain():
                 self._effects.append(Send(sender, self._not_leading(message.request)))
             case _:

@@ -2,6 +2,6 @@
 
 from lockring.core.node.core import NodeCore
 from lockring.core.node.greetings import JoinFacts
-from lockring.core.node.status import NodeStatus
+from lockring.core.node.status import Doors, NodeStatus
 
-__all__ = ["JoinFacts", "NodeCore", "NodeStatus"]
+__all__ = ["Doors", "JoinFacts", "NodeCore", "NodeStatus"]

@@ -183,6 +183,7 @@ class Admission:
             incarnation=me.incarnation,
             version=state.version,
             coordinator=state.coordinator,
+            identities=True,
         )
 
 

@@ -6,10 +6,10 @@ from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.core.node.grants import NodeGrants
 from lockring.core.node.sessions import Sessions
-from lockring.core.node.status import NodeStatus, server_status_of, status_of
+from lockring.core.node.status import Doors, NodeStatus, server_status_of, status_of
 from lockring.core.node.trouble import Troubles
 from lockring.ids import ConnectionId
-from lockring.protocol import CertificateInfo, GetState, GetStatus, StateReply, StatusReply
+from lockring.protocol import GetState, GetStatus, StateReply, StatusReply
 from lockring.units import NS_PER_MS
 
 
@@ -17,7 +17,7 @@ class NodeReports:
     """The answers to questions about the node itself. They need no right: they are its knowledge, with its age.
 
     Attributes:
-        certificates: when those for TLS end, as the shell knows and sets it.
+        doors: TLS and rights; the shell sets them.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class NodeReports:
         self._troubles = troubles
         self._sessions = sessions
         self._grants = grants
-        self.certificates: list[CertificateInfo] = []
+        self.doors = Doors([])
 
     def status(self, now_ns: int) -> NodeStatus:
         """Return this node in figures, its rights as of `now_ns` or the last input, if that was later."""
@@ -61,7 +61,7 @@ class NodeReports:
             self.status(now_ns),
             note=self._tie.note,
             away_since_ns=self._tie.away_since_ns,
-            certificates=self.certificates,
+            doors=self.doors,
             now_ns=now_ns,
         )
         self._context.outbox.send(connection, StatusReply(message.request, status))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from lockring.build_kind import BUILD
@@ -11,6 +13,20 @@ from lockring.core.timing import DISTANT_PAST_NS
 from lockring.ids import Version
 from lockring.protocol import CertificateInfo, ServerStatus
 from lockring.units import ns_to_ms_floor
+
+
+class Doors(NamedTuple):
+    """The TLS and the rights of a server, which its shell knows.
+
+    Attributes:
+        certificates: when those for TLS end.
+        auth: whether rights are checked, see `ServerStatus`.
+        acl: the edition of the ACL file, "" without one.
+    """
+
+    certificates: list[CertificateInfo]
+    auth: str = ""
+    acl: str = ""
 
 
 class NodeStatus(msgspec.Struct, frozen=True):
@@ -81,7 +97,7 @@ def server_status_of(
     *,
     note: str,
     away_since_ns: int | None,
-    certificates: list[CertificateInfo],
+    doors: Doors,
     now_ns: int,
 ) -> ServerStatus:
     """Return the status as it goes to clients.
@@ -90,7 +106,7 @@ def server_status_of(
         status: the node in figures.
         note: what the node waits for, "" if for nothing.
         away_since_ns: since when the coordinator has been away; None if it is not.
-        certificates: when those for TLS end.
+        doors: TLS and rights.
         now_ns: the time.
     """
     return ServerStatus(
@@ -111,5 +127,7 @@ def server_status_of(
         journal_trouble=status.journal_trouble,
         journal_trouble_ms=status.journal_trouble_ms,
         build=BUILD,
-        certificates=certificates,
+        certificates=doors.certificates,
+        auth=doors.auth,
+        acl=doors.acl,
     )

@@ -322,6 +322,15 @@ def test_a_new_connection_hears_the_identity_again() -> None:
     assert said.index("Acquire") - said.index("one") == 1
 
 
+def test_a_server_that_knows_no_identities_hears_of_none() -> None:
+    world = acting()
+    acquire_by(world, ONE, "a")
+    world.cut(A)
+    world.pass_s(2)
+    assert "Acquire" in (said := spoken(world.accept(A, is_of_this_version=False)))
+    assert "one" not in said
+
+
 def test_a_client_that_acts_for_itself_announces_nothing() -> None:
     world = acting()
     acquire_for(world, "theirs")

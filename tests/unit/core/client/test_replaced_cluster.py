@@ -19,6 +19,8 @@ from lockring.protocol import (
     GrantReply,
     Message,
     Mode,
+    Probe,
+    ProbeReply,
     Refusal,
     Release,
     View,
@@ -236,20 +238,36 @@ def test_an_idle_link_is_checked_while_something_waits_for_a_route_and_given_up_
     assert any(isinstance(effect, Disconnect) and effect.link == silent for effect in effects)
 
 
-def test_an_idle_link_to_a_coordinator_is_checked_by_a_question_that_it_takes() -> None:
+@pytest.mark.parametrize(("is_of_this_version", "question"), [(True, Probe), (False, GetStatus)])
+def test_an_idle_link_to_a_coordinator_is_checked_by_a_question_that_it_takes(
+    is_of_this_version: bool, question: type[Probe | GetStatus]
+) -> None:
     world = World([COORDINATOR, B])
     world.acquire("x")
-    world.accept(COORDINATOR)
+    world.accept(COORDINATOR, is_of_this_version=is_of_this_version)
     link = world.link_of[COORDINATOR]
-    assert sent(world.take(), GetStatus) == []
+    assert sent(world.take(), question) == []
     effects = refuse(world, B) + world.pass_s(12)
     on_link = [
         effect for effect in effects if isinstance(effect, SendTo | Disconnect) and effect.link == link
     ]
     assert isinstance(on_link[0], SendTo)
-    assert isinstance(on_link[0].message, GetStatus)
+    assert isinstance(on_link[0].message, question)
     assert isinstance(on_link[-1], Disconnect)  # it did not answer
     assert not any(is_ping(effect) for effect in on_link)
+
+
+def test_an_answer_to_a_ping_keeps_the_link_to_a_coordinator() -> None:
+    world = World([COORDINATOR, B])
+    world.acquire("x")
+    world.accept(COORDINATOR)
+    link = world.link_of[COORDINATOR]
+    effects = world.take() + refuse(world, B)
+    for _ in range(12):
+        for ping in sent(effects, Probe):
+            world.say(COORDINATOR, ProbeReply(ping.request))
+        effects = world.pass_s(1)
+        assert not any(isinstance(effect, Disconnect) and effect.link == link for effect in effects)
 
 
 def test_a_call_that_is_over_stays_over() -> None:

@@ -124,7 +124,12 @@ class World:
         return self.take()
 
     def accept(
-        self, address: str, *messages: Message, node: str = "", incarnation: int = 1
+        self,
+        address: str,
+        *messages: Message,
+        node: str = "",
+        incarnation: int = 1,
+        is_of_this_version: bool = True,
     ) -> list[ClientEffect]:
         """Let the pending connection to an address succeed, be greeted, and let the server send messages."""
         self.effects += self.take()
@@ -138,9 +143,18 @@ class World:
         self.effects = [effect for effect in before if not isinstance(effect, (SendTo, Connect))]
         node = node or {A: "a", B: "b", C: "c"}.get(address, "")
         role = "node" if node else "coordinator"
-        return self.say(
-            address, Welcome(PROTOCOL, "cluster", role, node, incarnation, 1, COORDINATOR), *messages
+        welcome = Welcome(
+            PROTOCOL,
+            "cluster",
+            role,
+            node,
+            incarnation,
+            1,
+            COORDINATOR,
+            identities=is_of_this_version,
+            probes=is_of_this_version and role == "coordinator",
         )
+        return self.say(address, welcome, *messages)
 
     def accept_rival(self, address: str, *messages: Message, node: str) -> list[ClientEffect]:
         """Let the second connection to an address succeed, and take the first one's place."""

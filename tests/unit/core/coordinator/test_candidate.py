@@ -17,7 +17,18 @@ from lockring.core.coordinator.store_health import StoreReport
 from lockring.core.effects import Effect, Fail, Note, Send, StoreCampaign, StoreRead, StoreResign, StoreWrite
 from lockring.core.election import Candidate, Election
 from lockring.ids import NO_VERSION, NodeId, OperationNumber, TermId, Version
-from lockring.protocol import PROTOCOL, ClientHello, Drain, GetState, GetStatus, Message, Refusal, StateReply
+from lockring.protocol import (
+    PROTOCOL,
+    ClientHello,
+    Drain,
+    GetState,
+    GetStatus,
+    Message,
+    Probe,
+    ProbeReply,
+    Refusal,
+    StateReply,
+)
 from lockring.slots import SLOTS
 from lockring.units import NS_PER_S
 from tests.unit.core.grantees import grantee
@@ -374,6 +385,18 @@ def test_a_standby_ends_once_the_cluster_has_left_its_store() -> None:
         the(StoreCampaign, effects).operation, Election(OTHER), now_ns=process.now_ns
     )
     demand_end(process, process.stored(the(StoreRead, effects).operation, LEFT))
+
+
+def test_a_standby_answers_a_ping() -> None:
+    process = Process()
+    process.stand_by(held(5))
+    newcomer = Newcomer(grantee("web-1", "acquire *"))
+    process.core.connected(7, newcomer=newcomer, now_ns=process.now_ns)
+    process.core.receive(7, ClientHello(PROTOCOL, "", "client", 1), now_ns=process.now_ns)
+    process.effects()
+    process.core.receive(7, Probe(5), now_ns=process.now_ns)
+    (sent,) = of(Send, process.effects())
+    assert sent.message == ProbeReply(5)
 
 
 @pytest.mark.parametrize(

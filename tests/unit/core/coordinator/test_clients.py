@@ -20,6 +20,8 @@ from lockring.protocol import (
     List,
     Message,
     PeerHello,
+    Probe,
+    ProbeReply,
     Refusal,
     Replicate,
     Routes,
@@ -265,6 +267,38 @@ def test_a_client_with_the_right_is_answered(message: Message) -> None:
     world.run(2)
     assert not any(isinstance(each, Refusal) for each in answers(world, client))
     assert world.audited == []
+
+
+def test_a_ping_needs_no_right_and_has_a_short_answer() -> None:
+    world = World()
+    world.cluster("a", "b")
+    client = world.client(newcomer=Newcomer(grantee("web-1", "acquire x")))
+    world.receive(client, Probe(5))
+    world.settle()
+    assert answers(world, client)[-1] == ProbeReply(5)
+    assert world.audited == []
+
+
+def test_a_client_is_told_what_a_coordinator_understands() -> None:
+    world = World()
+    (welcome, *_) = answers(world, world.client())
+    assert isinstance(welcome, Welcome)
+    assert welcome.probes
+    assert welcome.identities
+
+
+@pytest.mark.parametrize("checks", [True, False])
+@pytest.mark.parametrize("identities", [True, False])
+def test_a_node_that_knows_no_identities_is_warned_of_where_rights_are_checked(
+    checks: bool, identities: bool
+) -> None:
+    world = World(grantee_of=(lambda identity: grantee(identity.name)) if checks else None)
+    node = world.join("a", identities=identities)
+    assert isinstance(node.inbox[0], Welcome)
+    is_warned = any(
+        "node a runs a version of lockring that knows no identities" in each for each in world.notes
+    )
+    assert is_warned == (checks and not identities)
 
 
 def test_routes_need_no_right_and_are_sent_to_every_client() -> None:

@@ -299,6 +299,7 @@ class World:
         protocol: int = PROTOCOL,
         former: tuple[int, ...] = (),
         newcomer: Newcomer = UNCHECKED,
+        identities: bool = True,
     ) -> Node:
         """Connect and join; see `inbox` for the answer."""
         node = Node(
@@ -320,6 +321,7 @@ class World:
                 weight,
                 version,
                 former=list(former),
+                identities=identities,
             ),
         )
         self.settle()
