@@ -176,7 +176,11 @@ def guarded_cluster_of(nodes: int) -> Iterator[tuple[LocalCluster, list[Watched]
             directory=directory,
             tls=True,
             grpc=True,
-            acl_file=acl_file_in(Path(directory) / "certs"),
+            access=AccessSettings(
+                auth="enforcing",
+                acl_file=str(acl_file_in(Path(directory) / "certs")),
+                audit_log=str(_audit_log_in(Path(directory))),
+            ),
         )
         assert made.certificates is not None
         guises = Guises(made.certificates)
@@ -196,6 +200,11 @@ def cluster_of(nodes: int) -> Iterator[tuple[LocalCluster, list[Watched]]]:
         yield cluster, [_watched(cluster, name) for name in (COORDINATOR, *cluster.nodes)]
 
 
+def _audit_log_in(directory: Path) -> Path:
+    """Return the audit log of all processes of a cluster: each writes whole lines."""
+    return directory / "audit.log"
+
+
 def _watched(cluster: LocalCluster, name: str) -> Watched:
     is_guarded = cluster.certificates is not None
     return Watched(
@@ -205,7 +214,7 @@ def _watched(cluster: LocalCluster, name: str) -> Watched:
         lambda: cluster.is_running(name),
         cluster.directory / f"{name}.log",
         calls=cluster.grpc_address_of(name) if is_guarded and name != COORDINATOR else "",
-        audit_path=cluster.audit_log_of(name) if is_guarded else None,
+        audit_path=_audit_log_in(cluster.directory) if is_guarded else None,
     )
 
 
@@ -221,7 +230,7 @@ def served(*, descriptors: int = 0, guises: Guises | None = None) -> Iterator[Wa
         ports = free_ports("127.0.0.1", 3)
         calls, audit_path, access, tls = "", None, OPEN, {}
         if guises is not None:
-            calls, audit_path = f"127.0.0.1:{ports[2]}", Path(directory) / "audit.log"
+            calls, audit_path = f"127.0.0.1:{ports[2]}", _audit_log_in(Path(directory))
             access = AccessSettings(
                 auth="enforcing", acl_file=str(guises.acl_file), audit_log=str(audit_path)
             )

@@ -175,6 +175,8 @@ class Sampler:
                 return self._rng.random() < 0.5
             case inspect.BytesType():
                 return self._bytes()
+            case inspect.NoneType():
+                return None
             case inspect.LiteralType(values=values):
                 return self._rng.choice(_TEXTS) if is_extreme else self._rng.choice(values)
             case inspect.ListType(item_type=item) | inspect.VarTupleType(item_type=item):
