@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +25,11 @@ from lockring.server.access_settings import AccessSettings
 from lockring.testing import LocalCluster
 from tests.cluster.conftest import CALM, LONG_LEASE_S
 from tests.cluster.grpc_calls import Caller, refusal
-from tests.processes import PATIENCE_S, eventually
+from tests.cluster.running import running
+from tests.processes import PATIENCE_S, children_of, eventually, ports_in_a_row
+
+BRIEF_S = 15
+"""How long a certificate is valid whose end a test waits for: long enough to connect with it on a busy machine."""
 
 ROLES = """
 [[role]]
@@ -40,6 +46,10 @@ roles = ["operator"]
 
 [[certificate]]
 san = "worker"
+roles = ["worker"]
+
+[[certificate]]
+san = "brief"
 roles = ["worker"]
 """
 
@@ -264,6 +274,37 @@ def test_a_killed_lockring_lock_leaves_no_lock_behind_though_its_servers_ask_for
         process.wait(PATIENCE_S)
 
 
+def test_a_local_cluster_makes_certificates_checks_rights_and_lives_on_after_sighup(tmp_path: Path) -> None:
+    acl = tmp_path / "acl.toml"
+    acl.write_text(ROLES.replace('"test"', '"dev"'))
+    first = ports_in_a_row(3)[0]
+    with running(
+        *("up", "--nodes", "2", "--port", str(first), "--no-grpc", "--data-dir", str(tmp_path / "data")),
+        *("--tls", "--auth", "enforcing", "--acl-file", str(acl)),
+    ) as up:
+        up.wait_for("2 nodes ready")
+        exports = dict(re.findall(r"export (LOCKRING_\w+)=(\S+)", up.text))
+        assert set(exports) == {"LOCKRING_SERVER", "LOCKRING_CA", "LOCKRING_CERT", "LOCKRING_KEY"}
+
+        def status() -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [sys.executable, "-m", "lockring", "status"],
+                env={**os.environ, **exports},
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE_S,
+                check=False,
+            )
+
+        done = status()
+        assert "rights are enforcing" in done.stdout + done.stderr, done
+        up.popen.send_signal(signal.SIGHUP)
+        victim = children_of(up.popen.pid)[-1]
+        os.kill(victim, signal.SIGKILL)
+        up.wait_for("was killed by SIGKILL; restarting it")
+        eventually(lambda: status().returncode == 0, lambda: up.text)
+
+
 # ----------------------------------------------------------------------- changes
 
 
@@ -291,6 +332,30 @@ def test_rights_that_are_taken_away_end_within_moments_and_those_of_others_stay(
         finally:
             doors.allow()
         kept.release()
+
+
+def test_a_client_whose_certificate_ends_comes_back_with_the_next_one_and_loses_no_lock(doors: Doors) -> None:
+    assert doors.cluster.certificates is not None
+    directory = doors.cluster.certificates.directory
+    begun = datetime.now(UTC) - timedelta(days=30) + timedelta(seconds=BRIEF_S)
+    CertMaker(directory, replace=True, now=begun).client("brief", days=30)
+
+    def connected() -> list[str]:
+        return [
+            each["server"] for each in doors.audit() if (each["act"], each.get("who")) == ("connect", "brief")
+        ]
+
+    with doors.client("brief") as client:
+        grant = client.lock("jobs/brief").acquire(timeout=PATIENCE_S)
+        CertMaker(directory, replace=True).client("brief")
+        before = eventually(connected, lambda: "a record of the connection")
+        node = doors.cluster.primary_of("jobs/brief")
+        eventually(
+            lambda: connected().count(node) > before.count(node), lambda: f"another connection than {before}"
+        )
+        assert "certificate brief has expired" in doors.cluster.log_of(node)
+        assert grant.verify(timeout=PATIENCE_S)
+        grant.release()
 
 
 def test_a_file_with_a_mistake_changes_nothing_and_is_in_the_audit_log(doors: Doors) -> None:

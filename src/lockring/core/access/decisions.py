@@ -65,7 +65,13 @@ def missing_right(grantee: Grantee, requirement: Requirement, name: str = "") ->
         return None
     if condition in _OF_A_NAME and not grantee.permissions.allows(verb, name):
         return lacks(grantee, verb, name)
-    if condition is Condition.EVERYTHING and not grantee.permissions.tables[verb].allows_all(""):
+    # A server may read everything: as a member of the cluster it is sent all of it.
+    is_members = grantee.is_node and verb is Verb.READ
+    if (
+        condition is Condition.EVERYTHING
+        and not is_members
+        and not grantee.permissions.tables[verb].allows_all("")
+    ):
         return MissingRight(
             f'{grantee.identity} may not {verb.word} every name, as this request needs: give it the rule "{verb.word} *",'
             " and no rule that denies a part of that",

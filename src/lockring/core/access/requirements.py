@@ -50,7 +50,7 @@ class Condition(enum.Enum):
     IDENTITY = "an identity with at least one role"
     NAME = "the right for the name that it names"
     EACH_NAME = "the right for each name that it shows; others are left out"
-    EVERYTHING = "the right for every name"
+    EVERYTHING = "the right for every name, or a certificate of the servers' own CA"
     NODE = "the right for the node that it names"
     OWNER = "the session's own identity"
     OWNER_AND_NAME = "the session's own identity, and the right for the name that it names"

@@ -7,13 +7,25 @@ from typing import get_args
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from lockring.core.access import GRPC_REQUIREMENTS, REQUIREMENTS, Condition, Verb
+from lockring.core.access import (
+    GRPC_REQUIREMENTS,
+    NOTHING,
+    REQUIREMENTS,
+    Condition,
+    Grantee,
+    Quota,
+    Verb,
+    missing_right,
+)
 from lockring.grpc_api.v1 import lockring_pb2 as pb
 from lockring.protocol import (
     Acquire,
     Break,
     CloseSession,
     Describe,
+    Drain,
+    GetState,
+    GetStatus,
     Keepalive,
     PeerHello,
     Release,
@@ -21,6 +33,7 @@ from lockring.protocol import (
     ToNode,
     Watch,
 )
+from lockring.protocol.identities import Identity
 
 
 def test_every_message_that_a_server_accepts_has_a_row_and_no_other() -> None:
@@ -73,3 +86,14 @@ def test_a_session_is_its_owners_and_a_servers_message_a_servers() -> None:
     assert REQUIREMENTS[CloseSession].condition is Condition.OWNER
     assert REQUIREMENTS[PeerHello].condition is Condition.SERVER
     assert REQUIREMENTS[Break].verb is Verb.BREAK
+
+
+def test_a_server_may_read_everything_and_give_no_orders() -> None:
+    server = Grantee(Identity("node", "n1"), NOTHING, Quota("node n1"))
+    client = Grantee(Identity("token", "n1"), NOTHING, Quota("token n1"))
+    for question in (GetState, GetStatus):
+        assert missing_right(server, REQUIREMENTS[question]) is None
+        assert missing_right(client, REQUIREMENTS[question]) is not None
+    assert missing_right(server, REQUIREMENTS[Drain], "n2") is not None
+    assert missing_right(server, REQUIREMENTS[Describe], "x") is not None
+    assert missing_right(server, REQUIREMENTS[Acquire], "x") is not None
