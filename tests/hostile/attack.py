@@ -120,12 +120,10 @@ class Attack:
         return TlsStranger(context, shown.server_name, shown.tamper)
 
     async def _converse(self, port: Port, conversation: Conversation) -> None:
-        host, number = split_address(port.address)
-        loop = asyncio.get_running_loop()
         stranger = self._stranger(conversation, port)
         try:
             async with asyncio.timeout(WAIT_S):
-                transport, _ = await loop.create_connection(lambda: stranger, host, number)
+                transport = await _connect(stranger, port)
                 await stranger.opened.wait()
         except OSError as error:  # also a time-out
             self.harm.append(f"{port.name} does not accept conversation {conversation.number}: {error!r}")
@@ -176,3 +174,16 @@ class Attack:
         else:
             stranger.close()
         await stranger.wait_for_end(WAIT_S)
+
+
+async def _connect(stranger: Stranger, port: Port) -> asyncio.Transport:
+    """Connect a stranger. A port with gRPC may be closed for a moment, after a call that has ended the library's server."""
+    host, number = split_address(port.address)
+    while True:
+        try:
+            transport, _ = await asyncio.get_running_loop().create_connection(lambda: stranger, host, number)
+            return transport
+        except OSError:
+            if port.language != "calls":
+                raise
+        await asyncio.sleep(_PAUSE_S)

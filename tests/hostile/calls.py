@@ -31,6 +31,7 @@ METHODS: Final = tuple(
 _PATHS: Final = (
     *("/", "", "/lockring.v1.LockService/", "/lockring.v1.LockService/Secret", "/grpc.health.v1.Health/Set"),
     *("lockring.v1.LockService/Lock", "//lockring.v1.LockService/Lock", "/x" * 4000, "/\x00\xff"),
+    b"/\xff\xfe",  # no text
 )
 _EXTREME_TEXTS: Final = (
     "",
@@ -196,9 +197,9 @@ class Calls:
                 shown = [(b"authorization", b"Bearer " + rng.choice(self._credentials).encode())]
         return self._raw_call(path, b"".join(bodies), shown)
 
-    def _raw_call(self, path: str, body: bytes, more: Any = ()) -> bytes:
+    def _raw_call(self, path: str | bytes, body: bytes, more: Any = ()) -> bytes:
         self._stream += 2
-        block = http2.call_headers(path, more)
+        block = http2.call_headers(path if isinstance(path, bytes) else path.encode(), more)
         found = http2.frame(http2.HEADERS, self._stream, block, flags=http2.END_HEADERS)
         parts = [body[at : at + 16_384] for at in range(0, len(body), 16_384)]
         for number, part in enumerate(parts):

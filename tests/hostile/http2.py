@@ -37,12 +37,12 @@ def header_block(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join(b"\x00" + _text(name) + _text(value) for name, value in headers)
 
 
-def call_headers(path: str, more: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
+def call_headers(path: bytes, more: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
     """Return the headers of a call of gRPC."""
     usual = (
         (b":method", b"POST"),
         (b":scheme", b"https"),
-        (b":path", path.encode()),
+        (b":path", path),
         (b":authority", b"localhost"),
         (b"te", b"trailers"),
         (b"content-type", b"application/grpc"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Coroutine
 from typing import Any, Final
 
@@ -51,8 +52,8 @@ _OPTIONS: Final[list[tuple[str, Any]]] = [
     ("grpc.keepalive_permit_without_calls", 1),  # also of one that only keeps its channel open
 ]
 
-_SHUTDOWN: Final = "AioServer.shutdown"
-"""The library's coroutine in which the error comes up with which its server has ended."""
+_MAIN_LOOP: Final = "_server_main_loop"
+"""The library's function whose errors end its server."""
 
 _AGAIN_S: Final = 0.1
 """How long after one another a port is tried that another process has taken meanwhile."""
@@ -164,7 +165,8 @@ class GrpcServer:
     async def _begin_again(self, error: BaseException | None) -> None:
         """Make another server at the same port, after the library's has ended."""
         told = self._crashes.fails(
-            f"the gRPC API has ended because of a malformed call, and begins again: {error}", now_ns=monotonic_ns()
+            f"the gRPC API has ended because of a malformed call, and begins again: {error}",
+            now_ns=monotonic_ns(),
         )
         if told:
             log.warning("%s", told)
@@ -194,5 +196,6 @@ class GrpcServer:
 
 def _is_crash(context: dict[str, Any]) -> bool:
     """Return whether an event loop's report is of a server of the library that has ended by itself."""
-    task = context.get("task") or context.get("future")
-    return isinstance(task, asyncio.Task) and getattr(task.get_coro(), "__qualname__", "") == _SHUTDOWN
+    error = context.get("exception")
+    frames = traceback.walk_tb(error.__traceback__) if isinstance(error, Exception) else ()
+    return any(frame.f_code.co_name == _MAIN_LOOP for frame, _ in frames)
