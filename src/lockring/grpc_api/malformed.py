@@ -5,6 +5,7 @@ gRPC itself would answer UNKNOWN, and write a traceback to standard error if the
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, TypeAlias
 
@@ -46,7 +47,9 @@ class _CheckedCall:
         if inner.request_streaming and inner.response_streaming:
             return grpc.stream_stream_rpc_method_handler(self._stream_stream, **more)
         if inner.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(self._unary_stream, **more)
+            is_generator = inspect.isasyncgenfunction(inner.unary_stream)
+            call = self._unary_stream if is_generator else self._unary_written
+            return grpc.unary_stream_rpc_method_handler(call, **more)
         assert not inner.request_streaming, "no method takes a stream and answers once"
         return grpc.unary_unary_rpc_method_handler(self._unary_unary, **more)
 
@@ -66,6 +69,12 @@ class _CheckedCall:
             await abort(context, _malformed())
         async for response in self._inner.unary_stream(request, context):
             yield response
+
+    async def _unary_written(self, request: Any, context: Context) -> None:
+        """Call a method that writes its answers to the context."""
+        if request is _UNREADABLE:
+            await abort(context, _malformed())
+        await self._inner.unary_stream(request, context)
 
     async def _stream_stream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
         try:
