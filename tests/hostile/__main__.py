@@ -7,6 +7,7 @@ import random
 import sys
 
 from tests.hostile.fuzz import fuzz
+from tests.hostile.handshakes import handshakes
 from tests.hostile.overload import overload
 from tests.hostile.processes import Failed, Report
 
@@ -42,10 +43,14 @@ def main() -> int:
     heavy.add_argument("--waiters", type=_at_least_one, default=10_000, help="for one lock")
     heavy.add_argument("--connections", type=_at_least_one, default=5_000, help="to one node")
     heavy.add_argument("--deaf", type=_at_least_one, default=30, help="clients that never read")
+    slow = commands.add_parser("handshakes", help="begin TLS handshakes and finish none")
+    slow.add_argument("--connections", type=_at_least_one, default=10_000, help="how many")
     arguments = parser.parse_args()
     try:
         if arguments.command == "fuzz":
             report = _fuzz(arguments)
+        elif arguments.command == "handshakes":
+            report = handshakes(connections=arguments.connections)
         else:
             report = overload(
                 waiters=arguments.waiters, connections=arguments.connections, deaf=arguments.deaf
