@@ -86,6 +86,12 @@ def fuzz(*, inputs: int, seed: int, only: range | None = None, tls: bool = False
             harm.append(f"a server is gone: {error!r}")
             report = Report()
         harm = [trouble for each in watched for trouble in each.troubles()] + attack.harm + harm
+        if tls:
+            harm += [
+                f"{each.name} has no refusal in its audit log"
+                for each in watched
+                if not each.outcomes["refused"]
+            ]
         if harm:
             raise Failed(
                 "\n".join(

@@ -86,6 +86,9 @@ class Watched:
         log_path: where it logs.
         calls: the address of its gRPC API, "" for none.
         audit_path: its audit log, None for none.
+
+    Attributes:
+        outcomes: those in its audit log, once its troubles were asked for.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class Watched:
         self._log_path = log_path
         self.calls = calls
         self._audit_path = audit_path
+        self.outcomes: Counter[str] = Counter()
 
     def sample(self) -> Sample:
         """Its memory and descriptors now."""
@@ -142,19 +146,19 @@ class Watched:
         return found + self._troubles_of_audit()
 
     def _troubles_of_audit(self) -> list[str]:
-        """Return what is wrong with its audit log: a line is no record, or there is none of a refusal."""
+        """Return what is wrong with its audit log: a line is no record."""
         if self._audit_path is None:
             return []
-        outcomes: Counter[str] = Counter()
+        self.outcomes.clear()
         with self._audit_path.open("rb") as log:
             for line in log:
                 try:
-                    outcomes[_records.decode(line).outcome] += 1
+                    self.outcomes[_records.decode(line).outcome] += 1
                 except msgspec.MsgspecError as error:
                     return [
                         f"{self.name} wrote a line of its audit log that is no record: {line[:200]!r}, {error}"
                     ]
-        return [] if outcomes["refused"] else [f"{self.name} has no refusal in its audit log"]
+        return []
 
     def last_words(self) -> str:
         """The end of its log."""

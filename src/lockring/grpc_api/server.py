@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import traceback
 from collections.abc import Coroutine
 from typing import Any, Final
@@ -36,6 +37,10 @@ from lockring.troubles import RepeatedTrouble
 
 CALLS_MAX: Final = 4_000
 """Calls that are open at a node, streams and waits among them; more are refused with RESOURCE_EXHAUSTED."""
+
+CONNECTIONS_MAX: Final = 2_000
+"""Connections of clients to the API of a node, of which each takes any number of calls. With few descriptors they are a
+quarter of them: a crowd here must not keep others from the lock port."""
 
 MESSAGE_BYTES_MAX: Final = 2 * 1024 * 1024
 """Longest request: room for a KeepAlive of 1,000 locks with long names."""
@@ -96,7 +101,11 @@ class GrpcServer:
     def _made(self) -> grpc.aio.Server:
         judges: list[Any] = [AccessInterceptor(self._gate)] if self._gate.is_on else []
         server = grpc.aio.server(
-            options=_OPTIONS if self._policy is None else [*_OPTIONS, *TLS_OPTIONS],
+            options=[
+                *_OPTIONS,
+                ("grpc.max_allowed_incoming_connections", _connections_max()),
+                *([] if self._policy is None else TLS_OPTIONS),
+            ],
             maximum_concurrent_rpcs=CALLS_MAX,
             interceptors=[MalformedRequests(), *judges],
         )
@@ -192,6 +201,11 @@ class GrpcServer:
         status = serving.SERVING if is_serving else serving.NOT_SERVING
         for service in ("", _SERVICE):
             await self._health.set(service, status)
+
+
+def _connections_max() -> int:
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return CONNECTIONS_MAX if files == resource.RLIM_INFINITY else min(CONNECTIONS_MAX, files // 4)
 
 
 def _is_crash(context: dict[str, Any]) -> bool:

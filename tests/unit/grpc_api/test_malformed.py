@@ -117,6 +117,28 @@ def test_methods_that_write_their_answers_still_do() -> None:
     assert with_server(test) == []
 
 
+def test_only_so_many_connections_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lockring.grpc_api.server.CONNECTIONS_MAX", 5)
+
+    async def test(address: str) -> None:
+        host, port = split_address(address)
+        others = []
+        for _ in range(5):
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(http2.PREFACE + http2.frame(http2.SETTINGS, 0))
+            assert await reader.read(1), "it greets with its settings"
+            others.append(writer)
+        reader, writer = await asyncio.open_connection(host, port)
+        assert await reader.read(1) == b"", "one more is closed at once"
+        writer.close()
+        others.pop().close()
+        assert (await health_of(address)).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        for each in others:
+            each.close()
+
+    assert with_server(test) == []
+
+
 def test_an_error_of_another_part_goes_to_the_former_handler() -> None:
     async def test(address: str) -> None:
         async def fail() -> None:
