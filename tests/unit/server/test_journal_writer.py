@@ -349,6 +349,7 @@ def test_a_directory_that_was_deleted_is_made_again_with_everything_that_is_held
     in_loop(main)
 
 
+@pytest.mark.interpreted  # it patches the journal
 def test_a_directory_that_was_made_again_is_left_if_the_former_one_cannot_be() -> None:
     async def main(disk: FaultyDisk) -> None:
         life = Life(disk)
