@@ -60,7 +60,7 @@ class _Cluster(LocalCluster):
 def _enforced(directory: Path) -> AccessSettings:
     """Return rights for the cluster's own client: to the benchmark's locks, among many others, and to ask for states."""
     others = [f"acquire team-{number}/*" for number in range(95)]
-    rules = ["acquire lock-*", "read *", "drain *", "deny acquire secret/*", "deny read secret/*", *others]
+    rules = ["acquire lock-*", "read *", "drain *", "deny acquire secret/*", "deny watch secret/*", *others]
     path = directory / "acl.toml"
     listed = ", ".join(f'"{each}"' for each in rules)
     path.write_text(

@@ -32,7 +32,7 @@ GROWTH_MIB_MAX: Final = 128
 """Memory that they may cost a process, however many they are: 512 handshakes under way, and those of gRPC."""
 
 _DESCRIPTORS_SPARE: Final = 200
-_OPENING: Final = 100
+_OPENING: Final = 400
 """How many are opened at the same time."""
 
 _LOOK_S: Final = 0.1
