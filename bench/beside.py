@@ -5,9 +5,9 @@ A round trip of 64 bytes between two Python processes with blocking sockets is t
 machine keeps can be acquired faster. A sync is 64 bytes appended to a file, then `fdatasync`. Both move with the
 machine's mood, so they have slices of their own between those of the servers.
 
-A pair's bytes are those of a lock and its release: two messages and two answers, as long as lockring's. With TLS they go
-through blocking sockets of Python's `ssl`, with certificates on both sides. What a server's pair takes beyond these is its
-own work.
+A pair's bytes are those of a lock and its release: two messages and two answers, as long as lockring's. With TLS they
+go through blocking sockets of Python's `ssl`, with certificates on both sides. The rest of a server's pair is its own
+work.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ GUARDED: Final = ("lockring+rights", "lockring+compiled+rights")
 
 WORKLOAD = Workload(
     name="doors",
-    title="What TLS and rights cost",
+    title="The cost of TLS and rights",
     peers={
         ONE_CORE: (
             *("lockring", "lockring+tls", "lockring+rights"),

@@ -1,6 +1,7 @@
 """Certificates, keys, authorities and rights are replaced while a cluster works, twice: nothing is lost, nothing fails.
 
-The files lie as Kubernetes mounts them: each is a symbolic link into a directory, which is a link itself and is swapped.
+The files lie as Kubernetes mounts them: each is a symbolic link into a directory, which is a link itself and gets
+swapped.
 """
 
 from __future__ import annotations
@@ -291,12 +292,12 @@ def test_files_and_rights_are_replaced_twice_under_load(tmp_path: Path) -> None:
 
 
 class Drill:
-    """Replaces files, and waits until all servers use them: by themselves, or told by a signal.
+    """Replaces files, and waits until all servers use them: by themselves, or at a signal.
 
     Args:
         cluster: the servers.
         mount: their files.
-        tells: whether they are told.
+        tells: whether they get one.
     """
 
     def __init__(self, cluster: LocalCluster, mount: Mount, *, tells: bool) -> None:

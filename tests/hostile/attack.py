@@ -177,7 +177,7 @@ class Attack:
 
 
 async def _connect(stranger: Stranger, port: Port) -> asyncio.Transport:
-    """Connect a stranger. A port with gRPC may be closed for a moment, after a call that has ended the library's server."""
+    """Connect a stranger. A port with gRPC may be closed for a moment, after a call that has ended its server."""
     host, number = split_address(port.address)
     while True:
         try:

@@ -17,7 +17,7 @@ from tests.hostile.tls_bytes import hello, hostile_bytes, record
 from tests.hostile.tls_stranger import RAW
 
 Language = Literal["frames", "calls"]
-"""What a port speaks above TLS: frames of lockring's own, or gRPC."""
+"""The language of a port above TLS: frames of lockring's own, or gRPC."""
 
 HANDSHAKE: Final = "handshake"
 TAMPERED: Final = "tampered"
@@ -33,7 +33,7 @@ _GUISES: Final[dict[Guise, float]] = {
     "peer": 5,
     "": 6,
 }
-"""Whom strangers pretend to be, each with how often that is relative to the others."""
+"""The guises of strangers, each with how often it is put on relative to the others."""
 
 _ENDINGS: Final[tuple[Ending, ...]] = ("pause", "pause", "pause", "close", "reset")
 
@@ -57,7 +57,7 @@ def converse_guarded(seed: int, number: int, facts: Facts, language: Language) -
 
 
 class _Above:
-    """What a stranger says above TLS."""
+    """The words of a stranger above TLS."""
 
     def __init__(self, rng: random.Random, number: int, facts: Facts, language: Language) -> None:
         self._rng = rng

@@ -1,4 +1,4 @@
-"""Who strangers pretend to be at ports with TLS: what they show in the handshake, and in their first message."""
+"""The guises of strangers at ports with TLS: the certificates of their handshakes, and the tokens of their messages."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from lockring.security.tokens import new_token
 from lockring.testing.certificates import ClusterCertificates
 
 Guise = Literal["", "none", "rights", "few", "unknown", "foreign", "peer"]
-"""What a stranger shows: bytes that are no TLS of its own (""); no certificate; one with rights, with few of them, of no
-role, or of another authority; or that of a client at the door of servers."""
+"""The certificate that a stranger shows: none, one with rights, with few of them, without a role, of another authority,
+or that of a client at the door of servers. With "" it has no TLS of its own."""
 
 OPERATOR: Final = "test"
 """The client certificate of the cluster's own checks, which it makes itself."""
@@ -53,7 +53,7 @@ class Guises:
         acl_file: gives rights to some.
         dial: how single questions are asked, as an operator.
         honest: the arguments of a client at work.
-        tokens: with rights, with few of them, of no role, damaged, and what is no token at all.
+        tokens: with rights, with few of them, of no role, damaged, and other text.
     """
 
     def __init__(self, certificates: ClusterCertificates) -> None:

@@ -1,7 +1,7 @@
 """Handshakes that never finish, in great numbers: they cost a server little, and it serves all others meanwhile.
 
-They come to every port with TLS. Some send nothing, some a byte each second, some a part of a first message or all of it.
-None ends its connection: the server must.
+They come to every port with TLS. Some send nothing, some a byte each second, some a part of a first message, or all of
+it. None ends its connection: the server must.
 """
 
 from __future__ import annotations
@@ -269,7 +269,7 @@ def _report(
         ("new clients of gRPC, the same", f"{len(newcomers.calls_s)}, {milliseconds(newcomers.calls_s)}"),
     )
     report.table(
-        ("process", "RSS before / at the most / after (MiB)", "descriptors the same"),
+        ("process", "RSS before / at most / after (MiB)", "descriptors the same"),
         *(
             (
                 each.name,

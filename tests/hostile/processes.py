@@ -36,7 +36,7 @@ MEMBER_LEASE_S: Final = 30.0
 
 
 class _Record(msgspec.Struct):
-    """What every line of an audit log has."""
+    """The fields of every line of an audit log."""
 
     at: str
     server: str
@@ -146,7 +146,7 @@ class Watched:
         return found + self._troubles_of_audit()
 
     def _troubles_of_audit(self) -> list[str]:
-        """Return what is wrong with its audit log: a line is no record."""
+        """Return what is wrong with its audit log: a line is not a record."""
         if self._audit_path is None:
             return []
         self.outcomes.clear()

@@ -32,7 +32,7 @@ TlsEnding = Literal["close", "reset", "silence"]
 
 
 class TlsBytes(NamedTuple):
-    """What a stranger sends in place of a handshake.
+    """The bytes of a stranger in place of a handshake.
 
     Attributes:
         inputs: one after the other.

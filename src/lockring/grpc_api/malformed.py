@@ -22,7 +22,7 @@ _UNREADABLE: Final = object()
 
 
 class MalformedRequests(grpc.aio.ServerInterceptor):
-    """Refuses malformed requests. It must be the first interceptor, so that the others see only those that can be read."""
+    """Refuses malformed requests. It must be the first interceptor: the others see only those that can be read."""
 
     async def intercept_service(
         self,

@@ -39,8 +39,8 @@ CALLS_MAX: Final = 4_000
 """Calls that are open at a node, streams and waits among them; more are refused with RESOURCE_EXHAUSTED."""
 
 CONNECTIONS_MAX: Final = 2_000
-"""Connections of clients to the API of a node, of which each takes any number of calls. With few descriptors they are a
-quarter of them: a crowd here must not keep others from the lock port."""
+"""Connections of clients to the API of a node; each takes any number of calls. With few descriptors they are a quarter
+of them: a crowd here must not keep others from the lock port."""
 
 MESSAGE_BYTES_MAX: Final = 2 * 1024 * 1024
 """Longest request: room for a KeepAlive of 1,000 locks with long names."""
