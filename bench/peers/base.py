@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Final, Protocol, Self
+from typing import Any, ClassVar, Final, Protocol, Self
 
 import msgspec
 
@@ -43,7 +43,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     cores: tuple[int, ...] = ()
     ttl_s: int = TTL_S
     python: str = sys.executable
-    files: dict[str, str] = {}
+    files: dict[str, Any] = {}
 
     @property
     def port(self) -> int:
@@ -138,7 +138,7 @@ class Server(ABC):
         """Return the interpreter of its clients."""
         return sys.executable
 
-    def files(self) -> dict[str, str]:
+    def files(self) -> dict[str, Any]:
         """Return its clients' files for TLS, by argument."""
         return {}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import lockring
 import lockring.aio
@@ -115,10 +115,10 @@ class OneNode(Server):
         """The addresses of all nodes."""
         return self.cluster.servers
 
-    def files(self) -> dict[str, str]:
+    def files(self) -> dict[str, Any]:
         """Return the files of the cluster's own client."""
         certificates = self.cluster.certificates
-        return {} if certificates is None else certificates.client_files
+        return {} if certificates is None else dict(certificates.client_files)
 
 
 class OneNodeTls(OneNode):

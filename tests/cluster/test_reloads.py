@@ -357,7 +357,9 @@ class Drill:
         for name in SERVERS:
             self._tell(name)
         for name in SERVERS:
-            eventually(functools.partial(self._is_in_use, name), lambda name=name: f"new files at {name}")
+            eventually(
+                functools.partial(self._is_in_use, name), functools.partial("new files at {}".format, name)
+            )
 
     def _is_in_use(self, name: str) -> bool:
         """Whether a server lets in, and shows, what the files say now. Its log says when it has read them."""

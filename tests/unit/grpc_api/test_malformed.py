@@ -79,7 +79,7 @@ def test_a_path_that_is_no_text_ends_the_connections_alone(caplog: pytest.LogCap
 def test_a_request_that_cannot_be_read_is_invalid(method: str) -> None:
     async def test(address: str) -> None:
         async with grpc.aio.insecure_channel(address) as channel:
-            call = (
+            call: Any = (
                 channel.unary_stream(method)(GARBAGE)
                 if "Watch" in method
                 else channel.unary_unary(method)(GARBAGE)
@@ -97,7 +97,7 @@ def test_a_request_that_cannot_be_read_is_invalid(method: str) -> None:
 def test_a_request_in_a_stream_that_cannot_be_read_ends_the_stream(method: str) -> None:
     async def test(address: str) -> None:
         async with grpc.aio.insecure_channel(address) as channel:
-            call = channel.stream_stream(method)()
+            call: Any = channel.stream_stream(method)()
             await call.write(GARBAGE)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call.read()
