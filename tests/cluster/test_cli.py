@@ -565,4 +565,4 @@ def test_a_bound_on_a_wait_that_was_not_asked_for_is_refused(cli):
 def test_a_group_without_members_is_reported_as_such(cli):
     done = cli.run("group", "nobody-here")
     assert (done.returncode, done.stdout) == (0, "group 'nobody-here' has no members\n")
-    assert cli.json("group", "nobody-here", "--key", "")["key_owner"] is None
+    assert cli.json("group", "nobody-here", "--owner-of", "")["key_owner"] is None

@@ -520,11 +520,11 @@ def test_a_group_can_be_looked_at_from_a_shell(client: lockring.Client, steady: 
         version = member.wait_settled(timeout=30)
         assert {"name": "shell", "members": 1, "version": version} in json.loads(run("groups", "--json"))
         assert re.search(rf"^shell +1 +{version}$", run("groups"), re.MULTILINE)
-        shown = run("group", "shell", "--key", "x")
+        shown = run("group", "shell", "--owner-of", "x")
         assert f"1 member, version {version}, settled" in shown
         assert "'x' belongs to 'worker'" in shown
-        assert "'' belongs to 'worker'" in run("group", "shell", "--key", "")  # a key like any other
-        found = json.loads(run("group", "shell", "--json", "--key", "x"))
+        assert "'' belongs to 'worker'" in run("group", "shell", "--owner-of", "")  # a key like any other
+        found = json.loads(run("group", "shell", "--json", "--owner-of", "x"))
         assert (found["settled"], found["awaited"], found["key_owner"]) == (True, [], "worker")
         [only] = found["members"]
         assert (only["id"], only["weight"], only["share"], only["payload_base64"]) == (

@@ -142,7 +142,8 @@ def test_a_wait_of_many_leases_is_kept_alive_by_the_node(caller: Caller, first: 
     began_s = time.monotonic()
     waiting = caller.begin_lock(name, "w", ttl_ms=300)
     caller.see_waiters(name, "w")
-    eventually(lambda: first.find(name).lock.waiters[0].waited_ms > 1_500)
+    # A busy machine may renew a lease of 0.3 s too late: then the wait ends, and goes on with what it has waited.
+    eventually(lambda: any(each.waited_ms > 1_500 for each in first.find(name).lock.waiters))
     first.unlock(name, "holder")
     grant = waiting.result()
     # Of the lease nothing is gone but what the wait may have taken longer, or shorter, by another clock.

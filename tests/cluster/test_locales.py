@@ -118,7 +118,7 @@ def test_what_looks_at_locks_and_groups_names_them_by_bytes_too(terminal, steady
             done = terminal.run(locale, *arguments)
             assert (done.returncode, done.stderr) == (0, b"")
         found = json.loads(
-            terminal.run(locale, "group", name.encode(), "--key", "ключ".encode(), "--json").stdout
+            terminal.run(locale, "group", name.encode(), "--owner-of", "ключ".encode(), "--json").stdout
         )
         assert (found["key"], found["key_owner"]) == ("ключ", "é")
 

@@ -21,9 +21,9 @@ from lockring.terminals import shown
 class GroupSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of `lockring group`."""
 
-    key: Annotated[
+    owner_of: Annotated[
         str | None,
-        setting("Show the member that should own this key.", variable=False, file=False),
+        setting("Show the member that should own this key.", metavar="KEY", variable=False, file=False),
     ] = None
 
 
@@ -55,7 +55,7 @@ def group(name: str, as_json: bool, **given: Any) -> None:
     with connect(cluster) as client:
         info = client.group(name).describe(timeout=cluster.connect_timeout_s)
     if as_json:
-        print_json(facts(info, settings.key))
+        print_json(facts(info, settings.owner_of))
         return
     if not info.members:
         print(f"group {quoted(name)} has no members")
@@ -74,9 +74,11 @@ def group(name: str, as_json: bool, **given: Any) -> None:
     )
     print_table(columns, rows)
     say(f"{count(len(info.members), 'member')}, version {info.version or 'not known yet'}, {summary(info)}")
-    if settings.key is not None:
-        owner = info.owner(settings.key)
-        say(f"{quoted(settings.key)} {'has no owner' if owner is None else f'belongs to {quoted(owner)}'}")
+    if settings.owner_of is not None:
+        owner = info.owner(settings.owner_of)
+        say(
+            f"{quoted(settings.owner_of)} {'has no owner' if owner is None else f'belongs to {quoted(owner)}'}"
+        )
 
 
 def _state(info: GroupInfo, member: str) -> str:

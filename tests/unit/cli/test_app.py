@@ -6,13 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
+import click
 import pytest
 
 from lockring import exits
 from lockring._version import __version__
 from lockring.build_kind import BUILD
-from lockring.cli.app import main
+from lockring.cli.app import main, root
 from lockring.errors import (
     AcquireTimeout,
     ConfigError,
@@ -155,6 +157,25 @@ def test_the_version_is_printed(capsys):
 def test_every_command_has_help(command, capsys):
     assert main([command, "--help"]) == 0
     assert "Usage: lockring" in capsys.readouterr().out
+
+
+def commands_of(command: click.Command) -> Iterator[click.Command]:
+    """A command and all below it."""
+    yield command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None
+            yield from commands_of(found)
+
+
+def test_no_command_has_two_flags_of_one_name():
+    for command in commands_of(root):
+        flags = [
+            each for parameter in command.params for each in (*parameter.opts, *parameter.secondary_opts)
+        ]
+        assert len(flags) == len(set(flags)), command.name
 
 
 def test_run_is_another_name_for_lock(capsys):
