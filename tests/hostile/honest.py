@@ -12,7 +12,9 @@ import lockring
 
 HELD: Final = 40
 CHURNED: Final = 8
-TTL_S: Final = 25.0
+TTL_S: Final = 90.0
+"""Longer than a process on a busy machine stands still: a lock that is lost shall have been lost for another reason."""
+
 _TIMEOUT_S: Final = 60.0
 _PAUSE_S: Final = 0.01
 

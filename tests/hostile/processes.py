@@ -28,11 +28,11 @@ from tests.hostile.guises import Guises, acl_file_in
 WAIT_S: Final = 60.0
 """Bound of every wait for something that takes a moment."""
 
-BACKUP_LEASE_S: Final = 15.0
-COORDINATOR_LEASE_S: Final = 30.0
+BACKUP_LEASE_S: Final = 30.0
+COORDINATOR_LEASE_S: Final = 120.0
 """Longer than a process on a busy machine stands still: a lock that moves shall have moved for another reason."""
 
-MEMBER_LEASE_S: Final = 30.0
+MEMBER_LEASE_S: Final = 60.0
 
 
 class _Record(msgspec.Struct):
