@@ -60,6 +60,9 @@ _OPTIONS: Final[list[tuple[str, Any]]] = [
 _MAIN_LOOP: Final = "_server_main_loop"
 """The library's function whose errors end its server."""
 
+_KEPT_S: Final = 60.0
+"""How long a server that has ended is kept in memory: one that was dropped at once could end the process."""
+
 _AGAIN_S: Final = 0.1
 """How long after one another a port is tried that another process has taken meanwhile."""
 
@@ -180,6 +183,8 @@ class GrpcServer:
         if told:
             log.warning("%s", told)
         await self._server.stop(None)
+        # The library's other threads may still call what only the ended server, and the frames of its error, keep alive.
+        asyncio.get_running_loop().call_later(_KEPT_S, _forget, self._server, error)
         self._server = self._made()
         while not self._is_stopping:
             try:
@@ -206,6 +211,10 @@ class GrpcServer:
 def _connections_max() -> int:
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return CONNECTIONS_MAX if files == resource.RLIM_INFINITY else min(CONNECTIONS_MAX, files // 4)
+
+
+def _forget(*_: object) -> None:
+    """Do nothing: the arguments were kept until now."""
 
 
 def _is_crash(context: dict[str, Any]) -> bool:
