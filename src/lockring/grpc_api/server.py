@@ -183,7 +183,7 @@ class GrpcServer:
         if told:
             log.warning("%s", told)
         await self._server.stop(None)
-        # The library's other threads may still call what only the ended server, and the frames of its error, keep alive.
+        # The library's threads may still call what only the ended server, and the frames of its error, keep alive.
         asyncio.get_running_loop().call_later(_KEPT_S, _forget, self._server, error)
         self._server = self._made()
         while not self._is_stopping:
