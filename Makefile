@@ -45,6 +45,8 @@ help:
 	@echo "make cluster   the tests with real processes alone"
 	@echo "make beside    the tests with real processes that 'make test' runs one at a time, beside those of 'make cluster'"
 	@echo "make fuzz      INPUTS=$(INPUTS) hostile inputs against real processes, from a SEED=… or a new one"
+	@echo "               TLS=1 for ports with TLS and rights, and for gRPC"
+	@echo "make handshakes  10,000 TLS handshakes that never finish"
 	@echo "make overload  10,000 waiters, 5,000 connections, clients that never read"
 	@echo "make stores    all tests of the stores, with real servers of etcd and PostgreSQL, which it installs"
 	@echo "make upgrade   rolling restarts from the previous version to this one and back, under the load of clients of both"
@@ -153,15 +155,18 @@ upgrade-short: $(VENV)/.installed-dev
 upgrade: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/upgrade
 
-.PHONY: hostile-short fuzz overload
+.PHONY: hostile-short fuzz overload handshakes
 hostile-short: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/hostile
 
 fuzz: $(VENV)/.installed-dev
-	$(BIN)/python -m tests.hostile fuzz --inputs $(INPUTS) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python -m tests.hostile fuzz --inputs $(INPUTS) $(if $(TLS),--tls) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
 
 overload: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.hostile overload
+
+handshakes: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.hostile handshakes
 
 .PHONY: cleaner-short cleaner
 cleaner-short: $(VENV)/.installed-dev

@@ -1,14 +1,21 @@
-"""The machine itself, in turn with the servers: a round trip between processes, and a sync of its disk.
+"""The machine itself, in turn with the servers: a round trip between processes, without TLS and with it, and a sync of
+its disk.
 
 A round trip of 64 bytes between two Python processes with blocking sockets is the floor: no lock that a server on this
 machine keeps can be acquired faster. A sync is 64 bytes appended to a file, then `fdatasync`. Both move with the
 machine's mood, so they have slices of their own between those of the servers.
+
+A pair's bytes are those of a lock and its release: two messages and two answers, as long as lockring's. With TLS they
+go through blocking sockets of Python's `ssl`, with certificates on both sides. The rest of a server's pair is its own
+work.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
+import ssl
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,10 +28,14 @@ from bench.results import Values
 from bench.workloads.base import RESUME_S, OneChild, Outcome, Runner
 
 FLOOR: Final = "floor"
+PAIR: Final = "pair"
+TLS_PAIR: Final = "TLS pair"
 SYNC: Final = "a sync"
 
 _SLICE_S: Final = 0.1
 _RECORD: Final = b"x" * 64
+_MESSAGES: Final = ((68, 17), (38, 10))
+"""The lengths of acquire and its answer, and of release and its answer, as `tests/unit/work` bounds them."""
 
 
 class Beside(NamedTuple):
@@ -74,6 +85,76 @@ class Floor(Runner):
         self._echo.close()
 
 
+class Pair(Runner):
+    """Two processes that exchange the bytes of a lock and its release.
+
+    Args:
+        cores: the cores of both processes; () for any.
+        directory: where the certificates of TLS lie meanwhile.
+        has_tls: whether they go through TLS.
+    """
+
+    def __init__(self, cores: tuple[int, ...], directory: Path, *, has_tls: bool) -> None:
+        self._certificates = tempfile.TemporaryDirectory(dir=directory) if has_tls else None
+        certificates = None if self._certificates is None else _issued(Path(self._certificates.name))
+        self._other = Child(_answer_pairs, cores, certificates)
+        try:
+            self._asker = OneChild(Child(_ask_pairs, self._other.hear(), cores, certificates))
+        except BaseException:
+            self._close_other()
+            raise
+
+    def slice(self) -> Values:
+        """Exchange messages for a slice, and return the figures of a pair."""
+        return self._asker.slice()
+
+    def total(self) -> Outcome:
+        """Return the figures of all slices together."""
+        return self._asker.total()
+
+    def pids(self) -> tuple[int, ...]:
+        """Return both processes."""
+        return (self._other.pid, *self._asker.pids())
+
+    def close(self) -> None:
+        """End both processes."""
+        self._asker.close()
+        self._close_other()
+
+    def _close_other(self) -> None:
+        self._other.close()
+        if self._certificates is not None:
+            self._certificates.cleanup()
+
+
+class _Certificates(NamedTuple):
+    """The files of both sides."""
+
+    ca: str
+    server: tuple[str, str]
+    client: tuple[str, str]
+
+
+def _issued(directory: Path) -> _Certificates:
+    """Make the certificates of both sides."""
+    from lockring.security.certs import CertMaker  # needs an extra, and only here
+
+    maker = CertMaker(directory)
+    maker.authorities()
+    server, client = maker.server(["127.0.0.1"]), maker.client("bench")
+    return _Certificates(
+        str(directory / "ca.pem"), (str(server.cert), str(server.key)), (str(client.cert), str(client.key))
+    )
+
+
+def _context(certificates: _Certificates, *, is_server: bool) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if is_server else ssl.PROTOCOL_TLS_CLIENT)
+    context.load_cert_chain(*(certificates.server if is_server else certificates.client))
+    context.load_verify_locations(certificates.ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
 def _sync(cores: tuple[int, ...], directory: Path) -> Runner:
     """Return a runner that syncs a file in a directory."""
     return OneChild(Child(_append, cores, directory))
@@ -100,6 +181,51 @@ def _ask(inbox: Inbox, port: int, cores: tuple[int, ...]) -> Values:
             sock.recv(len(_RECORD))
 
         return _in_slices(inbox, round_trip)
+
+
+def _answer_pairs(inbox: Inbox, cores: tuple[int, ...], certificates: _Certificates | None) -> None:
+    settle(cores)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        inbox.say(listener.getsockname()[1])
+        sock, _ = listener.accept()
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if certificates is not None:
+        sock = _context(certificates, is_server=True).wrap_socket(sock, server_side=True)
+    answers = [(asked, b"x" * answered) for asked, answered in _MESSAGES]
+    with sock:
+        while True:
+            for asked, answer in answers:
+                if not _read(sock, asked):
+                    return
+                sock.sendall(answer)
+
+
+def _ask_pairs(inbox: Inbox, port: int, cores: tuple[int, ...], certificates: _Certificates | None) -> Values:
+    settle(cores)
+    sock = socket.create_connection(("127.0.0.1", port))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if certificates is not None:
+        sock = _context(certificates, is_server=False).wrap_socket(sock, server_hostname="127.0.0.1")
+    questions = [(b"x" * asked, answered) for asked, answered in _MESSAGES]
+
+    def pair() -> None:
+        for question, answered in questions:
+            sock.sendall(question)
+            _read(sock, answered)
+
+    with sock:
+        return _in_slices(inbox, pair)
+
+
+def _read(sock: socket.socket, length: int) -> int:
+    """Read so many bytes, and return their number; 0 if the connection ends before."""
+    left = length
+    while left:
+        data = sock.recv(left)
+        if not data:
+            return 0
+        left -= len(data)
+    return length
 
 
 def _append(inbox: Inbox, cores: tuple[int, ...], directory: Path) -> Values:
@@ -142,5 +268,7 @@ def _in_slices(inbox: Inbox, operation: Callable[[], None]) -> Values:
 
 BESIDE: Final = {
     FLOOR: Beside("a round trip of 64 bytes (the floor)", Floor),
+    PAIR: Beside("the bytes of a pair, raw", functools.partial(Pair, has_tls=False)),
+    TLS_PAIR: Beside("the bytes of a pair, raw TLS", functools.partial(Pair, has_tls=True)),
     SYNC: Beside("64 bytes appended and synced", _sync),
 }

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bench.beside import BESIDE, FLOOR, SYNC
+from bench.beside import BESIDE, FLOOR, SYNC, TLS_PAIR
 from bench.figures import Spread, Summary
 from bench.peers import OURS
 from bench.results import Results
@@ -83,6 +83,14 @@ COLUMNS: Final[dict[str, tuple[Column, ...]]] = {
         Column("CPU µs client", "client_cpu_us"),
         Column("× floor", "median_us", of=FLOOR),
     ),
+    "doors": (
+        Column("median µs", "median_us", has_range=True),
+        Column("p99 µs", "p99_us"),
+        Column("pairs/s", "pairs_per_s"),
+        Column("CPU µs server", "server_cpu_us"),
+        Column("CPU µs client", "client_cpu_us"),
+        Column("× raw TLS", "median_us", of=TLS_PAIR),
+    ),
     "overlap": (
         Column("pairs/s", "pairs_per_s", has_range=True),
         Column("median ms", "median_us", 1e-3),
@@ -150,6 +158,7 @@ _PLAIN: Final = Column("measured", "", has_range=True)
 
 COMPARED: Final = {
     "single": "median_us",
+    "doors": "median_us",
     "overlap": "pairs_per_s",
     "fight": "to_another_per_s",
     "relay": "median_us",
@@ -213,9 +222,13 @@ def tables_of(part: Part, results: Results) -> str:
 
 PEER_TITLES: Final = {
     "lockring": "lockring, one node",
+    "lockring+tls": "lockring, one node, TLS",
+    "lockring+rights": "lockring, one node, TLS and rights",
     "lockring+compiled": "lockring, one node, compiled",
     "lockring+compiled+process": "lockring, one node, `process`, compiled",
     "lockring+compiled+disk": "lockring, one node, `disk`, compiled",
+    "lockring+compiled+tls": "lockring, one node, compiled, TLS",
+    "lockring+compiled+rights": "lockring, one node, compiled, TLS and rights",
     "lockring-3": "lockring, three nodes, `sync`",
     "lockring-3+compiled": "lockring, three nodes, `sync`, compiled",
     "lockring-3+compiled+process": "lockring, three nodes, `sync`, `process`, compiled",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, Literal, NamedTuple
 
-from bench.beside import FLOOR
-from bench.figures import Spread, Summary
+from bench.beside import FLOOR, PAIR, TLS_PAIR
+from bench.figures import Spread, Summary, ratio, spread
 from bench.peers import OURS
 from bench.workloads.base import ONE_CORE
+from bench.workloads.doors import GUARDED, OPEN
 from bench.workloads.durability import ONE_CLIENT, ONE_NODE, OVERLAPPING, SYNCED, THREE_NODES
 from bench.workloads.killed import CLIENT_KILLED, CLIENT_TOLD, COMMAND, HOLDER, PRIMARY
 from bench.workloads.many import MILLION
@@ -97,6 +98,7 @@ def _at_least(what: str, bound: float, value: Value, unit: str = "") -> Target:
 
 def _targets() -> Iterator[Target]:
     yield from _single_targets()
+    yield from _doors_targets()
     yield from _overlap_targets()
     yield from _contention_targets()
     yield from _size_targets()
@@ -122,6 +124,32 @@ def _single_targets() -> Iterator[Target]:
         )
         yield _at_most(f"{three_nodes}: part of redis-py's time, with one", 0.5, times(three, "redis+wait"))
         yield _at_most(f"{three_nodes}: part of three etcd members' time", 0.1, times(three, "etcd-3"))
+
+
+def _doors_targets() -> Iterator[Target]:
+    for name, plain, guarded in zip(("interpreted", "compiled"), OPEN, GUARDED, strict=True):
+        yield _at_most(
+            f"acquire and release, {ONE_CORE}, {name}: own work with TLS and rights, part of that without",
+            1.15,
+            _own_work(plain, guarded),
+        )
+
+
+def _own_work(plain: str, guarded: str) -> Value:
+    """Return a function for what a pair takes beyond its bytes over raw TLS, as part of the same without TLS."""
+
+    def value(summary: Summary) -> Spread | None:
+        def median_us(peer: str) -> float | None:
+            return summary.median("doors", ONE_CORE, peer, "median_us")
+
+        with_us, raw_tls_us = median_us(guarded), median_us(TLS_PAIR)
+        without_us, raw_us = median_us(plain), median_us(PAIR)
+        if with_us is None or raw_tls_us is None or without_us is None or raw_us is None:
+            return None
+        found = ratio(with_us - raw_tls_us, without_us - raw_us)
+        return None if found is None else spread([found])
+
+    return value
 
 
 def _overlap_targets() -> Iterator[Target]:

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Final, Protocol, Self
+from typing import Any, ClassVar, Final, Protocol, Self
 
 import msgspec
 
@@ -34,6 +34,7 @@ class Endpoint(msgspec.Struct, frozen=True):
         cores: the cores of the client; () for any.
         ttl_s: the lease of its locks, in seconds.
         python: the interpreter of the client.
+        files: the client's files for TLS, by argument; none without TLS.
     """
 
     peer: str
@@ -42,6 +43,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     cores: tuple[int, ...] = ()
     ttl_s: int = TTL_S
     python: str = sys.executable
+    files: dict[str, Any] = {}
 
     @property
     def port(self) -> int:
@@ -136,6 +138,10 @@ class Server(ABC):
         """Return the interpreter of its clients."""
         return sys.executable
 
+    def files(self) -> dict[str, Any]:
+        """Return its clients' files for TLS, by argument."""
+        return {}
+
     def close(self) -> None:
         """Stop it, and remove its directory."""
         self.stop()
@@ -144,4 +150,6 @@ class Server(ABC):
     def endpoint(self, cores: tuple[int, ...] = (), *, ttl_s: int = TTL_S) -> Endpoint:
         """Return the endpoint for clients on these cores, () for any, and pin the server to the same."""
         processes.pin((*self.pids(), *self.companions()), cores or os.sched_getaffinity(0))
-        return Endpoint(self.peer, self.address, self.pids(), cores, ttl_s=ttl_s, python=self.python())
+        return Endpoint(
+            self.peer, self.address, self.pids(), cores, ttl_s=ttl_s, python=self.python(), files=self.files()
+        )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import lockring
 import lockring.aio
 from bench.builds import compiled_python
 from bench.peers.base import Endpoint, Server
+from lockring.server.access_settings import OPEN, AccessSettings
 from lockring.testing import COORDINATOR, Durability, LocalCluster
 from lockring.testing.process import TestedProcess
 
@@ -23,10 +24,20 @@ class _Cluster(LocalCluster):
         nodes: how many nodes there are.
         durability: what the nodes keep on disk.
         is_patient: whether leases between its processes last a minute or more, rather than some seconds.
+        tls: whether all ports speak TLS.
+        access: identities and rights.
     """
 
     def __init__(
-        self, python: str, directory: Path, *, nodes: int, durability: Durability, is_patient: bool
+        self,
+        python: str,
+        directory: Path,
+        *,
+        nodes: int,
+        durability: Durability,
+        is_patient: bool,
+        tls: bool,
+        access: AccessSettings,
     ) -> None:
         super().__init__(
             nodes=nodes,
@@ -36,12 +47,26 @@ class _Cluster(LocalCluster):
             backup_lease_s=60.0 if is_patient else 2.0,
             coordinator_lease_s=120.0 if is_patient else 30.0,
             member_lease_s=120.0 if is_patient else 5.0,
+            tls=tls,
+            access=access,
         )
         self._python = python
 
     def _spawn(self, process: TestedProcess) -> None:
         process.command = [self._python, *process.command[1:]]
         super()._spawn(process)
+
+
+def _enforced(directory: Path) -> AccessSettings:
+    """Return rights for the cluster's own client: to the benchmark's locks among many others, and to every state."""
+    others = [f"acquire team-{number}/*" for number in range(95)]
+    rules = ["acquire lock-*", "read *", "drain *", "deny acquire secret/*", "deny watch secret/*", *others]
+    path = directory / "acl.toml"
+    listed = ", ".join(f'"{each}"' for each in rules)
+    path.write_text(
+        f'[[role]]\nname = "bench"\nrules = [{listed}]\n[[certificate]]\nsan = "test"\nroles = ["bench"]\n'
+    )
+    return AccessSettings(auth="enforcing", acl_file=str(path))
 
 
 class OneNode(Server):
@@ -52,6 +77,8 @@ class OneNode(Server):
     renewals = "session"
     nodes: ClassVar[int] = 1
     durability: ClassVar[Durability] = "none"
+    has_tls: ClassVar[bool] = False
+    has_rights: ClassVar[bool] = False
 
     def __init__(self, directory: Path | None = None, *, is_patient: bool = False) -> None:
         super().__init__(directory, is_patient=is_patient)
@@ -61,6 +88,8 @@ class OneNode(Server):
             nodes=self.nodes,
             durability=self.durability,
             is_patient=is_patient,
+            tls=self.has_tls,
+            access=_enforced(self.directory) if self.has_rights else OPEN,
         )
 
     def start(self) -> None:
@@ -86,6 +115,27 @@ class OneNode(Server):
         """The addresses of all nodes."""
         return self.cluster.servers
 
+    def files(self) -> dict[str, Any]:
+        """Return the files of the cluster's own client."""
+        certificates = self.cluster.certificates
+        return {} if certificates is None else dict(certificates.client_files)
+
+
+class OneNodeTls(OneNode):
+    """The same, with mutual TLS on all ports."""
+
+    peer = "lockring+tls"
+    title = "lockring, one node, TLS"
+    has_tls = True
+
+
+class OneNodeRights(OneNodeTls):
+    """The same, with rights: each acquire is judged by a hundred rules."""
+
+    peer = "lockring+rights"
+    title = "lockring, one node, TLS and rights"
+    has_rights = True
+
 
 class ThreeNodes(OneNode):
     """A coordinator and three nodes: each grant is on two of them before it is answered."""
@@ -104,6 +154,22 @@ class OneNodeCompiled(OneNode):
     def python(self) -> str:
         """Return the interpreter that has the compiled build."""
         return compiled_python()
+
+
+class OneNodeTlsCompiled(OneNodeCompiled):
+    """One compiled node and its clients, with mutual TLS on all ports."""
+
+    peer = "lockring+compiled+tls"
+    title = "lockring, one node, compiled, TLS"
+    has_tls = True
+
+
+class OneNodeRightsCompiled(OneNodeTlsCompiled):
+    """The same, with rights."""
+
+    peer = "lockring+compiled+rights"
+    title = "lockring, one node, compiled, TLS and rights"
+    has_rights = True
 
 
 class ThreeNodesCompiled(OneNodeCompiled):
@@ -182,7 +248,7 @@ class BlockingClient:
     """`lockring.Client`."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._client = lockring.Client(endpoint.address, ttl=endpoint.ttl_s)
+        self._client = lockring.Client(endpoint.address, ttl=endpoint.ttl_s, **endpoint.files)
 
     def acquire(self, name: str) -> Callable[[], object]:
         """Wait for a lock, and return the function that releases it."""
@@ -196,7 +262,7 @@ class AsyncioClient:
     """`lockring.aio.Client`."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._client = lockring.aio.Client(endpoint.address, ttl=endpoint.ttl_s)
+        self._client = lockring.aio.Client(endpoint.address, ttl=endpoint.ttl_s, **endpoint.files)
 
     async def open(self, overlapping: int) -> None:
         """Do nothing: the client connects by itself, once per node."""

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from typing import Final
 
-from bench.workloads import durability, fight, instructions, killed, many, overlap, rebalance, relay, single
+from bench.workloads import (
+    doors,
+    durability,
+    fight,
+    instructions,
+    killed,
+    many,
+    overlap,
+    rebalance,
+    relay,
+    single,
+)
 from bench.workloads.base import Workload
 
 WORKLOADS: Final[dict[str, Workload]] = {
     module.WORKLOAD.name: module.WORKLOAD
-    for module in (single, overlap, fight, relay, many, killed, rebalance, instructions, durability)
+    for module in (single, doors, overlap, fight, relay, many, killed, rebalance, instructions, durability)
 }

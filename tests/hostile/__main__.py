@@ -7,6 +7,7 @@ import random
 import sys
 
 from tests.hostile.fuzz import fuzz
+from tests.hostile.handshakes import handshakes
 from tests.hostile.overload import overload
 from tests.hostile.processes import Failed, Report
 
@@ -34,15 +35,22 @@ def main() -> int:
     fuzzer = commands.add_parser("fuzz", help="send hostile inputs to every port")
     fuzzer.add_argument("--inputs", type=_at_least_one, default=200_000, help="how many to send")
     fuzzer.add_argument("--seed", type=int, help="what they follow from; drawn if it is not given")
+    fuzzer.add_argument(
+        "--tls", action="store_true", help="to ports with TLS and rights, and to those with gRPC"
+    )
     fuzzer.add_argument("--only", type=_range, help="hold only the conversations FIRST..LAST")
     heavy = commands.add_parser("overload", help="wait, connect and keep from reading in great numbers")
     heavy.add_argument("--waiters", type=_at_least_one, default=10_000, help="for one lock")
     heavy.add_argument("--connections", type=_at_least_one, default=5_000, help="to one node")
     heavy.add_argument("--deaf", type=_at_least_one, default=30, help="clients that never read")
+    slow = commands.add_parser("handshakes", help="begin TLS handshakes and finish none")
+    slow.add_argument("--connections", type=_at_least_one, default=10_000, help="how many")
     arguments = parser.parse_args()
     try:
         if arguments.command == "fuzz":
             report = _fuzz(arguments)
+        elif arguments.command == "handshakes":
+            report = handshakes(connections=arguments.connections)
         else:
             report = overload(
                 waiters=arguments.waiters, connections=arguments.connections, deaf=arguments.deaf
@@ -57,7 +65,7 @@ def main() -> int:
 def _fuzz(arguments: argparse.Namespace) -> Report:
     seed = random.randrange(2**31) if arguments.seed is None else arguments.seed
     print(f"seed {seed}", flush=True)
-    return fuzz(inputs=arguments.inputs, seed=seed, only=arguments.only)
+    return fuzz(inputs=arguments.inputs, seed=seed, only=arguments.only, tls=arguments.tls)
 
 
 if __name__ == "__main__":

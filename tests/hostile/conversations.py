@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from lockring.net.accepted import CLIENT_FRAME_BYTES_MAX, HELLO_BYTES_MAX
 from lockring.protocol import FRAME_BYTES_MAX, PROTOCOL
+from tests.hostile.guises import PLAIN, Shown
 from tests.hostile.samples import (
     CLIENTS,
     NAMED,
@@ -25,7 +26,7 @@ from tests.hostile.samples import (
 )
 
 Role = Literal["nobody", "client", "peer"]
-Ending = Literal["garbage", "close", "reset", "silence"]
+Ending = Literal["garbage", "close", "reset", "silence", "pause"]
 
 FINAL: Final = b"\x00\x00\x00\x01\xc1"
 """No message in any role: the server refuses it and ends the connection, so all before it has been handled by then."""
@@ -46,8 +47,9 @@ class Conversation(NamedTuple):
         opening: a hello that the server accepts, or nothing; no input.
         inputs: what is sent then, one after the other.
         ending: how the stranger leaves: with garbage that makes the server end it, by closing or resetting the
-            connection in the middle, or not at all, until the server has had enough.
+            connection in the middle, not at all, until the server has had enough, or after a moment.
         byte_pause_s: if not 0, the pause after each single byte.
+        shown: its TLS.
     """
 
     number: int
@@ -56,11 +58,16 @@ class Conversation(NamedTuple):
     inputs: list[bytes]
     ending: Ending = "garbage"
     byte_pause_s: float = 0.0
+    shown: Shown = PLAIN
 
 
 def converse(seed: int, number: int, facts: Facts) -> Conversation:
     """The conversation of this number, at a port with these facts."""
-    rng = random.Random(f"{seed}/{number}")
+    return drawn(random.Random(f"{seed}/{number}"), number, facts)
+
+
+def drawn(rng: random.Random, number: int, facts: Facts) -> Conversation:
+    """The conversation that follows from a generator of random numbers."""
     kind = rng.choices(list(_MAKERS), [weight for weight, _ in _MAKERS.values()])[0]
     made = _MAKERS[kind][1](_Draft(rng, facts))
     inputs = [each for each in made.inputs if not any(is_command(m, facts) for m in understood(each))]
@@ -98,7 +105,10 @@ class _Draft:
         """The hello that gives this role."""
         if role == "client":
             client = f"stranger-{self.rng.randrange(CLIENTS)}-{self.rng.random()}"
-            return frame(packed([1, PROTOCOL, self.facts.state.cluster, client, 1]))
+            shown: list[object] = []
+            if self.facts.tokens and self.rng.random() < 0.4:
+                shown = ["", False, self.rng.choice(self.facts.tokens)]
+            return frame(packed([1, PROTOCOL, self.facts.state.cluster, client, 1, *shown]))
         return self.peer_hello() if role == "peer" else b""
 
     def peer_hello(self) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Final, Self
 
@@ -11,7 +12,9 @@ import lockring
 
 HELD: Final = 40
 CHURNED: Final = 8
-TTL_S: Final = 25.0
+TTL_S: Final = 90.0
+"""Longer than a process on a busy machine stands still: a lock that is lost shall have been lost for another reason."""
+
 _TIMEOUT_S: Final = 60.0
 _PAUSE_S: Final = 0.01
 
@@ -23,14 +26,17 @@ class Honest:
         servers: of its cluster.
         label: goes into the names of its locks.
         held: how many locks it holds all the time.
+        files: the arguments of the client that are its files, None for none.
     """
 
-    def __init__(self, servers: str, label: str, *, held: int = HELD) -> None:
+    def __init__(
+        self, servers: str, label: str, *, held: int = HELD, files: Mapping[str, str] | None = None
+    ) -> None:
         self.names = tuple(f"honest/{label}/held/{number}" for number in range(held))
         self.harm: list[str] = []
         self.latencies_s: list[float] = []
         self._label = label
-        self._client = lockring.Client(servers, owner=f"honest {label}", ttl=TTL_S)
+        self._client = lockring.Client(servers, owner=f"honest {label}", ttl=TTL_S, **(files or {}))
         self._grants: dict[str, lockring.Grant] = {}
         self._tokens: dict[str, int] = {}
         self._stop = threading.Event()

@@ -190,7 +190,7 @@ class _Caller(asyncio.Protocol):
 
 
 @contextlib.contextmanager
-def _many_descriptors(wanted: int) -> Iterator[int]:
+def many_descriptors(wanted: int) -> Iterator[int]:
     """Let this process open so many, and give how many there may be."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
@@ -232,7 +232,7 @@ async def _callers(address: str, count: int, hello: bool = True) -> Any:
 async def _crowd(node: Watched, connections: int) -> list[tuple[str, object]]:
     """So many clients are connected to one node at once."""
     before = node.sample()
-    with _many_descriptors(connections + _DESCRIPTORS_SPARE) as allowed:
+    with many_descriptors(connections + _DESCRIPTORS_SPARE) as allowed:
         connections = min(connections, allowed - _DESCRIPTORS_SPARE)
         begun_s = time.monotonic()
         async with _callers(node.addresses[0], connections) as callers:

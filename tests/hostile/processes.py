@@ -6,31 +6,49 @@ import contextlib
 import re
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import msgspec
+
 from lockring.cluster_state import ClusterState
 from lockring.errors import LockringError
-from lockring.net.oneshot import ask_state
+from lockring.net.oneshot import Dial, ask_state, dial_plain
+from lockring.server.access_settings import OPEN, AccessSettings
 from lockring.server.local.children import command_of, free_ports
 from lockring.server.settings import ServeSettings
 from lockring.slots import SLOTS
 from lockring.testing import COORDINATOR, LocalCluster
 from lockring.testing.network import Place
 from lockring.testing.process import TestedProcess
+from tests.hostile.guises import Guises, acl_file_in
 
 WAIT_S: Final = 60.0
 """Bound of every wait for something that takes a moment."""
 
-BACKUP_LEASE_S: Final = 15.0
-COORDINATOR_LEASE_S: Final = 30.0
+BACKUP_LEASE_S: Final = 30.0
+COORDINATOR_LEASE_S: Final = 120.0
 """Longer than a process on a busy machine stands still: a lock that moves shall have moved for another reason."""
 
-MEMBER_LEASE_S: Final = 30.0
+MEMBER_LEASE_S: Final = 60.0
+
+
+class _Record(msgspec.Struct):
+    """The fields of every line of an audit log."""
+
+    at: str
+    server: str
+    act: str
+    outcome: str
+
 
 _LINE: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d (\w+) +[\w.-]+: \S")
 _LOG_BYTES: Final = 1 << 20
+
+
+_records: Final = msgspec.json.Decoder(_Record)
 
 
 class Failed(AssertionError):
@@ -66,16 +84,32 @@ class Watched:
         addresses: its ports.
         is_alive: whether it has not ended.
         log_path: where it logs.
+        calls: the address of its gRPC API, "" for none.
+        audit_path: its audit log, None for none.
+
+    Attributes:
+        outcomes: those in its audit log, once its troubles were asked for.
     """
 
     def __init__(
-        self, name: str, pid: int, addresses: list[str], is_alive: Callable[[], bool], log_path: Path
+        self,
+        name: str,
+        pid: int,
+        addresses: list[str],
+        is_alive: Callable[[], bool],
+        log_path: Path,
+        *,
+        calls: str = "",
+        audit_path: Path | None = None,
     ) -> None:
         self.name = name
         self.pid = pid
         self.addresses = addresses
         self._is_alive = is_alive
         self._log_path = log_path
+        self.calls = calls
+        self._audit_path = audit_path
+        self.outcomes: Counter[str] = Counter()
 
     def sample(self) -> Sample:
         """Its memory and descriptors now."""
@@ -109,7 +143,22 @@ class Watched:
                     found.append(f"{self.name} logged {text[:200]!r}")
                 if len(found) > 20:
                     break
-        return found
+        return found + self._troubles_of_audit()
+
+    def _troubles_of_audit(self) -> list[str]:
+        """Return what is wrong with its audit log: a line is not a record."""
+        if self._audit_path is None:
+            return []
+        self.outcomes.clear()
+        with self._audit_path.open("rb") as log:
+            for line in log:
+                try:
+                    self.outcomes[_records.decode(line).outcome] += 1
+                except msgspec.MsgspecError as error:
+                    return [
+                        f"{self.name} wrote a line of its audit log that is no record: {line[:200]!r}, {error}"
+                    ]
+        return []
 
     def last_words(self) -> str:
         """The end of its log."""
@@ -117,6 +166,30 @@ class Watched:
             log.seek(max(0, self._log_path.stat().st_size - _LOG_BYTES))
             lines = log.read().decode(errors="replace").splitlines()
         return "\n".join([f"--- {self.name}", *(each[:300] for each in lines[-25:])])
+
+
+@contextlib.contextmanager
+def guarded_cluster_of(nodes: int) -> Iterator[tuple[LocalCluster, list[Watched], Guises]]:
+    """A cluster whose ports all speak TLS and demand rights; clients need certificates, also those of gRPC."""
+    with tempfile.TemporaryDirectory(prefix="lockring-") as directory:
+        made = LocalCluster(
+            nodes=nodes,
+            backup_lease_s=BACKUP_LEASE_S,
+            coordinator_lease_s=COORDINATOR_LEASE_S,
+            member_lease_s=MEMBER_LEASE_S,
+            directory=directory,
+            tls=True,
+            grpc=True,
+            access=AccessSettings(
+                auth="enforcing",
+                acl_file=str(acl_file_in(Path(directory) / "certs")),
+                audit_log=str(_audit_log_in(Path(directory))),
+            ),
+        )
+        assert made.certificates is not None
+        guises = Guises(made.certificates)
+        with made as cluster:
+            yield cluster, [_watched(cluster, name) for name in (COORDINATOR, *cluster.nodes)], guises
 
 
 @contextlib.contextmanager
@@ -131,25 +204,41 @@ def cluster_of(nodes: int) -> Iterator[tuple[LocalCluster, list[Watched]]]:
         yield cluster, [_watched(cluster, name) for name in (COORDINATOR, *cluster.nodes)]
 
 
+def _audit_log_in(directory: Path) -> Path:
+    """Return the audit log of all processes of a cluster: each writes whole lines."""
+    return directory / "audit.log"
+
+
 def _watched(cluster: LocalCluster, name: str) -> Watched:
+    is_guarded = cluster.certificates is not None
     return Watched(
         name,
         cluster.pid_of(name),
         [cluster.address_of(name)],
         lambda: cluster.is_running(name),
         cluster.directory / f"{name}.log",
+        calls=cluster.grpc_address_of(name) if is_guarded and name != COORDINATOR else "",
+        audit_path=_audit_log_in(cluster.directory) if is_guarded else None,
     )
 
 
 @contextlib.contextmanager
-def served(*, descriptors: int = 0) -> Iterator[Watched]:
+def served(*, descriptors: int = 0, guises: Guises | None = None) -> Iterator[Watched]:
     """`lockring serve`: a coordinator and a node in one process, with all slots assigned.
 
     Args:
         descriptors: how many files and sockets it may open; 0 for as many as this process.
+        guises: with TLS and rights, and with their ACL file. Clients may come without a certificate; those of gRPC do.
     """
     with tempfile.TemporaryDirectory(prefix="lockring-") as directory:
-        ports = free_ports("127.0.0.1", 2)
+        ports = free_ports("127.0.0.1", 3)
+        calls, audit_path, access, tls = "", None, OPEN, {}
+        if guises is not None:
+            calls, audit_path = f"127.0.0.1:{ports[2]}", _audit_log_in(Path(directory))
+            access = AccessSettings(
+                auth="enforcing", acl_file=str(guises.acl_file), audit_log=str(audit_path)
+            )
+            tls = guises.certificates.server_settings("node-1", "127.0.0.1") | {"tls_client_auth": "optional"}
         settings = ServeSettings(
             listen=f"127.0.0.1:{ports[0]}",
             coordinator_listen=f"127.0.0.1:{ports[1]}",
@@ -158,27 +247,38 @@ def served(*, descriptors: int = 0) -> Iterator[Watched]:
             backup_lease_s=BACKUP_LEASE_S,
             coordinator_lease_s=COORDINATOR_LEASE_S,
             member_lease_s=MEMBER_LEASE_S,
+            grpc=True,
+            grpc_listen=calls,
+            **tls,
         )
         path = Path(directory) / "serve.log"
-        command = command_of("serve", settings)
+        command = command_of("serve", settings, access)
         if descriptors:
             command = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *command]
         process = TestedProcess(Place(settings.listen), command, path)
         process.spawn()
         try:
-            _await_slots(process, settings.listen)
+            _await_slots(process, settings.listen, dial_plain if guises is None else guises.dial)
             addresses = [settings.listen, settings.coordinator_listen]
-            yield Watched("serve", process.pid, addresses, lambda: process.is_running, path)
+            yield Watched(
+                "serve",
+                process.pid,
+                addresses,
+                lambda: process.is_running,
+                path,
+                calls=calls,
+                audit_path=audit_path,
+            )
         finally:
             process.kill()
 
 
-def _await_slots(process: TestedProcess, address: str) -> None:
+def _await_slots(process: TestedProcess, address: str, dial: Dial) -> None:
     end_s = time.monotonic() + WAIT_S
     while True:
         state = ClusterState()
         with contextlib.suppress(LockringError):  # it does not listen yet
-            state = ask_state(address).state
+            state = ask_state(address, dial=dial).state
         if sum(slot.primary is not None for slot in state.slots) == SLOTS:
             return
         assert process.is_running and time.monotonic() < end_s, f"serve does not start\n{process.log()}"

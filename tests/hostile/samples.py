@@ -119,11 +119,15 @@ class Facts(msgspec.Struct, frozen=True):
         state: the cluster's.
         me: the node at the port; of a coordinator an empty one.
         held: names of locks that an honest client holds.
+        tokens: those that strangers show now and then.
+        is_guarded: whether the port demands rights, so that no order of a stranger is followed.
     """
 
     state: ClusterState
     me: Replica
     held: tuple[str, ...]
+    tokens: tuple[str, ...] = ()
+    is_guarded: bool = False
 
 
 class Sampler:
@@ -171,10 +175,10 @@ class Sampler:
                 return self._rng.random() < 0.5
             case inspect.BytesType():
                 return self._bytes()
-            case inspect.LiteralType(values=values):
-                return self._rng.choice(_TEXTS) if is_extreme else self._rng.choice(values)
             case inspect.NoneType():
                 return None
+            case inspect.LiteralType(values=values):
+                return self._rng.choice(_TEXTS) if is_extreme else self._rng.choice(values)
             case inspect.ListType(item_type=item) | inspect.VarTupleType(item_type=item):
                 count = self._rng.choice((0, 1, 1, 2, 5, 40 if is_extreme else 8))
                 return [self._value(item, name) for _ in range(count)]
@@ -285,8 +289,11 @@ def understood(data: bytes) -> list[protocol.Message]:
 def is_command(message: protocol.Message, facts: Facts) -> bool:
     """Whether a message is in order and in its role, and so would rightly change the cluster or end an honest grant.
 
-    The servers check no identities, so any sender of one of these is obeyed. They are not garbage, and are kept out.
+    Without identities, any sender of one of these is obeyed. They are not garbage, and are kept out. A port with rights
+    gets them too.
     """
+    if facts.is_guarded:
+        return False
     state = facts.state
     match message:
         case protocol.Join():

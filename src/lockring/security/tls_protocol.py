@@ -274,8 +274,9 @@ class TlsProtocol(_Owner, asyncio.Protocol):
 
     def _refuse(self, error: TlsError) -> None:
         self._is_over = True
-        self._error = error
         if self.program is not None:
+            # The error itself has a traceback, whose frames would keep the connection and its TLS until a collection.
+            self._error = TlsError(str(error), error.fault)
             self._raw.close()
             return
         self._gate.fail(self, str(error))

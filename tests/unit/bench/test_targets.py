@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.beside import FLOOR
+from bench.beside import FLOOR, PAIR, TLS_PAIR
 from bench.figures import Summary
 from bench.targets import DURABILITY_TARGETS, TARGETS, Target
 from bench.workloads.table import WORKLOADS
@@ -81,6 +81,16 @@ def test_the_floor_of_a_pair_is_two_round_trips_and_the_aim_three_of_these() -> 
     assert aim.verdict(summary) == "reached"
 
 
+def test_what_tls_itself_takes_is_on_neither_side_of_the_aim() -> None:
+    medians = {"lockring": 200.0, "lockring+rights": 232.0, PAIR: 40.0, TLS_PAIR: 60.0}
+    summary = Summary([measurement("doors", peer=peer, median_us=median) for peer, median in medians.items()])
+    aim = target("acquire and release, one core, interpreted: own work")
+    value = aim.value(summary)
+    assert value is not None
+    assert value.median == (232 - 60) / (200 - 40)
+    assert aim.verdict(summary) == "reached"
+
+
 def test_every_aim_is_about_something_that_is_measured() -> None:
     figures = dict.fromkeys(
         "median_us pairs_per_s to_another_per_s fairness bytes_per_lock locks_per_s sent_per_s received_per_s "
@@ -88,7 +98,12 @@ def test_every_aim_is_about_something_that_is_measured() -> None:
         1.0,
     )
     summary = Summary(
-        measurement(workload, variant, peer, figures=figures)
+        measurement(
+            workload,
+            variant,
+            peer,
+            figures=figures | ({"median_us": 0.5} if peer in (PAIR, TLS_PAIR) else {}),
+        )
         for workload, kind in WORKLOADS.items()
         for variant, peers in kind.peers.items()
         for peer in (*peers, *kind.beside)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
 import socket
 import ssl
 import warnings
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -560,6 +562,37 @@ def test_bytes_that_are_not_tls_are_refused(run: Run, certs: Certs, sent: bytes,
             assert port.gate.failed == 1
 
     run(main())
+
+
+def test_a_refused_connection_leaves_nothing_to_collect(
+    run: Run, certs: Certs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its TLS has a tenth of a megabyte that no collector counts, so collections come too late for a crowd of them."""
+    layers: list[weakref.ref[TlsLayer]] = []
+    accept = TlsLayer.accept
+
+    def noted(contexts: PortContexts) -> TlsLayer:
+        layer = accept(contexts)
+        layers.append(weakref.ref(layer))
+        return layer
+
+    monkeypatch.setattr(tls_layer.TlsLayer, "accept", noted)
+
+    async def main() -> None:
+        async with port_of(certs.policy("required")) as port:
+            await refused(port, client(certs), "it has shown no certificate")
+            for sent in (b"\x16\x03\x01\x00\x05hello", b"\x00\x00\x00\x01\xc1", b"garbage"):
+                await answer_to(port, sent)
+            await until(lambda: port.gate.parting == 0)
+            await until(lambda: all(layer() is None for layer in layers))
+            assert len(layers) == 4
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(main())
+    finally:
+        gc.enable()
 
 
 def test_a_crowd_of_failures_is_a_few_lines_of_the_log(

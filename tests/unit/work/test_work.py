@@ -20,7 +20,7 @@ import pytest
 
 import lockring
 from lockring.client.tracing import SDK
-from lockring.core.access import Grantee, Newcomer
+from lockring.core.access import Grantee, Newcomer, name_table
 from lockring.core.client import ClientCore, Connect, TicketState
 from lockring.core.client import SendTo as ClientSend
 from lockring.core.effects import Reply, Send
@@ -31,7 +31,12 @@ from lockring.net.frames import FrameReader, encode_frame
 from lockring.protocol import (
     PROTOCOL,
     Acquire,
+    Break,
     ClientHello,
+    CloseSession,
+    Describe,
+    DescribeGroup,
+    GetRoutes,
     GrantReply,
     Keepalive,
     KeepaliveReply,
@@ -40,6 +45,8 @@ from lockring.protocol import (
     ReleaseReply,
     ToClient,
     ToNode,
+    Unwatch,
+    Watch,
     Welcome,
 )
 from tests.unit.client.lock_server import LockServer
@@ -107,10 +114,26 @@ class Servers:
         """Acquire and release one lock, each in a turn of its own, as a client alone does."""
         name = NAMES[number % len(NAMES)]
         self._now_ns += MS // 5
-        self._ask(Acquire(2 * number, SESSION, TTL_MS, OWNER, number, name))
-        self._ask(Release(2 * number + 1, SESSION, number, name))
+        self.ask(Acquire(2 * number, SESSION, TTL_MS, OWNER, number, name))
+        self.ask(Release(2 * number + 1, SESSION, number, name))
 
-    def _ask(self, message: Message) -> None:
+    def look_ups(self, message: Message) -> int:
+        """Hand in a message, and return how often a name was looked up in the rules of an identity meanwhile."""
+        count = 0
+
+        def note(frame: FrameType, event: str, argument: Any) -> None:
+            nonlocal count
+            count += event == "call" and frame.f_code.co_filename == name_table.__file__
+
+        sys.setprofile(note)
+        try:
+            self._core.receive(CONNECTION, message, now_ns=self._now_ns)
+        finally:
+            sys.setprofile(None)
+        return count
+
+    def ask(self, message: Message) -> None:
+        """Send a message, and let it take all its turns."""
         turns: list[tuple[Any, Any, Message]] = [(self._primary, CONNECTION, message)]
         while turns:
             replica, sender, message = turns.pop(0)
@@ -179,6 +202,38 @@ def test_rights_take_one_look_up_for_a_lock(names: tuple[str, ...]) -> None:
             servers.pair(number)
         calls.append(servers.work.calls)
     assert calls[1] - calls[0] == PAIRS
+
+
+REQUESTS: list[tuple[Message, int]] = [
+    (Acquire(6, SESSION, TTL_MS, OWNER, 2, "job/2"), 1),
+    (Describe(6, "job/1"), 1),
+    (Describe(6, "job/9"), 1),
+    (DescribeGroup(6, "group:g"), 1),
+    (Watch(6, "job/1"), 1),
+    (Break(6, "job/9", 1), 1),
+    (Release(6, SESSION, 1, "job/1"), 0),
+    (Keepalive(6, SESSION, TTL_MS, OWNER, 1, 1, 0), 0),
+    (CloseSession(6, SESSION), 0),
+    (Unwatch(6, 1), 0),
+    (GetRoutes(0), 0),
+]
+"""Requests, each with how often a name is looked up in rules for it; job/1 is held, and job/9 is free."""
+
+
+@pytest.mark.parametrize(("request_", "look_ups"), REQUESTS, ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("others", [(), ("admin",)], ids=["", "admin"])
+def test_rights_take_at_most_one_look_up_for_a_request(
+    request_: Message, look_ups: int, others: tuple[str, ...]
+) -> None:
+    found = []
+    for access in (
+        None,
+        grantee("web-1", "acquire job/*", "read *", "watch *", "break *", "deny acquire x/*", *others),
+    ):
+        servers = Servers("A", access=access)
+        servers.ask(Acquire(4, SESSION, TTL_MS, OWNER, 1, "job/1"))
+        found.append(servers.look_ups(request_))
+    assert found == [0, look_ups]
 
 
 @pytest.mark.parametrize(("names", "calls_max"), [(("A",), 56), (("A", "B"), 139)])

@@ -18,11 +18,13 @@ class Permissions(NamedTuple):
         tables: the rules of each verb, at the place of its number.
         limits: its limits at each server.
         roles: the names of its roles.
+        is_admin: whether the ids of others' sessions may be shown. It is looked up once, for all requests.
     """
 
     tables: tuple[NameTable, ...]
     limits: Limits = NO_LIMITS
     roles: tuple[str, ...] = ()
+    is_admin: bool = False
 
     def allows(self, verb: Verb, name: str = "") -> bool:
         """Return whether a right is there for a name; for `Verb.ADMIN` the name does not matter."""
@@ -31,11 +33,6 @@ class Permissions(NamedTuple):
     def rule_for(self, verb: Verb, name: str = "") -> Rule | None:
         """Return the rule that decides, None if no rule matches, which refuses."""
         return self.tables[verb].rule_for(name)
-
-    @property
-    def is_admin(self) -> bool:
-        """Whether the ids of others' sessions may be shown."""
-        return self.tables[Verb.ADMIN].allows("")
 
 
 def compile_permissions(
@@ -50,16 +47,11 @@ def compile_permissions(
     """
     of_admin = [each for each in rules if each.verb is Verb.ADMIN]
     included = [] if any(each.denies for each in of_admin) else of_admin[:1]
-    return Permissions(
-        tuple(
-            NameTable(
-                [each for each in rules if each.verb is verb] + ([] if verb is Verb.ADMIN else included)
-            )
-            for verb in Verb
-        ),
-        limits,
-        tuple(roles),
+    tables = tuple(
+        NameTable([each for each in rules if each.verb is verb] + ([] if verb is Verb.ADMIN else included))
+        for verb in Verb
     )
+    return Permissions(tables, limits, tuple(roles), tables[Verb.ADMIN].allows(""))
 
 
 NOTHING: Final = compile_permissions(())
