@@ -31,6 +31,7 @@ from lockring.grpc_api.malformed import MalformedRequests
 from lockring.grpc_api.servicer import LockServicer
 from lockring.grpc_api.v1 import lockring_pb2 as pb
 from lockring.grpc_api.v1 import lockring_pb2_grpc
+from lockring.log_events import event
 from lockring.net.openers import Opener, open_plain
 from lockring.security.tls_policy import TlsPolicy
 from lockring.troubles import RepeatedTrouble
@@ -156,7 +157,7 @@ class GrpcServer:
         """End all calls; those under way have `grace_s`."""
         self._is_stopping = True
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace_s)
+        await _end(self._server, grace_s)
         await self._driver.close()
 
     def _listen_for_crashes(self) -> None:
@@ -181,8 +182,8 @@ class GrpcServer:
             now_ns=monotonic_ns(),
         )
         if told:
-            log.warning("%s", told)
-        await self._server.stop(None)
+            log.warning("%s", told, extra=event("grpc-begins-again"))
+        await _end(self._server, None)
         # The library's threads may still call what only the ended server, and the frames of its error, keep alive.
         asyncio.get_running_loop().call_later(_KEPT_S, _forget, self._server, error)
         self._server = self._made()
@@ -206,6 +207,16 @@ class GrpcServer:
         status = serving.SERVING if is_serving else serving.NOT_SERVING
         for service in ("", _SERVICE):
             await self._health.set(service, status)
+
+
+async def _end(server: grpc.aio.Server, grace_s: float | None) -> None:
+    """End a server of the library, which may just be ending by itself."""
+    try:
+        await server.stop(grace_s)
+    except Exception as error:
+        if not _is_crash({"exception": error}):
+            raise
+        log.debug("the library's server has ended by itself: %r", error)
 
 
 def _connections_max() -> int:
