@@ -172,6 +172,7 @@ class Load:
             threading.Thread(target=self._until_over, args=(work, number))
             for number, work in enumerate(works)
         ]
+        self._watcher = self._threads[-1]
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -183,7 +184,12 @@ class Load:
     ) -> None:
         self._over.set()
         for thread in self._threads:
-            thread.join()
+            if thread is not self._watcher:
+                thread.join()
+        with self._client() as client:  # a watch looks whether it is over when something has changed
+            while self._watcher.is_alive():
+                client.lock("load/page").acquire(timeout=PATIENCE_S).release()
+                self._watcher.join(0.1)
 
     def see_rounds(self, count: int = 10) -> None:
         """Wait until each kind of client has worked so often again."""
