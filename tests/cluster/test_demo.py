@@ -54,7 +54,7 @@ def test_the_demo_shows_each_failure_and_the_outcome() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_of_a_demo_that_is_ended(number: signal.Signals) -> None:
     with subprocess.Popen(
-        [*COMMAND, "60"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [*COMMAND, "2"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
         assert process.stdout is not None
         while "it serves" not in process.stdout.readline():
