@@ -228,7 +228,8 @@ def facts(look: _Look) -> dict[str, Any]:
         "version_at": datetime.fromtimestamp(state.version / NS_PER_S, UTC).isoformat(
             timespec="milliseconds"
         ),
-        "version_age_s": round((wall_ns() - state.version) / NS_PER_S, 3),
+        # A version is ahead of the clock while it keeps above the tokens that are reserved.
+        "version_age_s": max(0.0, round((wall_ns() - state.version) / NS_PER_S, 3)),
         "coordinator": state.coordinator,
         "coordinator_answers": look.coordinator.status is not None,
         "coordinator_certificates": certificate_facts(spokesman, wall_ns() / NS_PER_S),

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from lockring.addresses import split_address
 from lockring.core.timing import up
-from lockring.errors import LockringError, StoreError
+from lockring.errors import ExtraMissing, LockringError, StoreError
 from lockring.log_events import event
 from lockring.server.directory_use import COORDINATOR_PART, others_in, refuse_another_use
 from lockring.server.settings import CoordinatorSettings, ServeSettings, UpSettings
@@ -224,7 +224,12 @@ def _base() -> Path:
     given = os.environ.get(SYSTEMD_VARIABLE, "").partition(":")[0]
     if given:
         return Path(given)
-    from platformdirs import user_state_path
+    try:
+        from platformdirs import user_state_path
+    except ModuleNotFoundError as error:
+        raise ExtraMissing(
+            f"a server needs a package that is not installed ({error.name}): install lockring[server]"
+        ) from error
 
     nowhere = (
         f"there is no default data directory: no home directory and no XDG_STATE_HOME is set; {_CHOICES}"

@@ -56,6 +56,9 @@ def tracing_of(node: NodeId) -> TraceExport | None:
             extra=event("no-traces"),
         )
         return None
+    # The exporter's troubles, such as a collector that is gone, belong into the log of this server, in its format.
+    theirs = logging.getLogger("opentelemetry")
+    theirs.handlers, theirs.propagate = logging.getLogger("lockring").handlers, False
     about = {"service.name": "lockring", "service.version": __version__, "service.instance.id": node}
     provider = TracerProvider(resource=Resource.create(about), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

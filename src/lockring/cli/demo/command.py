@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -62,15 +64,21 @@ def _run(narrator: Narrator, directory: Path) -> None:
     )
     servers = directory / "cluster"
     servers.mkdir()
-    with LocalCluster(nodes=3, log_level="warning", directory=servers) as cluster:
+    # Not as a context manager, which shows the servers' logs after any error, such as the end of a pipe.
+    with contextlib.closing(LocalCluster(nodes=3, log_level="warning", directory=servers)) as cluster:
+        cluster.start()
         narrator.happens(f"it serves, at {cluster.servers}")
         ledger = directory / "ledger"
         with Workers(cluster.servers, list(_WORKERS), ledger) as workers:
             stage = Stage(cluster, workers, Ledger(ledger), narrator)
-            for scene in SCENES:
-                scene(stage)
-            workers.end()
-            conclude(stage)
+            try:
+                for scene in SCENES:
+                    scene(stage)
+                workers.end()
+                conclude(stage)
+            except DemoFailed:
+                print(cluster.logs(), file=sys.stderr)
+                raise
     narrator.aside(
         "Next: lockring up, and lockring lock NAME -- COMMAND. The README has both Python clients."
     )

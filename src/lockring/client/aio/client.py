@@ -12,7 +12,7 @@ from lockring.client.aio._support import Driver
 from lockring.client.aio.driver import AsyncDriver
 from lockring.client.aio.grants import Grant, Grants
 from lockring.client.aio.groups import Group
-from lockring.client.aio.locks import Lock, RWLock
+from lockring.client.aio.locks import Lock, RWLock, acquire_in_span
 from lockring.client.aio.threaded_driver import ThreadedDriver
 from lockring.client.aio.watching import WatchUpdates
 from lockring.client.arguments import (
@@ -34,7 +34,7 @@ from lockring.client.group_state import GroupList, groups_of
 from lockring.client.lock_info import Broken, LockInfo, LockList, broken_of, lock_info, lock_list
 from lockring.client.process_bound import ProcessBound
 from lockring.client.tls import FilePath, files_of, tls_of
-from lockring.client.tracing import SDK, AcquireSpan
+from lockring.client.tracing import SDK
 from lockring.client.watch_updates import WatchUpdate, shown_update
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState, decode_state
@@ -196,13 +196,9 @@ class Client(ProcessBound):
                 if wait_ms != WAIT_FOREVER:
                     left_ms = max(0, until_ns - monotonic_ns()) // NS_PER_MS
                 if SDK in sys.modules:
-                    with AcquireSpan(name, mode) as span:
-                        grants[name] = grant = await self._driver.acquire(
-                            Grant, name, ttl_ms, left_ms, mode, traceparent=span.traceparent
-                        )
-                        grant._hold = span.granted(grant.fencing_token)
-                    continue
-                grants[name] = await self._driver.acquire(Grant, name, ttl_ms, left_ms, mode)
+                    grants[name] = await acquire_in_span(self._driver, name, ttl_ms, left_ms, mode)
+                else:
+                    grants[name] = await self._driver.acquire(Grant, name, ttl_ms, left_ms, mode)
             for grant in grants.values():
                 grant.check()
         except BaseException:

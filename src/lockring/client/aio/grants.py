@@ -18,6 +18,7 @@ from lockring.client.grant_state import (
     may_be_dropped,
 )
 from lockring.client.process_bound import ProcessBound
+from lockring.client.tracing import HoldSpan
 from lockring.core.client import HELD, Ticket
 from lockring.errors import LockLost
 
@@ -82,11 +83,14 @@ class Grant(LossNotices):
         """
         if self._callbacks is not None:
             may_be_dropped(self)
-        if self._hold is not None:
-            with self._hold.releasing():
-                await self._driver.release(self._ticket)
-            return
-        await self._driver.release(self._ticket)
+        if self._hold is None:
+            await self._driver.release(self._ticket)
+        else:
+            await self._release_in_span(self._hold)
+
+    async def _release_in_span(self, hold: HoldSpan) -> None:
+        with hold.releasing():
+            await self._driver.release(self._ticket)
 
     def __del__(self) -> None:
         """Release the lock of a grant that was dropped while held, and warn: no caller can release it any more."""
@@ -106,11 +110,10 @@ class Grant(LossNotices):
             if self._callbacks is not None:
                 may_be_dropped(self)
             try:
-                if self._hold is not None:
-                    with self._hold.releasing():
-                        await self._driver.release(ticket)
-                    return
-                await self._driver.release(ticket)
+                if self._hold is None:
+                    await self._driver.release(ticket)
+                else:
+                    await self._release_in_span(self._hold)
             except LockLost as loss:
                 blame(error, loss)
         elif ticket.reason:

@@ -19,6 +19,7 @@ from lockring.client.grant_state import (
     may_be_dropped,
 )
 from lockring.client.process_bound import ProcessBound
+from lockring.client.tracing import HoldSpan
 from lockring.core.client import HELD, Ticket
 from lockring.errors import LockLost
 
@@ -85,11 +86,14 @@ class Grant(LossNotices):
         """
         if self._callbacks is not None:
             may_be_dropped(self)
-        if self._hold is not None:
-            with self._hold.releasing():
-                self._driver.release(self._ticket)
-            return
-        self._driver.release(self._ticket)
+        if self._hold is None:
+            self._driver.release(self._ticket)
+        else:
+            self._release_in_span(self._hold)
+
+    def _release_in_span(self, hold: HoldSpan) -> None:
+        with hold.releasing():
+            self._driver.release(self._ticket)
 
     def __del__(self) -> None:
         """Release the lock of a grant that was dropped while held, and warn: no caller can release it any more."""
@@ -109,11 +113,10 @@ class Grant(LossNotices):
             if self._callbacks is not None:
                 may_be_dropped(self)
             try:
-                if self._hold is not None:
-                    with self._hold.releasing():
-                        self._driver.release(ticket)
-                    return
-                self._driver.release(ticket)
+                if self._hold is None:
+                    self._driver.release(ticket)
+                else:
+                    self._release_in_span(self._hold)
             except LockLost as loss:
                 blame(error, loss)
         elif ticket.reason:

@@ -23,6 +23,14 @@ _EXCLUSIVE: Final[int] = Mode.EXCLUSIVE.value
 _SHARED: Final[int] = Mode.SHARED.value
 
 
+def acquire_in_span(driver: Driver, name: LockName, ttl_ms: int, wait_ms: int, mode: int) -> Grant:
+    """Acquire a lock as the driver does, in a span of the program's traces."""
+    with AcquireSpan(name, mode) as span:
+        grant = driver.acquire(Grant, name, ttl_ms, wait_ms, mode, traceparent=span.traceparent)
+        grant._hold = span.granted(grant.fencing_token)
+        return grant
+
+
 class Lock(ProcessBound):
     """A lock's name and the lease that its grants get. Create one wherever you need it, or share it.
 
@@ -79,12 +87,7 @@ class Lock(ProcessBound):
             raise waits_for_itself(self._name, shared=self.shared)
         wait_ms = WAIT_FOREVER if timeout is None else wait_to_ms(timeout)
         if SDK in sys.modules:
-            with AcquireSpan(self._name, self._mode) as span:
-                grant = self._driver.acquire(
-                    Grant, self._name, self._ttl_ms, wait_ms, self._mode, traceparent=span.traceparent
-                )
-                grant._hold = span.granted(grant.fencing_token)
-                return grant
+            return acquire_in_span(self._driver, self._name, self._ttl_ms, wait_ms, self._mode)
         return self._driver.acquire(Grant, self._name, self._ttl_ms, wait_ms, self._mode)
 
     def try_acquire(self, *, timeout: Seconds = 0) -> Grant | None:
