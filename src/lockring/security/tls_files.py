@@ -71,7 +71,7 @@ def _content(path: str) -> bytes:
     try:
         with Path(path).open("rb") as file:
             data = file.read(FILE_BYTES_MAX + 1)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the second, of a path with a null character
         raise ConfigError(f"{path} cannot be read: {reason_of(error)}") from None
     if len(data) > FILE_BYTES_MAX:
         raise ConfigError(f"{path} is longer than {FILE_BYTES_MAX // 2**20} MiB, which no certificate is")

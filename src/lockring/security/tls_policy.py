@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
+from lockring.addresses import check_host
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.errors import ConfigError, InvalidRequest
 from lockring.log_events import event
@@ -288,14 +289,20 @@ class ClientTls:
         server_name: the name that the server's certificate must have, "" for the host that is dialed.
 
     Raises:
-        ConfigError: a file is missing or malformed, or does not fit.
+        ConfigError: a file is missing or malformed, or does not fit; or no host can have that name.
     """
 
     def __init__(self, paths: TlsPaths = TlsPaths(), *, server_name: str = "") -> None:  # noqa: B008 - immutable
         if bool(paths.cert) != bool(paths.key):
             missing, there = ("--key", "--cert") if paths.cert else ("--cert", "--key")
             raise ConfigError(f"{there} needs {missing}: a certificate is of no use without its key")
-        self.server_name: Final = server_name
+        try:
+            self.server_name: Final = check_host(server_name) if server_name else ""
+        except InvalidRequest as error:
+            raise ConfigError(
+                f"--server-name (server_name, LOCKRING_SERVER_NAME) is {server_name[:80]!r}, which no certificate has:"
+                f" {error}"
+            ) from None
         self._files = _FileSet("client", paths, lambda content: client_context(paths, content))
         self._looked_ns = monotonic_ns()
 
