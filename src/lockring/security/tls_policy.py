@@ -23,7 +23,7 @@ from lockring.errors import ConfigError, InvalidRequest
 from lockring.log_events import event
 from lockring.security.certificate_times import valid_times
 from lockring.security.tls_contexts import ClientAuth, client_context, peer_context, port_context
-from lockring.security.tls_files import TlsContent, TlsPaths, read_files
+from lockring.security.tls_files import HalfWritten, TlsContent, TlsPaths, changed_since, read_files
 from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_S
 
@@ -35,7 +35,10 @@ WARN_S: Final = 14 * 86_400
 
 _ATTEMPTS_MAX: Final = 4
 _PAUSE_S: Final = 0.05
-"""How often files that do not fit together are read at the start, and how long after one another."""
+"""How often files that are just being replaced are read at the start, and how long after one another."""
+
+_LATELY_NS: Final = NS_PER_S
+"""How soon after a change the rest of the files may still have to follow."""
 
 _REMIND_NS: Final = 86_400 * NS_PER_S
 
@@ -146,11 +149,17 @@ class _FileSet(Generic[_T]):
         return [CertificateExpiry(self.side, self.paths.cert, self.edition.not_after_s)]
 
     def _first_edition(self) -> _Edition[_T]:
-        """Make the first edition; a process may begin in the moment in which its files are replaced."""
+        """Make the first edition; a process may begin in the moment in which its files are replaced.
+
+        Anything else that is wrong is an error at once, and so it is with files that have not changed lately: they are
+        as they are meant to be.
+        """
         for _ in range(_ATTEMPTS_MAX - 1):
             try:
                 return self._edition(read_files(self.paths))
-            except ConfigError:
+            except HalfWritten:
+                if not changed_since(self.paths, wall_ns() - _LATELY_NS):
+                    raise
                 time.sleep(_PAUSE_S)
         return self._edition(read_files(self.paths))
 
@@ -162,7 +171,7 @@ class _FileSet(Generic[_T]):
                     each.not_after_s for each in valid_times(content.cert.decode("ascii", "ignore"))
                 )
             except InvalidRequest as error:
-                raise ConfigError(f"{self.paths.cert}: {error}") from None
+                raise HalfWritten(f"{self.paths.cert}: {error}") from None
         return _Edition(content.edition, content, self._make(content), not_after_s)
 
 
