@@ -20,7 +20,10 @@ FILE_BYTES_MAX: Final = 4 * 1024 * 1024
 
 
 class HalfWritten(ConfigError):
-    """Files that are cut off or do not fit together, as in the moment in which they are replaced."""
+    """Files that are cut off or do not fit together, as in the moment in which they are replaced.
+
+    A program never gets this, but a `ConfigError` once it is certain that no replacement is under way.
+    """
 
 
 class TlsPaths(NamedTuple):

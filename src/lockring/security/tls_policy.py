@@ -154,14 +154,15 @@ class _FileSet(Generic[_T]):
         Anything else that is wrong is an error at once, and so it is with files that have not changed lately: they are
         as they are meant to be.
         """
-        for _ in range(_ATTEMPTS_MAX - 1):
+        attempts = 0
+        while True:
             try:
                 return self._edition(read_files(self.paths))
-            except HalfWritten:
-                if not changed_since(self.paths, wall_ns() - _LATELY_NS):
-                    raise
+            except HalfWritten as error:
+                attempts += 1
+                if attempts == _ATTEMPTS_MAX or not changed_since(self.paths, wall_ns() - _LATELY_NS):
+                    raise ConfigError(str(error)) from None
                 time.sleep(_PAUSE_S)
-        return self._edition(read_files(self.paths))
 
     def _edition(self, content: TlsContent) -> _Edition[_T]:
         not_after_s = float("inf")
