@@ -1,4 +1,4 @@
-"""What a new user types wrong before a server with TLS and rights: one error of lockring in each client and command."""
+"""Mistakes of a new user before a server with TLS and rights: one error of lockring in each client and command."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TOKEN = new_token("hidden")
 
 
 class Given(NamedTuple):
-    """What a user gives.
+    """The words of a user.
 
     Attributes:
         server: as it is typed.
@@ -198,7 +198,7 @@ def test_a_command_says_it_in_one_line(
     out, err = capsys.readouterr()
     kind = wrong.kinds[-1]
     assert code == exits.exit_code_of(kind("x")), err
-    # What may pass is waited for, and a line says so.
+    # A fault that may pass is waited for, and a line says so.
     lines = [line for line in err.splitlines() if not line.startswith("lockring: waiting: ")]
     assert (out, len(lines)) == ("", 1), err
     assert lines[0].startswith("lockring: ")

@@ -18,7 +18,7 @@ from tests.processes import PATIENCE_S
 from tests.unit.client.lock_server import LockServer
 
 PLAIN = b"\0\0\0\5hello"
-"""What does not speak TLS says."""
+"""A frame without TLS, as a side sends it that does not speak TLS."""
 
 
 class TlsDoor:

@@ -216,15 +216,15 @@ def _let_go(grants: Iterable[Grant]) -> None:
 
 
 async def acquire_in_span(
-    driver: Driver, name: LockName, ttl_ms: int, wait_ms: int, mode: int, payload: bytes = b""
+    driver: Driver, name: LockName, ttl_ms: int, wait_ms: int, mode: int, *, payload: bytes = b""
 ) -> Grant:
     """Acquire a lock as the driver does, in a span of the program's traces if OpenTelemetry is there as a whole."""
     span = acquire_span(name, mode)
     if span is None:
-        return await driver.acquire(Grant, name, ttl_ms, wait_ms, mode, payload)
+        return await driver.acquire(Grant, name, ttl_ms, wait_ms, mode=mode, payload=payload)
     with span:
         grant = await driver.acquire(
-            Grant, name, ttl_ms, wait_ms, mode, payload, traceparent=span.traceparent
+            Grant, name, ttl_ms, wait_ms, mode=mode, payload=payload, traceparent=span.traceparent
         )
         grant._hold = span.granted(grant.fencing_token)
         return grant

@@ -90,7 +90,9 @@ class Group(ProcessBound):
         until_ns = None if wait_ms == WAIT_FOREVER else monotonic_ns() + max(wait_ms * NS_PER_MS, NS_PER_S)
         lock = lock_of_group(self._name)
         if SDK in sys.modules:
-            grant = await acquire_in_span(self._driver, lock, self._ttl_ms, wait_ms, Mode.SHARED, record)
+            grant = await acquire_in_span(
+                self._driver, lock, self._ttl_ms, wait_ms, Mode.SHARED, payload=record
+            )
         else:
             grant = await self._driver.acquire(
                 Grant, lock, self._ttl_ms, wait_ms, mode=Mode.SHARED, payload=record
