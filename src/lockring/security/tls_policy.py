@@ -17,12 +17,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
+from lockring.addresses import check_host
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.errors import ConfigError, InvalidRequest
 from lockring.log_events import event
 from lockring.security.certificate_times import valid_times
 from lockring.security.tls_contexts import ClientAuth, client_context, peer_context, port_context
-from lockring.security.tls_files import TlsContent, TlsPaths, read_files
+from lockring.security.tls_files import HalfWritten, TlsContent, TlsPaths, changed_since, read_files
 from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_S
 
@@ -34,7 +35,10 @@ WARN_S: Final = 14 * 86_400
 
 _ATTEMPTS_MAX: Final = 4
 _PAUSE_S: Final = 0.05
-"""How often files that do not fit together are read at the start, and how long after one another."""
+"""How often files that are just being replaced are read at the start, and how long after one another."""
+
+_LATELY_NS: Final = NS_PER_S
+"""How soon after a change the rest of the files may still have to follow."""
 
 _REMIND_NS: Final = 86_400 * NS_PER_S
 
@@ -145,13 +149,20 @@ class _FileSet(Generic[_T]):
         return [CertificateExpiry(self.side, self.paths.cert, self.edition.not_after_s)]
 
     def _first_edition(self) -> _Edition[_T]:
-        """Make the first edition; a process may begin in the moment in which its files are replaced."""
-        for _ in range(_ATTEMPTS_MAX - 1):
+        """Make the first edition; a process may begin in the moment in which its files are replaced.
+
+        Anything else that is wrong is an error at once, and so it is with files that have not changed lately: they are
+        as they are meant to be.
+        """
+        attempts = 0
+        while True:
             try:
                 return self._edition(read_files(self.paths))
-            except ConfigError:
+            except HalfWritten as error:
+                attempts += 1
+                if attempts == _ATTEMPTS_MAX or not changed_since(self.paths, wall_ns() - _LATELY_NS):
+                    raise ConfigError(str(error)) from None
                 time.sleep(_PAUSE_S)
-        return self._edition(read_files(self.paths))
 
     def _edition(self, content: TlsContent) -> _Edition[_T]:
         not_after_s = float("inf")
@@ -161,7 +172,7 @@ class _FileSet(Generic[_T]):
                     each.not_after_s for each in valid_times(content.cert.decode("ascii", "ignore"))
                 )
             except InvalidRequest as error:
-                raise ConfigError(f"{self.paths.cert}: {error}") from None
+                raise HalfWritten(f"{self.paths.cert}: {error}") from None
         return _Edition(content.edition, content, self._make(content), not_after_s)
 
 
@@ -288,14 +299,20 @@ class ClientTls:
         server_name: the name that the server's certificate must have, "" for the host that is dialed.
 
     Raises:
-        ConfigError: a file is missing or malformed, or does not fit.
+        ConfigError: a file is missing or malformed, or does not fit; or no host can have that name.
     """
 
     def __init__(self, paths: TlsPaths = TlsPaths(), *, server_name: str = "") -> None:  # noqa: B008 - immutable
         if bool(paths.cert) != bool(paths.key):
             missing, there = ("--key", "--cert") if paths.cert else ("--cert", "--key")
             raise ConfigError(f"{there} needs {missing}: a certificate is of no use without its key")
-        self.server_name: Final = server_name
+        try:
+            self.server_name: Final = check_host(server_name) if server_name else ""
+        except InvalidRequest as error:
+            raise ConfigError(
+                f"--server-name (server_name, LOCKRING_SERVER_NAME) is {server_name[:80]!r}, which no certificate has:"
+                f" {error}"
+            ) from None
         self._files = _FileSet("client", paths, lambda content: client_context(paths, content))
         self._looked_ns = monotonic_ns()
 

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from lockring.addresses import PORT_MAX, format_address, split_address
+from lockring.addresses import PORT_MAX, check_host, format_address, split_address
 from lockring.config import setting, shown_without_secrets
 from lockring.core.timing import HEARTBEATS_PER_LEASE, Timing
 from lockring.errors import CannotListen, ConfigError, InvalidRequest
@@ -315,7 +315,9 @@ class UpSettings(_Server, frozen=True, kw_only=True):
     """The settings of `lockring up`: coordinators and `nodes` nodes on one machine, on consecutive ports."""
 
     nodes: Annotated[int, setting("How many nodes to start.", minimum=1, maximum=50)] = 3
-    host: Annotated[str, setting("Address that all of them listen on.", metavar="HOST")] = "127.0.0.1"
+    host: Annotated[str, setting("Address that all of them listen on.", metavar="HOST", check=check_host)] = (
+        "127.0.0.1"
+    )
     port: Annotated[
         int,
         setting(

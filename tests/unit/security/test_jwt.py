@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -92,7 +93,7 @@ def test_keys_of_each_kind_are_accepted(kind: str) -> None:
     [
         (lambda: "", "is neither a token of lockring nor a JWT"),
         (lambda: "a.b.c", "is neither a token of lockring nor a JWT"),
-        (lambda: "x" * 20_000, "is longer than 16 KiB"),
+        (lambda: "x" * 20_000, "is longer than 12 KiB"),
         (lambda: signed(exp=int(time.time()) - 60), "has expired"),
         (lambda: signed(exp=None), 'is not accepted: token is missing the "exp" claim'),
         (lambda: signed(nbf=int(time.time()) + 600), "is not accepted"),
@@ -219,6 +220,15 @@ def test_a_safe_place_is_accepted(place: str) -> None:
     check_place(place)
 
 
+@pytest.mark.parametrize(
+    "place",
+    ["https://a..b/keys", f"https://{'a' * 64}/keys", "https:///keys", "https://a:x/keys", "https://[z/x"],
+)
+def test_a_url_that_no_host_can_have_is_refused(place: str) -> None:
+    with pytest.raises(ConfigError, match="a URL with a host or port that cannot be"):
+        IssuerKeys.at(JwksPlace(place))
+
+
 class Issuer(BaseHTTPRequestHandler):
     """Answers with keys, with a redirection, or with an error; keeps what it was asked."""
 
@@ -267,3 +277,19 @@ def test_a_redirection_is_not_followed(issuer: str) -> None:
 def test_an_issuer_that_is_not_there_is_unavailable() -> None:
     with pytest.raises(Unavailable, match="cannot be reached: connection refused"):
         read_jwks(JwksPlace("http://127.0.0.1:1/keys"))
+
+
+def test_an_issuer_that_does_not_speak_http_is_unavailable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(b"nonsense\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        keys = IssuerKeys.at(JwksPlace(f"http://127.0.0.1:{listener.getsockname()[1]}/keys"))
+        assert not keys.refresh(), "the thread that reads keys goes on"
+        thread.join()
