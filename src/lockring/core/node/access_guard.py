@@ -17,7 +17,6 @@ from typing import Any
 import msgspec
 
 from lockring.core.access import (
-    Act,
     Condition,
     Grantee,
     MissingRight,
@@ -27,14 +26,14 @@ from lockring.core.access import (
     hidden_id,
     missing_right,
 )
-from lockring.core.effects import AuditEntry, denied_entry
+from lockring.core.effects import denied_entry
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
 from lockring.core.node.locks import Session
 from lockring.core.node.sessions import Sessions
 from lockring.core.refusals import refusal_of
 from lockring.errors import Overloaded
-from lockring.ids import NO_REQUEST, ConnectionId, Generation, LockName, RequestNumber, SessionId
+from lockring.ids import NO_REQUEST, ConnectionId, LockName, RequestNumber, SessionId
 from lockring.protocol import List, LockRecord
 
 
@@ -91,36 +90,28 @@ class AccessGuard:
         )
         return self._refuse(connection, access, message, missing)
 
-    def ends_watch(
-        self, connection: ConnectionId, request: RequestNumber, access: Grantee, name: LockName
+    def ends(
+        self, connection: ConnectionId, request: RequestNumber, access: Grantee, name: LockName, verb: Verb
     ) -> bool:
-        """Refuse to go on with a watch whose identity has lost the right to it, and return whether it was refused."""
-        if access.permissions.tables[Verb.WATCH].allows(name) or not access.is_enforced:
+        """Refuse an open request whose identity has lost the right to it since it came, and return whether it did.
+
+        Where rights are only tried out, the request goes on without a report: it had its own when it came.
+
+        Args:
+            connection: where it came.
+            request: its number.
+            access: the identity for which it is open, which may not be the one for which the connection asks now.
+            name: the lock.
+            verb: the right.
+        """
+        if not access.is_enforced or access.permissions.tables[verb].allows(name):
             return False
-        missing = missing_right(access, Requirement(Condition.NAME, Verb.WATCH), name)
+        missing = missing_right(access, Requirement(Condition.NAME, verb), name)
         assert missing is not None
-        self._context.outbox.add(denied_entry(access, missing, connection))
+        is_forwarded = self._clients.is_forwarded(connection, access)
+        self._context.outbox.add(denied_entry(access, missing, connection, is_forwarded=is_forwarded))
         self._context.outbox.send(connection, refusal_of(missing.error(), request))
         return True
-
-    def allowed_entry(
-        self, act: Act, connection: ConnectionId, verb: Verb, name: str, generation: Generation
-    ) -> AuditEntry:
-        """Return the entry for the audit log about a request that is carried out, with the rule that allows it."""
-        client = self._clients.by_connection[connection]
-        access = client.access
-        rule = None if access is None else access.permissions.rule_for(verb, name)
-        return AuditEntry(
-            act,
-            "ok",
-            connection=connection,
-            identity=None if access is None else access.identity,
-            is_forwarded=client.is_forwarding,
-            name=name,
-            fencing_token=generation,
-            right=verb.word,
-            rule="" if rule is None else rule.text,
-        )
 
     # ------------------------------------------------------------------ limits
 
@@ -168,9 +159,8 @@ class AccessGuard:
         return session is not None and session.identity == access.key
 
     def _refuse(self, connection: ConnectionId, access: Grantee, message: Any, missing: MissingRight) -> bool:
-        client = self._clients.by_connection[connection]
-        entry = denied_entry(access, missing, connection, is_forwarded=client.is_forwarding)
-        self._context.outbox.add(entry)
+        is_forwarded = self._clients.is_forwarded(connection, access)
+        self._context.outbox.add(denied_entry(access, missing, connection, is_forwarded=is_forwarded))
         if not access.is_enforced:
             return False
         request = getattr(message, "request", NO_REQUEST)

@@ -58,7 +58,9 @@ class Renewals:
             if len({listing.slot for listing in message.listed}) < len(message.listed):
                 raise InvalidRequest("a keepalive lists a slot once")
             for listing in message.listed:
-                acquisitions += self._compare_list(session, listing, message.through, now_ns)
+                acquisitions += self._compare_list(
+                    session, listing, message.through, now_ns, asked_by=connection
+                )
         elif message.slots:
             if len(message.slots) > SLOTS:
                 raise InvalidRequest(f"a keepalive compares {SLOTS} slots at most")
@@ -94,7 +96,13 @@ class Renewals:
         return verdicts
 
     def _compare_list(
-        self, session: Session, listing: SlotList, through: AcquisitionNumber, now_ns: int
+        self,
+        session: Session,
+        listing: SlotList,
+        through: AcquisitionNumber,
+        now_ns: int,
+        *,
+        asked_by: ConnectionId,
     ) -> list[AcquisitionVerdict]:
         number = listing.slot
         verdict = self._verdict_of_slot(number, now_ns)
@@ -125,7 +133,7 @@ class Renewals:
                 answers.append(AcquisitionVerdict(acquisition, Verdict.HELD, entry.generation))
         for acquisition, entry in known.items():
             if acquisition <= through and slot.table.find(session.id, acquisition) is entry:
-                self._grants.drop(slot, entry, now_ns)
+                self._grants.drop(slot, entry, now_ns, asked_by=asked_by)
         return answers
 
     def _is_journaled(self, number: SlotNumber) -> bool:
@@ -144,5 +152,5 @@ class Renewals:
 
     def close_session(self, connection: ConnectionId, message: CloseSession, now_ns: int) -> None:
         """End a session here, with all its acquisitions in the slots served here."""
-        dropped = self._leases.close(message.session, now_ns)
+        dropped = self._leases.close(message.session, now_ns, asked_by=connection)
         self._context.outbox.send(connection, ReleaseReply(message.request, dropped))

@@ -116,8 +116,8 @@ class SessionLeases:
                 self._clients.notify_lost(holder, "expired")
                 self._grants.drop_holder(slot, holder, now_ns, "expired")
 
-    def close(self, session_id: SessionId, now_ns: int) -> bool:
-        """End a session as its client wishes.
+    def close(self, session_id: SessionId, now_ns: int, *, asked_by: ConnectionId) -> bool:
+        """End a session as its client wishes, on this connection.
 
         Returns:
             Whether it had anything in the slots served here.
@@ -125,7 +125,7 @@ class SessionLeases:
         session = self._sessions.by_id.get(session_id)
         if session is None:
             return False
-        dropped = self._grants.drop_session(session, now_ns, is_lost=False)
+        dropped = self._grants.drop_session(session, now_ns, is_lost=False, asked_by=asked_by)
         self._sessions.stop(session)
         return dropped > 0
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from lockring.core.access import Verb
 from lockring.core.node.access_guard import AccessGuard, hides_ids
 from lockring.core.node.clients import ConnectedClient, ConnectedClients
 from lockring.core.node.context import NodeContext
@@ -132,7 +133,7 @@ class Watches:
                         self._guard.shown(lock, access),
                         events_shown(events, owners, access),
                     )
-                if access is not None and self._guard.ends_watch(connection, request, access, name):
+                if access is not None and self._guard.ends(connection, request, access, name, Verb.WATCH):
                     del self._clients.by_connection[connection].watches[request]
                     self._forget(name, watch)
                 elif not watcher.has_begun:

@@ -234,6 +234,65 @@ def test_a_request_that_waits_for_its_slot_is_judged_again_when_it_is_handled(no
     assert only(client.inbox[-1:]).code == "denied"
 
 
+def queued(nodes: Nodes, access: Grantee) -> tuple[Client, Client, Client]:
+    """A holder of "x", a waiter with these rights, and one behind it that may do everything."""
+    holder, waiter, last = (
+        nodes.client("A", name, access=each) for name, each in (("s", None), ("t", access), ("u", None))
+    )
+    holder.acquire("x", 1)
+    assert waiter.acquire("x", 1) == []
+    assert last.acquire("x", 1) == []
+    return holder, waiter, last
+
+
+def test_a_waiter_whose_right_was_removed_is_refused_in_its_turn_and_the_next_one_granted(
+    nodes: Nodes,
+) -> None:
+    access = grantee("web-1", "acquire *")
+    holder, waiter, last = queued(nodes, access)
+    rights(access, grantee("web-1", "acquire y").permissions)
+    holder.release("x", 1)
+    refusal = only(waiter.inbox[-1:])
+    assert (refusal.request, refusal.code, refusal.right) == (1, "denied", "acquire")
+    assert isinstance(last.inbox[-1], GrantReply)
+    (entry,) = nodes.audited
+    assert (entry.act, entry.outcome, entry.identity.name, entry.name) == (
+        "denied",
+        "refused",
+        "web-1",
+        "x",
+    )
+    assert access.quota.waiters == 0
+
+
+def test_a_waiter_whose_credential_has_ended_is_not_granted(nodes: Nodes) -> None:
+    access = grantee("web-1", "acquire *")
+    holder, waiter, last = queued(nodes, access)
+    access.is_expired, access.permissions = True, NOTHING
+    holder.release("x", 1)
+    assert only(waiter.inbox[-1:]).code == "unauthenticated"
+    assert isinstance(last.inbox[-1], GrantReply)
+
+
+def test_a_waiter_that_asked_again_is_judged_by_its_last_connection(nodes: Nodes) -> None:
+    access, newer = grantee("web-1", "acquire *"), grantee("web-1", "acquire *")
+    holder, waiter, _ = queued(nodes, access)
+    again = nodes.client("A", "t", client="again", access=newer)
+    assert again.acquire("x", 1) == []
+    rights(access, NOTHING)
+    holder.release("x", 1)
+    assert isinstance(again.inbox[-1], GrantReply)
+    assert waiter.inbox[-1:] != again.inbox[-1:]
+
+
+def test_a_waiter_is_granted_where_rights_are_tried_out(nodes: Nodes) -> None:
+    access = grantee("web-1", "acquire *", is_enforced=False)
+    holder, waiter, _ = queued(nodes, access)
+    rights(access, NOTHING)
+    holder.release("x", 1)
+    assert isinstance(waiter.inbox[-1], GrantReply)
+
+
 def test_a_refusal_is_never_a_grant_by_another_way(nodes: Nodes) -> None:
     """Groups are locks: following one, and describing one, ask for the right to its lock's name."""
     client = nodes.client("A", "s", access=grantee("web-1", "acquire job/*", "read job/*"))
