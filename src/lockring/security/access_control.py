@@ -107,6 +107,10 @@ class AccessControl:
         quota = self._quota(ANONYMOUS, EVERYTHING)
         return Grantee(ANONYMOUS, EVERYTHING, quota, is_enforced=self._is_enforced)
 
+    def begin_life(self) -> None:
+        """Count the use of limits from nothing, as a node's new life does: it has none of the sessions of the last."""
+        self._quotas.clear()
+
     def look_if_due(self) -> None:
         """Look at the file unless that was done a moment ago."""
         if monotonic_ns() - self._looked_ns >= LOOK_NS:

@@ -29,7 +29,7 @@ from lockring.core.access import (
 from lockring.core.effects import denied_entry
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
-from lockring.core.node.locks import Session
+from lockring.core.node.locks import LockWaiter, Session
 from lockring.core.node.sessions import Sessions
 from lockring.core.refusals import refusal_of
 from lockring.errors import Overloaded
@@ -129,10 +129,13 @@ class AccessGuard:
         return False
 
     def adopt(self, session: Session, access: Grantee) -> None:
-        """Count a session that another primary has opened among those of its identity."""
-        quota = session.totals.quota = access.quota
+        """Count a session that runs, and that another primary has opened, among those of its identity."""
+        totals = session.totals
+        quota = totals.quota = access.quota
         quota.sessions += 1
-        quota.acquisitions += session.totals.count
+        quota.acquisitions += totals.count
+        entries = (entry for share in totals.served.values() for entry in share.entries.values())
+        quota.waiters += sum(isinstance(entry, LockWaiter) for entry in entries)
 
     # ------------------------------------------------------------------ views of locks
 

@@ -15,6 +15,7 @@ from lockring.core.access import NOTHING, REQUIREMENTS, Condition, Requirement, 
 from lockring.core.node.access_guard import AccessGuard
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
+from lockring.core.node.locks import NO_DEADLINE
 from lockring.core.node.parking import PARKED_MAX, PARKED_NS, ParkedRequest, ParkedRequests
 from lockring.core.node.sessions import Sessions
 from lockring.core.node.trouble import Troubles
@@ -157,7 +158,11 @@ class ClientRequests:
                     if session.identity != access.key:
                         if guard.refuses_session(connection, access, message, session):
                             return
-                    elif session.totals.quota is None and access.is_enforced:
+                    if (
+                        session.totals.quota is None
+                        and access.is_enforced
+                        and session.deadline_ns != NO_DEADLINE
+                    ):
                         guard.adopt(session, access)
         try:
             needs = handler.needs

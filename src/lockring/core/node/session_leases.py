@@ -39,7 +39,8 @@ class SessionLeases:
     def touch(self, message: Acquire | Keepalive, connection: ConnectionId, now_ns: int) -> Session:
         """Extend the session that a message names by another TTL, and return it.
 
-        A session that is not known starts with nothing, and so does one that has run out: what it had is dropped.
+        A session that is not known starts with nothing, and so does one that has run out: what it had is dropped. One
+        that only copies have here begins to run.
 
         Raises:
             InvalidRequest: no such session is possible, or it is known under another TTL, by which its copies go.
@@ -54,9 +55,12 @@ class SessionLeases:
             session = self._open(message, connection)
         elif session.ttl_ms != message.ttl_ms:
             raise InvalidRequest(f"the session's TTL is {session.ttl_ms} ms, not {message.ttl_ms} ms")
-        elif NO_DEADLINE != session.deadline_ns <= now_ns and now_ns >= self._context.catching_up_until_ns:
-            self._expire(session, now_ns)
-            session = self._open(message, connection)
+        elif session.deadline_ns <= now_ns:
+            if session.deadline_ns == NO_DEADLINE:
+                session = self._open(message, connection)
+            elif now_ns >= self._context.catching_up_until_ns:
+                self._expire(session, now_ns)
+                session = self._open(message, connection)
         session.connection = connection
         deadline_ns = now_ns + session.lifetime_ns
         if session.in_queue and deadline_ns > session.deadline_ns:
@@ -66,14 +70,14 @@ class SessionLeases:
         return session
 
     def _open(self, message: Acquire | Keepalive, connection: ConnectionId) -> Session:
+        """Open a session that does not run here, counted among those of its identity."""
         access = self._clients.by_connection[connection].access
         if access is None:
             return self._sessions.open(message.session, message.owner, message.ttl_ms)
-        is_counted = access.is_enforced and message.session not in self._sessions.by_id
-        if is_counted:
+        if access.is_enforced:
             access.quota.add_session()
         session = self._sessions.open(message.session, message.owner, message.ttl_ms, access.key)
-        if is_counted:
+        if access.is_enforced:
             session.totals.quota = access.quota
         return session
 

@@ -40,17 +40,18 @@ def served(*names: str) -> Nodes:
 
 
 class Bounded:
-    """Connections of one identity with limits."""
+    """Connections of one identity with limits, the token `who`."""
 
-    def __init__(self, nodes: Nodes, *, is_enforced: bool = True, **limits: int) -> None:
+    def __init__(self, nodes: Nodes, who: str = "web-1", *, is_enforced: bool = True, **limits: int) -> None:
         self.nodes = nodes
+        self.who = who
         self.limits = Limits(**limits)
-        self.quota = Quota("token web-1", self.limits)
+        self.quota = Quota(f"token {who}", self.limits)
         self.is_enforced = is_enforced
 
     def access(self) -> Grantee:
         return grantee(
-            "web-1",
+            self.who,
             "acquire *",
             "read *",
             limits=self.limits,
@@ -84,8 +85,12 @@ def test_one_session_more_than_the_limit_is_refused_until_one_ends() -> None:
 
 def test_another_identity_has_limits_of_its_own() -> None:
     nodes = served("A")
-    only(Bounded(nodes, sessions=1).client("s").acquire("x", 1), GrantReply)
-    only(Bounded(nodes, sessions=1).client("t").acquire("y", 1), GrantReply)
+    limits = {"sessions": 1, "locks": 1, "waiters": 1, "requests_per_s": 1}
+    first, second = (Bounded(nodes, who, **limits) for who in ("web-1", "web-2"))
+    only(first.client("s").acquire("x", 1), GrantReply)
+    assert only(first.client("t").acquire("z", 1)).code == "overloaded"
+    only(second.client("u").acquire("y", 1), GrantReply)
+    assert (first.counts, second.counts) == ((1, 1, 0), (1, 1, 0))
 
 
 def test_one_lock_more_than_the_limit_is_refused_until_one_is_released() -> None:
@@ -148,6 +153,49 @@ def test_a_promoted_copy_counts_what_its_identity_has_once_that_comes() -> None:
     assert only(client.acquire("y", 2)).code == "overloaded"
     only(client.release("x", 1), ReleaseReply)
     assert bounded.counts == (1, 0, 0)
+
+
+def test_a_session_that_is_closed_counts_no_more_though_a_copy_needs_it() -> None:
+    nodes = served("A", "B")
+    nodes.assign("B", "A", "y")
+    nodes.advance(500 * MS)
+    bounded = Bounded(nodes, sessions=1)
+    Bounded(nodes).client("s").acquire("x", 1)
+    nodes.advance(500 * MS)
+    assert SessionId("s") in nodes.cores["B"].sessions.by_id
+    client, other = bounded.client("s", "B"), bounded.client("t", "B")
+    for acquisition in (2, 3):
+        only(client.acquire("y", acquisition), GrantReply)
+        assert bounded.counts == (1, 1, 0)
+        assert only(other.acquire("y", 1)).code == "overloaded"
+        only(client.ask(CloseSession(9, SessionId("s"))), ReleaseReply)
+        assert bounded.counts == (0, 0, 0)
+    only(other.acquire("y", 2), GrantReply)
+
+
+def test_a_session_that_only_a_copy_has_is_not_counted_by_a_release() -> None:
+    nodes = served("A", "B")
+    Bounded(nodes).client("s").acquire("x", 1)
+    nodes.advance(500 * MS)
+    bounded = Bounded(nodes)
+    only(bounded.client("s", "B").ask(CloseSession(9, SessionId("s"))), ReleaseReply)
+    assert bounded.counts == (0, 0, 0)
+
+
+def test_a_session_without_an_owner_is_counted_with_its_waiters_from_its_first_use_on() -> None:
+    nodes = served("A")
+    nodes.client("A", "h").acquire("x", 1)
+    unknown = nodes.client("A", "s")
+    unknown.acquire("y", 1)
+    unknown.acquire("x", 2)
+    bounded = Bounded(nodes, waiters=1)
+    client = bounded.client("s")
+    assert "1 waiting requests" in only(client.acquire("x", 3)).text
+    assert bounded.counts == (1, 1, 1)
+    only(client.release("x", 2), ReleaseReply)
+    assert bounded.counts == (1, 1, 0)
+    only(client.ask(CloseSession(9, SessionId("s"))), ReleaseReply)
+    assert bounded.counts == (0, 0, 0)
 
 
 def test_what_moves_to_another_node_is_counted_here_no_more() -> None:
