@@ -192,7 +192,7 @@ class AccessControl:
                 raise Unauthenticated(
                     "this server lets in no client without credentials: show a token (--token-file) or a certificate (--cert)"
                 )
-            raise Denied(f"{proof.identity} has no role here; the ACL file gives it one")
+            raise Denied(f"{proof.identity} has no role here that allows anything; the ACL file gives it one")
         return self._new_grantee(proof, permissions)
 
     def _new_grantee(self, proof: IdentityProof, permissions: Permissions) -> Grantee:

@@ -6,7 +6,18 @@ from typing import Any
 
 import pytest
 
-from lockring.core.access import NOTHING, REQUIREMENTS, Condition, Grantee, Permissions, hidden_id
+from lockring.core.access import (
+    NOTHING,
+    REQUIREMENTS,
+    AccessPolicy,
+    AccessRole,
+    Assignee,
+    Condition,
+    Grantee,
+    Permissions,
+    hidden_id,
+    parse_rule,
+)
 from lockring.core.digest import mix
 from lockring.ids import NodeId, SessionId
 from lockring.protocol import (
@@ -222,6 +233,20 @@ def test_an_identity_whose_credential_has_ended_may_do_nothing(nodes: Nodes, mes
         assert only(answers).code == "unauthenticated"
     (entry,) = nodes.audited
     assert "has expired, or was revoked" in entry.reason
+
+
+def test_a_holder_whose_roles_only_deny_from_now_on_renews_no_more(nodes: Nodes) -> None:
+    access = grantee("web-1", "acquire *")
+    client = nodes.client("A", "s", access=access)
+    client.acquire("x", 1)
+    denies = AccessRole("none", (parse_rule("deny acquire *", "none"),))
+    policy = AccessPolicy({"none": denies}, [Assignee("token", "web-1", (), ("none",))])
+    rights(access, policy.permissions_of(access.identity))
+    refusal = only(client.keep(count=1, digest=mix(1), through=1))
+    assert (refusal.code, refusal.text) == (
+        "denied",
+        "token web-1 has no role here that allows anything; the ACL file gives it one",
+    )
 
 
 def test_a_request_that_waits_for_its_slot_is_judged_again_when_it_is_handled(nodes: Nodes) -> None:
