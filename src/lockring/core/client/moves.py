@@ -154,7 +154,8 @@ class Moves:
             self._follow_routes(now_ns)
         elif difference.version > self._routes.version:
             # Another server was ahead of this one, and may be gone before it can go on.
-            self._agenda.effects.append(SendTo(link.id, GetRoutes(self._routes.version)))
+            number = self._log.take_number(now_ns)
+            self._agenda.effects.append(SendTo(link.id, GetRoutes(self._routes.version, number)))
 
     def _follow_routes(self, now_ns: int) -> None:
         reached: dict[int, NodeShare] = {}

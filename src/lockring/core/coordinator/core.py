@@ -366,7 +366,7 @@ class CoordinatorCore:
     # ----------------------------------------------------------------------- what clients and nodes send
 
     def _from_client(self, sender: ConnectionId, message: Message, now_ns: int) -> None:
-        if self._answers.clients.refuse_if_denied(sender, message, self._effects):
+        if self._answers.clients.refuse_if_denied(sender, message, self._effects, now_ns=now_ns):
             return
         match message:
             case Drain() | Undrain():

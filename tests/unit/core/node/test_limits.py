@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lockring.core.access import Grantee, Limits, Quota
+from lockring.core.access import NEVER_THROTTLED, Grantee, Limits, Quota
 from lockring.ids import SessionId
 from lockring.protocol import (
     CloseSession,
@@ -22,6 +22,7 @@ from lockring.protocol import (
 )
 from lockring.units import NS_PER_S
 from tests.unit.core.grantees import grantee
+from tests.unit.core.node.test_access import OF_CLIENTS, WITHOUT_RIGHT
 from tests.unit.core.node.world import MS, Client, Nodes
 
 
@@ -234,6 +235,19 @@ def test_renewals_and_releases_are_never_too_soon() -> None:
     for number in range(10, 20):
         only(client.ask(Keepalive(number, SessionId("s"), 10_000, "s", 0, 0, 0)), KeepaliveReply)
     only(client.ask(Release(30, SessionId("s"), 1, "x")), ReleaseReply)
+
+
+@pytest.mark.parametrize(
+    "kind", sorted((*OF_CLIENTS, *WITHOUT_RIGHT), key=str), ids=lambda each: each.__name__
+)
+def test_a_request_is_too_soon_unless_it_keeps_gives_back_or_finds_the_way(kind: type[Message]) -> None:
+    nodes = served("A")
+    access = grantee("web-1", "admin", limits=Limits(requests_per_s=1))
+    client = nodes.client("A", "s", access=access)
+    only(client.acquire("x", 1), GrantReply)
+    message = WITHOUT_RIGHT[kind] if kind in WITHOUT_RIGHT else OF_CLIENTS[kind][0]
+    codes = [each.code for each in client.ask(message) if isinstance(each, Refusal)]
+    assert ("overloaded" in codes) == (kind not in NEVER_THROTTLED)
 
 
 @pytest.mark.parametrize("limit", ["sessions", "locks", "waiters", "requests_per_s"])
