@@ -160,16 +160,16 @@ class Note(NamedTuple):
     """A line for the log, on an event that an operator needs to know.
 
     Attributes:
+        event: the event's name, as in `lockring.log_events`.
         text: a sentence.
         asked_by: the connection whose request caused it; None if none did.
         is_warning: whether the operator must act on it.
-        event: the event's name, as in `lockring.log_events`.
     """
 
+    event: str
     text: str
     asked_by: ConnectionId | None = None
     is_warning: bool = False
-    event: str = "note"
 
 
 class AuditEntry(NamedTuple):

@@ -358,6 +358,7 @@ def test_a_node_that_knows_no_identities_is_warned_of_where_rights_are_checked(
         "node a runs a version of lockring that knows no identities" in each for each in world.notes
     )
     assert is_warned == (checks and not identities)
+    assert ("node-without-identities" in world.events) == is_warned
 
 
 def test_routes_need_no_right_and_are_sent_to_every_client() -> None:
