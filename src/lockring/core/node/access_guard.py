@@ -12,9 +12,8 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
-
-import msgspec
 
 from lockring.core.access import (
     Condition,
@@ -23,23 +22,18 @@ from lockring.core.access import (
     Requirement,
     Verb,
     foreign_session,
-    hidden_id,
     missing_right,
 )
 from lockring.core.effects import denied_entry
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
+from lockring.core.node.lock_views import LockViews, hides_ids
 from lockring.core.node.locks import LockWaiter, Session
 from lockring.core.node.sessions import Sessions
 from lockring.core.refusals import refusal_of
 from lockring.errors import Overloaded
 from lockring.ids import NO_REQUEST, ConnectionId, LockName, RequestNumber, SessionId
-from lockring.protocol import List, LockRecord
-
-
-def hides_ids(access: Grantee) -> bool:
-    """Return whether the ids of others' sessions are hidden from an identity."""
-    return access.is_enforced and not access.permissions.is_admin
+from lockring.protocol import List, LockEvent, LockRecord
 
 
 class AccessGuard:
@@ -141,25 +135,23 @@ class AccessGuard:
 
     def shown(self, record: LockRecord, access: Grantee | None) -> LockRecord:
         """Return a lock as an identity may see it: with the ids of its own sessions alone, unless it is an admin."""
-        if access is None or not hides_ids(access):
-            return record
-        holders = [
-            holder
-            if self._is_own(holder.session, access)
-            else msgspec.structs.replace(holder, session=hidden_id(holder.session))
-            for holder in record.holders
-        ]
-        waiters = [
-            waiter
-            if self._is_own(waiter.session, access)
-            else msgspec.structs.replace(waiter, session=hidden_id(waiter.session))
-            for waiter in record.waiters
-        ]
-        return msgspec.structs.replace(record, holders=holders, waiters=waiters)
+        return record if access is None or not hides_ids(access) else self.views_of(record).shown(access).lock
 
-    def _is_own(self, session_id: SessionId, access: Grantee) -> bool:
+    def views_of(
+        self, record: LockRecord, events: Sequence[LockEvent] = (), owners: Sequence[str] = ()
+    ) -> LockViews:
+        """Return a lock, and what has happened to it, for any number of identities.
+
+        Args:
+            record: the lock as an admin may see it.
+            events: its events, in order.
+            owners: of each event, the key of the identity to which its session belongs.
+        """
+        return LockViews(record, events, owners, self._owner_of)
+
+    def _owner_of(self, session_id: SessionId) -> str:
         session = self._sessions.by_id.get(session_id)
-        return session is not None and session.identity == access.key
+        return "" if session is None else session.identity
 
     def _refuse(self, connection: ConnectionId, access: Grantee, message: Any, missing: MissingRight) -> bool:
         is_forwarded = self._clients.is_forwarded(connection, access)

@@ -19,6 +19,7 @@ from lockring.core.access import (
     parse_rule,
 )
 from lockring.core.digest import mix
+from lockring.core.node import lock_views
 from lockring.ids import NodeId, SessionId
 from lockring.protocol import (
     Acquire,
@@ -457,3 +458,26 @@ def test_the_events_of_a_watch_hide_the_sessions_of_others(nodes: Nodes) -> None
         assert [each.session for each in events] == [session, session]
     assert len(hidden_id(SessionId("x"))) == 16
     assert hidden_id(SessionId("x")) != hidden_id(SessionId("y"))
+
+
+def test_the_ids_of_a_change_are_hidden_once_however_many_watch(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden: list[SessionId] = []
+
+    def noted(session: SessionId) -> SessionId:
+        hidden.append(session)
+        return hidden_id(session)
+
+    monkeypatch.setattr(lock_views, "hidden_id", noted)
+    watchers = [nodes.client("A", "t", access=grantee(f"web-{number}", "watch *")) for number in range(20)]
+    own = nodes.client("A", "u", access=grantee("owner", "acquire *", "watch *"))
+    for client in (own, *watchers):
+        client.ask(Watch(5, "x"))
+    assert hidden == []
+    own.acquire("x", 1)
+    assert hidden == [SessionId("u")]
+    assert own.inbox[-1].events[0].session == "u"
+    for client in watchers:
+        (event,) = client.inbox[-1].events
+        assert event.session == hidden_id(SessionId("u"))
