@@ -6,6 +6,9 @@ Rules:
 - The frequent conditions are looked at in `dispatch`, without a call; what they find missing is refused here.
 - A session belongs to the identity that has opened it. One that a copy has got from a node which knew no identities
   belongs to the first one that uses it.
+- Without the right of an admin, a session of another identity looks like one that does not exist, so that its id cannot
+  be probed for: the answer is the same, and only the audit log knows. An acquire alone is refused, for there is no lock
+  to be had in it.
 - The id of a session is shown to its own identity and to admins; others see an id in its place that is of no use.
 - Where rights are only tried out, a refusal is reported and the request goes on.
 """
@@ -14,6 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+
+import msgspec
 
 from lockring.core.access import (
     Condition,
@@ -32,8 +37,8 @@ from lockring.core.node.locks import LockWaiter, Session
 from lockring.core.node.sessions import Sessions
 from lockring.core.refusals import refusal_of
 from lockring.errors import Overloaded
-from lockring.ids import NO_REQUEST, ConnectionId, LockName, RequestNumber, SessionId
-from lockring.protocol import List, LockEvent, LockRecord
+from lockring.ids import NO_REQUEST, NO_SESSION, ConnectionId, LockName, RequestNumber, SessionId
+from lockring.protocol import Acquire, Keepalive, List, LockEvent, LockRecord
 
 
 class AccessGuard:
@@ -59,14 +64,23 @@ class AccessGuard:
         missing = missing_right(access, requirement, message.name)
         return missing is not None and self._refuse(connection, access, message, missing)
 
-    def refuses_session(
-        self, connection: ConnectionId, access: Grantee, message: Any, session: Session
-    ) -> bool:
-        """Refuse a request in a session that is not the identity's, and return whether it was refused."""
+    def in_session(self, connection: ConnectionId, access: Grantee, message: Any, session: Session) -> Any:
+        """Judge a request in a session that is not known to be the identity's.
+
+        Returns:
+            The request as it goes on, in no session if it may not use this one; None if it was refused.
+        """
         if not session.identity:
             session.identity = access.key
-            return False
-        return self._refuse(connection, access, message, foreign_session(access, message.session))
+            return message
+        missing = foreign_session(access, message.session)
+        if not access.is_enforced or access.permissions.is_admin or isinstance(message, Acquire):
+            return None if self._refuse(connection, access, message, missing) else message
+        self._report(connection, access, missing)
+        # A keepalive begins a session that does not exist: `SessionLeases.stand_in` sees to it.
+        if isinstance(message, Keepalive):
+            return message
+        return msgspec.structs.replace(message, session=NO_SESSION)
 
     def refuses_list(self, connection: ConnectionId, access: Grantee, message: List) -> bool:
         """Refuse a list that would be empty for lack of a right, and return whether it was refused.
@@ -102,8 +116,7 @@ class AccessGuard:
             return False
         missing = missing_right(access, Requirement(Condition.NAME, verb), name)
         assert missing is not None
-        is_forwarded = self._clients.is_forwarded(connection, access)
-        self._context.outbox.add(denied_entry(access, missing, connection, is_forwarded=is_forwarded))
+        self._report(connection, access, missing)
         self._context.outbox.send(connection, refusal_of(missing.error(), request))
         return True
 
@@ -153,9 +166,12 @@ class AccessGuard:
         session = self._sessions.by_id.get(session_id)
         return "" if session is None else session.identity
 
-    def _refuse(self, connection: ConnectionId, access: Grantee, message: Any, missing: MissingRight) -> bool:
+    def _report(self, connection: ConnectionId, access: Grantee, missing: MissingRight) -> None:
         is_forwarded = self._clients.is_forwarded(connection, access)
         self._context.outbox.add(denied_entry(access, missing, connection, is_forwarded=is_forwarded))
+
+    def _refuse(self, connection: ConnectionId, access: Grantee, message: Any, missing: MissingRight) -> bool:
+        self._report(connection, access, missing)
         if not access.is_enforced:
             return False
         request = getattr(message, "request", NO_REQUEST)

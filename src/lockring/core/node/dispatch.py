@@ -154,11 +154,13 @@ class ClientRequests:
                 session = self._sessions.by_id.get(message.session)
                 if session is not None:
                     if session.identity != access.key:
-                        if guard.refuses_session(connection, access, message, session):
+                        message = guard.in_session(connection, access, message, session)
+                        if message is None:
                             return
                     if (
                         session.totals.quota is None
                         and access.is_enforced
+                        and session.identity == access.key
                         and session.deadline_ns != NO_DEADLINE
                     ):
                         guard.adopt(session, access)

@@ -47,7 +47,9 @@ class Renewals:
             text = f"{context.replica} has no lease of the coordinator"
             self._clients.refuse(connection, message, "unavailable", text)
             return
-        session = self._leases.touch(message, connection, now_ns)
+        session = self._leases.stand_in(message, connection)
+        if session is None:
+            session = self._leases.touch(message, connection, now_ns)
         promise_ms = session.promise_ms(left_ns)
         if message.request > session.basis.request or session.basis.at_ns == 0:
             session.basis = PromiseBasis(message.request, promise_ms, now_ns)

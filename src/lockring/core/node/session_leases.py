@@ -49,9 +49,7 @@ class SessionLeases:
         sessions = self._sessions
         session = sessions.by_id.get(message.session)
         if session is None:
-            check_session(message, self._context.state.coordinator_lease_ms)
-            if len(sessions) >= SESSIONS_MAX:
-                raise Overloaded(f"node {self._context.replica.node} has {SESSIONS_MAX} sessions already")
+            self._check_new(message)
             session = self._open(message, connection)
         elif session.ttl_ms != message.ttl_ms:
             raise InvalidRequest(f"the session's TTL is {session.ttl_ms} ms, not {message.ttl_ms} ms")
@@ -68,6 +66,28 @@ class SessionLeases:
         else:
             sessions.extend(session, deadline_ns)
         return session
+
+    def stand_in(self, message: Keepalive, connection: ConnectionId) -> Session | None:
+        """Return a session for the answer to a keepalive of another identity's one; None if it is the sender's own.
+
+        It has nothing, and nothing is kept of it: so the answer is that to a session that does not exist.
+
+        Raises:
+            InvalidRequest, Overloaded: as `touch` for such a session.
+        """
+        session = self._sessions.by_id.get(message.session)
+        access = self._clients.by_connection[connection].access
+        if session is None or access is None or not access.is_enforced or session.identity == access.key:
+            return None
+        self._check_new(message)
+        access.quota.add_session()
+        access.quota.drop_session()
+        return Session(message.session, message.owner, message.ttl_ms, access.key)
+
+    def _check_new(self, message: Acquire | Keepalive) -> None:
+        check_session(message, self._context.state.coordinator_lease_ms)
+        if len(self._sessions) >= SESSIONS_MAX:
+            raise Overloaded(f"node {self._context.replica.node} has {SESSIONS_MAX} sessions already")
 
     def _open(self, message: Acquire | Keepalive, connection: ConnectionId) -> Session:
         """Open a session that does not run here, counted among those of its identity."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from lockring.core.access import (
@@ -35,12 +36,15 @@ from lockring.protocol import (
     GrantReply,
     Keepalive,
     List,
+    ListedAcquisition,
     ListReply,
     Message,
+    Mode,
     Refusal,
     Release,
     ReleaseReply,
     Routes,
+    SlotList,
     StateReply,
     StatusReply,
     ToNode,
@@ -50,6 +54,7 @@ from lockring.protocol import (
     Watch,
     WatchNotice,
 )
+from lockring.slots import slot_of
 from tests.unit.core.grantees import grantee
 from tests.unit.core.node.world import MS, Client, Nodes
 
@@ -367,6 +372,36 @@ def test_a_session_is_of_use_to_the_identity_that_has_opened_it_alone(
     assert (entry.identity.name, entry.outcome) == ("web-2", "refused")
     assert owner.keep(count=1, digest=mix(1), through=1)[0].agreed
     assert only(owner.release("x", 1), ReleaseReply).dropped
+
+
+@pytest.mark.parametrize(
+    "kind", [each for each in OWNED if each is not Acquire], ids=lambda kind: kind.__name__
+)
+@pytest.mark.parametrize("name", ["x", "elsewhere"])
+def test_a_session_of_another_identity_looks_like_one_that_does_not_exist(
+    nodes: Nodes, kind: type[Message], name: str
+) -> None:
+    owner = nodes.client("A", "s", access=grantee("web-1", "acquire *"))
+    owner.acquire("x", 1)
+    owner.acquire(GROUP, 2, mode=Mode.SHARED)
+    session = nodes.cores["A"].sessions.by_id[SessionId("s")]
+    nodes.advance(200 * MS)
+    message = in_session(kind)
+    if kind is Release:
+        message = msgspec.structs.replace(message, name=name)
+    elif kind is Keepalive:
+        listed = [SlotList(slot_of(name), [ListedAcquisition(1, name)])]
+        message = msgspec.structs.replace(message, listed=listed, count=1)
+    found = []
+    for number, unknown in enumerate(("no-such-session", "s")):
+        other = nodes.client("A", "s", client=f"other-{number}", access=grantee("web-2", "acquire *"))
+        found.append(other.ask(msgspec.structs.replace(message, session=unknown)))
+    assert found[0] == found[1]
+    assert not any(isinstance(each, Refusal) and each.code == "denied" for each in found[0])
+    (entry,) = nodes.audited
+    assert (entry.identity.name, entry.outcome) == ("web-2", "refused")
+    assert (session.totals.count, session.connection) == (2, owner.connection)
+    assert session.deadline_ns < nodes.now + session.lifetime_ns
 
 
 @pytest.mark.parametrize("kind", OWNED, ids=lambda kind: kind.__name__)
