@@ -253,7 +253,7 @@ def test_a_name_is_that_of_a_uri_or_a_host_or_the_subject() -> None:
 
 
 def test_a_new_life_counts_from_nothing(path: Path) -> None:
-    """What the sessions of the former life used is of no matter to it, be that life forgotten already or not."""
+    """The sessions of the former life are none of its own, be that life forgotten already or not."""
     control = AccessControl(path)
     former = control.admit(None, OLD, wall_s=NOW_S)
     former.quota.add_session()

@@ -108,13 +108,13 @@ REQUIREMENTS: Final[dict[type[Message], Requirement]] = {
 
 NEVER_THROTTLED: Final[frozenset[type[Message]]] = frozenset(
     {
-        # What keeps or gives back what the sender has.
+        # They keep or give back something that the sender has.
         Release,
         Keepalive,
         CloseSession,
         ViewAck,
         Unwatch,
-        # The way to the right server, and whether one is there.
+        # They find the way to the right server, and whether one is there.
         GetRoutes,
         Probe,
     }

@@ -178,8 +178,10 @@ LOCAL_DEADLINE: Final = "local-deadline"
 """Reason of a loss: no node has confirmed the lock in time, by the client's own clock."""
 
 DENIALS: Final = frozenset({"denied", "unauthenticated"})
-"""Codes of refusals of a keepalive whose identity may not keep what it has. Each is the reason of the loss that follows,
-unless the right comes back before."""
+"""Codes with which a node refuses a keepalive whose identity may not keep its locks.
+
+Each is also the reason of the loss that follows, unless the right comes back before.
+"""
 
 
 class NodeShare:

@@ -345,11 +345,10 @@ class CoordinatorCore:
         error: LockringError | None
         match message:
             case Join():
+                # A stranger gets little room, and few lines in the log.
                 refusal = malformed(message) or unproven(message, newcomer.proof)
                 if refusal is not None:
-                    self._refuse(
-                        sender, refusal
-                    )  # as a stranger, which has little room and few lines in the log
+                    self._refuse(sender, refusal)
                     return
                 self._effects.append(Admit(sender, is_member=True, welcome=None))
                 self._join(sender, message, now_ns)
@@ -382,10 +381,10 @@ class CoordinatorCore:
         match message:
             case Join() if message.node == self._roster.claimed_by(sender):
                 refusal = malformed(message)
-                if refusal is not None:
-                    self._refuse(sender, refusal)
-                else:
+                if refusal is None:
                     self._join(sender, message, now_ns)
+                else:
+                    self._refuse(sender, refusal)
             case Heartbeat():
                 self._heartbeat(sender, message, now_ns)
             case SlotRequests():

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
-from lockring.core.access import Grantee, Quota
+from lockring.core.access import Grantee
 from lockring.core.node.context import NodeContext
 from lockring.core.node.locks import NO_DEADLINE, LockWaiter
 from lockring.core.node.sessions import Sessions
+
+
+class _Use(NamedTuple):
+    """The use that the sessions of one identity make of a node."""
+
+    sessions: int = 0
+    acquisitions: int = 0
+    waiters: int = 0
 
 
 def check_content(context: NodeContext, sessions: Sessions) -> int:
@@ -54,15 +63,15 @@ def check_quotas(sessions: Sessions, grantees: Iterable[Grantee]) -> None:
     Raises:
         AssertionError: something is counted that is not there, or the other way round.
     """
-    used: dict[Quota, tuple[int, int, int]] = {each.quota: (0, 0, 0) for each in grantees}
+    used = {each.quota: _Use() for each in grantees}
     for session in sessions.by_id.values():
         totals = session.totals
         if totals.quota is None:
             continue
         assert session.deadline_ns != NO_DEADLINE, f"session {session.id} is counted, and does not run"
         entries = (entry for share in totals.served.values() for entry in share.entries.values())
-        waiting = sum(isinstance(entry, LockWaiter) for entry in entries)
-        count, acquisitions, waiters = used.get(totals.quota, (0, 0, 0))
-        used[totals.quota] = count + 1, acquisitions + totals.count, waiters + waiting
+        waiters = sum(isinstance(entry, LockWaiter) for entry in entries)
+        use = used.get(totals.quota, _Use())
+        used[totals.quota] = _Use(use.sessions + 1, use.acquisitions + totals.count, use.waiters + waiters)
     for quota, use in used.items():
-        assert (quota.sessions, quota.acquisitions, quota.waiters) == use, quota.who
+        assert _Use(quota.sessions, quota.acquisitions, quota.waiters) == use, quota.who

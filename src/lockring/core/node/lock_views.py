@@ -5,7 +5,7 @@ Each id is hidden once, however many identities look: nearly all of them have no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -68,7 +68,10 @@ class LockViews:
         self._holder_owners = [self._owner_of(each.session) for each in lock.holders]
         self._waiter_owners = [self._owner_of(each.session) for each in lock.waiters]
         self._owners = frozenset((*self._holder_owners, *self._waiter_owners, *self._event_owners))
-        ids: dict[SessionId, SessionId] = {}
+        sessions = [each.session for each in lock.holders]
+        sessions += [each.session for each in lock.waiters]
+        sessions += [each.session for each in events]
+        ids = {each: hidden_id(each) for each in dict.fromkeys(sessions)}
         self._hidden = LockView(
             msgspec.structs.replace(
                 lock, holders=_hidden(lock.holders, ids), waiters=_hidden(lock.waiters, ids)
@@ -90,15 +93,9 @@ class LockViews:
         )
 
 
-def _hidden(records: list[_Shown], ids: dict[SessionId, SessionId]) -> list[_Shown]:
-    """Return records with hidden ids; `ids` keeps those of sessions that are there more than once."""
-    found: list[_Shown] = []
-    for each in records:
-        session = ids.get(each.session)
-        if session is None:
-            session = ids[each.session] = hidden_id(each.session)
-        found.append(msgspec.structs.replace(each, session=session))
-    return found
+def _hidden(records: list[_Shown], ids: Mapping[SessionId, SessionId]) -> list[_Shown]:
+    """Return records with other ids of sessions."""
+    return [msgspec.structs.replace(each, session=ids[each.session]) for each in records]
 
 
 def _chosen(shown: list[_Shown], hidden: list[_Shown], owners: Sequence[str], key: str) -> list[_Shown]:
