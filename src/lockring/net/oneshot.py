@@ -212,7 +212,9 @@ def end_session(
     """
     with _connection(address, timeout_s, dial) as ask:
         welcome = ask(_hello(credential), Welcome)
-        routes = ask(GetRoutes(NO_VERSION), Routes)  # every client gets them; the state needs a right
+        routes = ask(
+            GetRoutes(NO_VERSION, _REQUEST), Routes
+        )  # every client gets them; the state needs a right
     assert isinstance(welcome, Welcome)
     assert isinstance(routes, Routes)
     for _, _, member in routes.members:

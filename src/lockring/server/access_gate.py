@@ -285,6 +285,11 @@ class AccessGate:
             self._tls_reloads = ReloadRecords(self._audit, TLS_FILES, edition)
         self._tls_reloads.note(edition, problem)
 
+    def begin_life(self) -> None:
+        """Hear that the server begins another life; see `AccessControl.begin_life`."""
+        if self._control is not None:
+            self._control.begin_life()
+
     def start(self) -> None:
         """Begin to read the keys of JWTs."""
         if self._keys is not None:

@@ -339,7 +339,7 @@ class NodeLife:
                 self._admit(effect)
             case Refuse(to, refusal):
                 self._refuse(to, error_of(refusal))
-            case Note(text, asked_by, is_warning, name):
+            case Note(name, text, asked_by, is_warning):
                 by = None if asked_by is None else self.guests.get(asked_by)
                 level = logging.WARNING if is_warning else logging.INFO
                 whom = f", asked for by {by.remote}" if by is not None else ""
