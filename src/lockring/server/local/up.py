@@ -28,7 +28,7 @@ from lockring.security.credential_source import CredentialSource
 from lockring.security.tls_files import TlsPaths
 from lockring.server.access_settings import OPEN, AccessSettings
 from lockring.server.directory_use import CERTIFICATES_PART, refuse_another_use
-from lockring.server.local.children import command_of, free_ports, is_free, variables_of
+from lockring.server.local.children import command_of, free_ports, variables_of, why_not_free
 from lockring.server.local.supervised import LinePrinter, SupervisedChild
 from lockring.server.local.up_tls import DevelopmentCertificates
 from lockring.server.open_ports import OpenPort, is_loopback
@@ -204,20 +204,25 @@ class UpServer:
     def _addresses(self, names: list[str], coordinators: int) -> list[str]:
         host, port = self._settings.host, self._settings.port
         if port == 0:
-            return [format_address(host, free) for free in free_ports(host, len(names))]
+            if why := why_not_free(host, 0):
+                raise CannotListen(f"cannot listen on {host}: {why}; choose another address with --host")
+            try:
+                return [format_address(host, free) for free in free_ports(host, len(names))]
+            except OSError as error:
+                raise CannotListen(f"cannot listen on {host}: {error}; choose ports with --port") from error
         for place, name in enumerate(names):
-            if not is_free(host, port + place):
-                raise CannotListen(
-                    f"cannot listen on {format_address(host, port + place)} ({name}): the port is already taken, "
-                    "or the address is not of this machine; choose other ports with --port"
-                )
-            grpc_port = port + place + GRPC_PORT_OFFSET
-            if place >= coordinators and self._settings.grpc and not is_free(host, grpc_port):
-                raise CannotListen(
-                    f"cannot listen on {format_address(host, grpc_port)} (gRPC of {name}): the port is already taken; "
-                    "choose other ports with --port, or --no-grpc"
-                )
+            self._require_free(port + place, name, "")
+            if place >= coordinators and self._settings.grpc:
+                self._require_free(port + place + GRPC_PORT_OFFSET, f"gRPC of {name}", ", or --no-grpc")
         return [format_address(host, port + place) for place in range(len(names))]
+
+    def _require_free(self, port: int, name: str, more: str) -> None:
+        """Raise an error if a port is not free; `more` says what else to do than to choose others."""
+        host = self._settings.host
+        if why := why_not_free(host, port):
+            raise CannotListen(
+                f"cannot listen on {format_address(host, port)} ({name}): {why}; choose others with --host or --port{more}"
+            )
 
     def _exports(self, servers: str) -> str:
         """Return the lines by which a shell's commands reach the cluster."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from lockring.errors import ExtraMissing
+from lockring.security.cert_making import cert_maker
 from lockring.security.tls_files import TlsPaths
 from lockring.server.tls_settings import ClientAuthChoice
 
@@ -67,12 +67,6 @@ class DevelopmentCertificates(NamedTuple):
         return TlsPaths(str(files.cert), str(files.key), str(self.directory / "ca.pem"))
 
     def _maker(self) -> CertMaker:
-        try:
-            from lockring.security.certs import CertMaker
-        except ImportError as error:
-            raise ExtraMissing(
-                f"--tls needs a package that is not installed ({error}): install lockring[certs]"
-            ) from error
-        maker = CertMaker(self.directory, replace=True)
+        maker = cert_maker(self.directory, replace=True, asked_by="--tls")
         maker.missing_authorities()
         return maker
