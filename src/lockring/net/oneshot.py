@@ -289,7 +289,7 @@ class _Conversation:
                 raise self._stranger(str(error)) from error
 
     def _stranger(self, reason: str) -> ProtocolError:
-        """Return the error of a server that does not speak as one of lockring's. A refusal is the word of one that does."""
+        """Return the error of a server that does not speak as one of lockring's. Those refuse in their own words."""
         return ProtocolError(f"{self._address} is not a lockring server: {reason}")
 
 

@@ -213,7 +213,7 @@ class IssuerKeys:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread; waits for a read that is under way, for `CLOSE_S_MAX` at most: an issuer may answer slowly."""
+        """End the thread; waits for a read that is under way, for `CLOSE_S_MAX` at most."""
         self._closed.set()
         self._wakes.set()
         if self._thread is not None:
