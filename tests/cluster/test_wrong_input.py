@@ -206,7 +206,11 @@ def test_a_command_says_it_in_one_line(
     assert TOKEN not in err
 
 
-@pytest.mark.parametrize("words", [("--token", TOKEN), (f"--token={TOKEN}",), ("jobs/1", TOKEN)])
+@pytest.mark.parametrize(
+    "words",
+    [("--token", TOKEN), (f"--token={TOKEN}",), ("jobs/1", TOKEN)],
+    ids=["after a flag", "in a flag", "as a name"],
+)
 def test_a_token_on_a_command_line_is_not_repeated(
     words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,6 +41,7 @@ HURRY_S: Final = 10.0
 """How often they are read again for a key that is not known, at most: a stranger may name any."""
 
 FETCH_S_MAX: Final = 5.0
+CLOSE_S_MAX: Final = 2.0
 KEYS_BYTES_MAX: Final = 1024 * 1024
 
 log = logging.getLogger("lockring.jwt")
@@ -225,11 +226,11 @@ class IssuerKeys:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread; waits for a read that is under way."""
+        """End the thread; waits for a read that is under way, for `CLOSE_S_MAX` at most."""
         self._closed.set()
         self._wakes.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(CLOSE_S_MAX)
 
     def _run(self) -> None:
         while not self._closed.is_set():

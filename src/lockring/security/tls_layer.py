@@ -153,7 +153,8 @@ class TlsLayer:
     @property
     def certificate(self) -> PeerCertificate | None:
         """The verified certificate of the other side, None if it has shown none. Once `is_ready`."""
-        return certificate_of(self._tls.getpeercert(), is_server=self.is_server)
+        der = self._tls.getpeercert(binary_form=True)
+        return certificate_of(self._tls.getpeercert(), is_server=self.is_server, der=der)
 
     @property
     def tls_object(self) -> ssl.SSLObject:

@@ -230,6 +230,8 @@ class NodeLife:
             link.dialer.close(reason)
         guests, self.guests = self.guests, {}
         for number in sorted(guests):
+            if self.spans is not None:
+                self.spans.left(number)  # the ends of these connections are not reported any more
             guests[number].close(reason)
         self._links.clear()
         self._incoming.clear()

@@ -92,7 +92,7 @@ def test_a_credential_that_no_server_could_accept_is_an_error_at_once_and_not_sh
         assert "hidden" not in str(error.value)
 
 
-@pytest.mark.parametrize("given", [FIRST, JWT])
+@pytest.mark.parametrize("given", [FIRST, JWT], ids=["token", "jwt"])
 def test_a_credential_in_the_place_of_its_files_name_is_not_shown(path: Path, given: str) -> None:
     with pytest.raises(ConfigError, match="a token is given in the place of the name of its file") as caught:
         CredentialSource(given)

@@ -20,6 +20,7 @@ from lockring.protocol.identities import Claim
 from lockring.security import jwks
 from lockring.security.jwks import IssuerKeys, JwksPlace, check_place, read_jwks
 from lockring.security.jwt_verifier import JwtVerifier, claims_of
+from tests.processes import PATIENCE_S
 
 ISSUER, AUDIENCE = "https://kubernetes.default.svc", "lockring"
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -180,6 +181,28 @@ def test_a_thread_reads_the_keys_at_once_and_again_for_one_that_is_unknown(
         pass
     keys.find("unknown")
     assert not reads.acquire(timeout=0.05)
+
+
+def test_the_end_does_not_wait_for_an_issuer_that_answers_too_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jwks, "CLOSE_S_MAX", 0.1)
+    reads, answers = threading.Event(), threading.Event()
+
+    def read() -> dict[str, Any]:
+        reads.set()
+        answers.wait()
+        return KEYS
+
+    keys = IssuerKeys(read, "here")
+    keys.start()
+    try:
+        assert reads.wait(PATIENCE_S)
+        keys.close()  # the test hangs here if it waits
+        assert keys._thread is not None
+        assert keys._thread.is_alive()
+        assert keys._thread.daemon, "so the process does not wait for it"
+    finally:
+        answers.set()
+    keys._thread.join(PATIENCE_S)
 
 
 def test_keys_for_other_uses_and_shared_secrets_are_passed_over() -> None:
