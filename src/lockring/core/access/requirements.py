@@ -129,5 +129,6 @@ HTTP_REQUIREMENTS: Final[dict[str, Requirement]] = {
     "GET /healthz": Requirement(Condition.FREE),
     "GET /readyz": Requirement(Condition.FREE),
     "GET /leader": Requirement(Condition.FREE),
+    "GET /metrics": Requirement(Condition.IDENTITY),
 }
 """Of each page that a server answers over HTTP, by method and path."""
