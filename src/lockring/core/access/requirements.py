@@ -130,5 +130,6 @@ HTTP_REQUIREMENTS: Final[dict[str, Requirement]] = {
     "GET /readyz": Requirement(Condition.FREE),
     "GET /leader": Requirement(Condition.FREE),
     "GET /metrics": Requirement(Condition.IDENTITY),
+    "GET /debug/tasks": Requirement(Condition.EVERYTHING, Verb.ADMIN),
 }
 """Of each page that a server answers over HTTP, by method and path."""

@@ -1,4 +1,4 @@
-"""The pages that every process has: whether it lives, is ready and leads, and its metrics."""
+"""The pages that every process has: whether it lives, is ready and leads, its metrics, and its tasks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from lockring.server.http.pages import Page, wants_json
 from lockring.server.http.parts import Check, HttpPart
+from lockring.server.http.tasks import task_stacks
 from lockring.server.metrics.exposition import Exposition
 from lockring.server.metrics.figures import Figures
 
@@ -66,12 +67,19 @@ def basic_pages(
         page, content_type = exposition.page(figures, request.headers.get("accept", ""))
         return Response(page, headers={"Content-Type": content_type})
 
+    async def tasks(request: Request) -> Response:
+        stacks = task_stacks()
+        if wants_json(request):
+            return JSONResponse({"tasks": [each._asdict() for each in stacks]})
+        return PlainTextResponse("\n".join(f"{each.name}\n{each.stack}" for each in stacks))
+
     return [
         Page("/livez", live),
         Page("/healthz", live),
         Page("/readyz", ready),
         Page("/leader", leader),
         Page("/metrics", metrics),
+        Page("/debug/tasks", tasks),
     ]
 
 
