@@ -42,7 +42,13 @@ from lockring.protocol import ClientHello, Message, Refusal, ServerStatus, Statu
 from lockring.random_ids import new_id
 from lockring.server.access_gate import AccessGate, expired_among, not_accepted
 from lockring.server.access_settings import OPEN, AccessSettings
+from lockring.server.http.parts import Check, HttpPart
+from lockring.server.http_start import HttpServer, start_http
 from lockring.server.logs import name_cluster
+from lockring.server.metrics.coordinator import add_coordinator
+from lockring.server.metrics.figures import Figures
+from lockring.server.metrics.process import add_gate
+from lockring.server.metrics.slot_moves import SlotMoves
 from lockring.server.presence import Presence
 from lockring.server.reporter import StateReporter
 from lockring.server.settings import CoordinatorSettings
@@ -106,7 +112,15 @@ class CoordinatorServer:
             now_ns=monotonic_ns(),
         )
         self._cluster = ""
+        self._moves = SlotMoves()
+        self._state_at_s = 0.0
         self._look_timer: asyncio.TimerHandle | None = None
+        self._http: HttpServer | None = None
+
+    @property
+    def http_part(self) -> HttpPart:
+        """The coordinator as HTTP shows it."""
+        return HttpPart("coordinator", self._checks, self._add_figures, self._is_leader)
 
     # ----------------------------------------------------------------------- Service
 
@@ -167,6 +181,14 @@ class CoordinatorServer:
         await self._listener.begin()
         core.start(now_ns=self._now_ns())
         self._pump.schedule()
+        self._http = await start_http(
+            settings,
+            listening,
+            [self.http_part],
+            gate=self._gate,
+            tls=self._tls,
+            advertised=settings.advertise,
+        )
         self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
 
     async def finished(self) -> int:
@@ -189,6 +211,8 @@ class CoordinatorServer:
         if self._awaited is not None and not self._awaited.is_open:
             self._has_given_up = True
             self._awaited.give_up()
+        if self._http is not None:
+            await self._http.stop()
         if self._is_started:
             await self._farewells()
         if self._look_timer is not None:
@@ -292,6 +316,8 @@ class CoordinatorServer:
             case Publish(state=state):
                 self._say_if_leases_are_others(state)
                 name_cluster(state.cluster)
+                self._moves.note(state)
+                self._state_at_s = wall_ns() / NS_PER_S
                 self._reporter.report(state)
             case AuditEntry(connection=asked_by):
                 guest = None if asked_by is None else self._listener.connection(asked_by)
@@ -400,6 +426,32 @@ class CoordinatorServer:
         self._absent()  # also while there is nothing to report, so that a time without looks is one without turns
         self._reporter.summarize()
         self._look_at_rights()
+
+    def _is_leader(self) -> bool:
+        deciding = self._core.deciding
+        return deciding is not None and deciding.is_active
+
+    def _checks(self) -> list[Check]:
+        status = self._core.status(now_ns=monotonic_ns())
+        leads = self._is_leader()
+        has_leader = leads or self._core.election.leader is not None
+        return [
+            Check("store", not status.is_store_failing, status.note if status.is_store_failing else ""),
+            Check("leader", has_leader, "" if has_leader else status.note or "no coordinator leads yet"),
+        ]
+
+    def _add_figures(self, figures: Figures) -> None:
+        deciding = self._core.deciding
+        add_coordinator(
+            figures,
+            self._core.status(now_ns=monotonic_ns()),
+            deciding.state if deciding is not None and deciding.is_active else None,
+            store=self._store,
+            moves=self._moves,
+            state_at_s=self._state_at_s,
+        )
+        add_gate(figures, self._gate)
+        figures.add("lockring_connections", self._listener.count, port="coordinator")
 
     def _add_doors(self, status: ServerStatus) -> None:
         """Add what the core does not know."""

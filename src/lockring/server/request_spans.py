@@ -26,6 +26,7 @@ from lockring.protocol import (
     Refusal,
     Release,
 )
+from lockring.server.metrics.exemplars import WaitExemplars
 from lockring.slots import slot_of
 
 OPEN_MAX: Final = 10_000
@@ -55,13 +56,15 @@ class RequestSpans:
     Args:
         tracer: OpenTelemetry's, for all spans.
         node: the node's id.
+        exemplars: gets the spans of acquires that were granted, None if nothing does.
     """
 
-    def __init__(self, tracer: Any, node: NodeId) -> None:
+    def __init__(self, tracer: Any, node: NodeId, exemplars: WaitExemplars | None = None) -> None:
         from opentelemetry.trace import SpanKind, get_current_span
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._tracer = tracer
+        self._exemplars = exemplars
         self._node = node
         self._kind = SpanKind.SERVER
         self._propagator = TraceContextTextMapPropagator()
@@ -185,3 +188,5 @@ class RequestSpans:
         self._count -= 1
         found.span.set_attributes({**(about or {}), "lockring.outcome": outcome})
         found.span.end()
+        if outcome == "granted" and self._exemplars is not None:
+            self._exemplars.granted(found.span)

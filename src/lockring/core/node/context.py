@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from lockring.cluster_state import ClusterState, Replica
 from lockring.core.effects import Close, Coordinator, Effect, Endpoint, Note, Publish, Reply, Send
+from lockring.core.node.counters import NodeCounters
 from lockring.core.node.journal import NodeJournal
 from lockring.core.node.rights import Rights
 from lockring.core.node.slot import NodeSlot
@@ -26,10 +27,12 @@ class NodeOutbox:
         asks: requests to the coordinator about slots, by kind, slot and node.
         wake_at_ns: when the shell must call `on_timer` at the latest. Early does no harm, late does.
         audits: whether acts are reported for an audit log.
+        counters: the counts for metrics.
     """
 
     def __init__(self) -> None:
         self.audits = False
+        self.counters = NodeCounters()
         self.wake_at_ns = DISTANT_PAST_NS
         self.effects: list[Effect] = []
         self.asks: dict[tuple[SlotRequestKind, SlotNumber, NodeId], SlotRequest] = {}

@@ -168,6 +168,8 @@ class Queries:
                     verb=Verb.BREAK,
                 )
             )
+        if message.force or not holder.broken:
+            self._context.outbox.counters.breaks[message.force] += 1
         self._clients.notify_lost(holder, "broken")
         left_ns = holder.session.deadline_ns - now_ns
         broken = f"lock {message.name!r} was taken from {holder.session.owner!r} (token {holder.generation})"

@@ -42,13 +42,16 @@ class Renewals:
     def keepalive(self, connection: ConnectionId, message: Keepalive, now_ns: int) -> None:
         """Renew the acquisitions on which client and node agree, and report the others."""
         context = self._context
+        counters = context.outbox.counters
         left_ns = context.rights.coordinator_lease_left_ns(now_ns)
         if left_ns <= 0:
             text = f"{context.replica} has no lease of the coordinator"
+            counters.renewals[3] += 1
             self._clients.refuse(connection, message, "unavailable", text)
             return
         session = self._leases.stand_in(message, connection)
         if session is None:
+            counters.lease_left.observe(self._leases.tenths_left(message.session, now_ns))
             session = self._leases.touch(message, connection, now_ns)
         promise_ms = session.promise_ms(left_ns)
         if message.request > session.basis.request or session.basis.at_ns == 0:
@@ -73,6 +76,7 @@ class Renewals:
                 and message.digest == session.totals.digest
                 and context.rights.may_serve_everything(now_ns)
             )
+        counters.renewals[2 if message.listed else 1 if not agreed else 0] += 1
         context.outbox.send(
             connection, KeepaliveReply(message.request, promise_ms, agreed, slots, acquisitions)
         )
