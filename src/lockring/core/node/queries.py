@@ -9,6 +9,7 @@ from lockring.core.access import Grantee, NameTable, Verb
 from lockring.core.deadline_queue import DeadlineQueue
 from lockring.core.events import BROKEN
 from lockring.core.node.access_guard import AccessGuard
+from lockring.core.node.blockers import Blockers
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
 from lockring.core.node.grants import NodeGrants
@@ -53,12 +54,14 @@ class Queries:
         groups: Groups,
         *,
         guard: AccessGuard,
+        blockers: Blockers,
     ) -> None:
         self._context = context
         self._clients = clients
         self._grants = grants
         self._groups = groups
         self._guard = guard
+        self._blockers = blockers
         self.broken: DeadlineQueue[tuple[SlotNumber, LockHolder]] = DeadlineQueue(
             lambda item, _: item[1].broken, context.outbox.wake
         )
@@ -83,6 +86,10 @@ class Queries:
     def _record_of(self, name: LockName, slot: NodeSlot, now_ns: int) -> LockRecord:
         record = slot.table.describe(name, self._context.replica.node, now_ns)
         record.view = self._groups.view_of(name)
+        for holder in record.holders:
+            found = slot.table.find(holder.session, holder.acquisition)
+            if isinstance(found, LockHolder):
+                self._blockers.locate(holder, found)
         return record
 
     def describe(self, connection: ConnectionId, message: Describe, slot: NodeSlot, now_ns: int) -> None:
