@@ -81,7 +81,7 @@ class Refusal(Message, tag=4):
     incarnation that will be accepted; for "moved": the version whose routes lead to the primary).
     `leader` is HOST:PORT of the coordinator that leads, for "not-coordinator", "" if it is unknown.
     `right` is the right that is missing, for "denied", as its verb. `retry_after_ms` is when to come again, for
-    "overloaded"; 0 if that is unknown. For "timeout", `holders` are the first holders of the lock, and `position` is the
+    "overloaded"; 0 if that is unknown. For "timeout", `holders` are the lock's first holders, and `position` is the
     acquire's place in the queue, from 1, or the one that it would have had; 0 if the sender does not say.
     """
 

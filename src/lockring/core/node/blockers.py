@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from lockring.core.access import Grantee, Verb, hidden_id
 from lockring.core.node.access_guard import hides_ids
 from lockring.core.node.clients import ConnectedClients
@@ -47,21 +49,22 @@ class Blockers:
         for holder in lock.holders[:BLOCKERS_MAX]:
             record = record_of(holder, now_ns)
             if access is None or (is_known and _may_read(access, lock.name)):
-                self.locate(record, holder)
+                record = self.located(record, holder)
             if access is not None and hides_ids(access):
                 if not is_known or holder.session.identity != access.key:
-                    record.session = hidden_id(record.session)
+                    record = msgspec.structs.replace(record, session=hidden_id(record.session))
             found.append(record)
         return found
 
-    def locate(self, record: HolderRecord, holder: LockHolder) -> None:
-        """Add to a holder where its process is, and since when its connection is gone."""
+    def located(self, record: HolderRecord, holder: LockHolder) -> HolderRecord:
+        """Return a holder with the place of its process, and since when its connection is gone."""
         place = self._clients.place_of(holder.session.connection)
-        if place is None:
-            return
-        record.host, record.pid = place.host, place.pid
+        if place is None or not place.host:
+            return record
+        away_ms = -1
         if place.ended_at_ns is not None:
-            record.away_ms = ns_to_ms_floor(self._context.now_ns - place.ended_at_ns)
+            away_ms = ns_to_ms_floor(self._context.now_ns - place.ended_at_ns)
+        return msgspec.structs.replace(record, host=place.host, pid=place.pid, away_ms=away_ms)
 
 
 def _may_read(access: Grantee, name: LockName) -> bool:

@@ -36,6 +36,7 @@ from lockring.core.node.reports import NodeReports
 from lockring.core.node.roles import NewGenerations, ReignBegan, SlotChange
 from lockring.core.node.session_leases import SessionLeases
 from lockring.core.node.sessions import Sessions
+from lockring.core.node.similar import SimilarNames
 from lockring.core.node.trouble import Troubles
 from lockring.core.node.validation import check_acquire
 from lockring.core.node.watches import Watches
@@ -50,6 +51,7 @@ from lockring.protocol import (
     Describe,
     DescribeGroup,
     Drain,
+    FindSimilar,
     FollowGroup,
     GetEvents,
     GetRoutes,
@@ -145,6 +147,7 @@ class ClientService:
                 CloseSession: RequestHandler(renewals.close_session),
                 Describe: RequestHandler(self._queries.describe, Needs.RIGHT_TO_SERVE),
                 List: RequestHandler(self._queries.list_locks),
+                FindSimilar: RequestHandler(SimilarNames(context, self.clients, guard=guard).find),
                 Break: RequestHandler(self._queries.break_lease, Needs.RIGHT_TO_SERVE),
                 Watch: RequestHandler(self._watches.watch, Needs.RIGHT_TO_SERVE),
                 Unwatch: RequestHandler(self._unwatch),
