@@ -43,8 +43,12 @@ from lockring.protocol.queries import (
     BreakReply,
     Describe,
     DescribeReply,
+    EventsReply,
+    FindSimilar,
+    GetEvents,
     List,
     ListReply,
+    SimilarReply,
     Unwatch,
     Watch,
     WatchNotice,
@@ -61,6 +65,7 @@ ToNode = (
     | CloseSession
     | Describe
     | List
+    | FindSimilar
     | Watch
     | Unwatch
     | Break
@@ -70,6 +75,7 @@ ToNode = (
     | GetState
     | GetStatus
     | GetRoutes
+    | GetEvents
     | Drain
     | Undrain
     | Replicate
@@ -85,6 +91,7 @@ ToCoordinator = (
     | GetState
     | GetStatus
     | GetRoutes
+    | GetEvents
     | Probe
     | Drain
     | Undrain
@@ -118,6 +125,8 @@ ToClient = (
     | UndrainReply
     | QueueNotice
     | TroubleNotice
+    | EventsReply
+    | SimilarReply
 )
 """Messages that a client accepts on a connection that it opened."""
 

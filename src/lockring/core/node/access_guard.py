@@ -38,7 +38,17 @@ from lockring.core.node.sessions import Sessions
 from lockring.core.refusals import refusal_of
 from lockring.errors import Overloaded
 from lockring.ids import NO_REQUEST, NO_SESSION, ConnectionId, LockName, RequestNumber, SessionId
-from lockring.protocol import Acquire, Keepalive, List, LockEvent, LockRecord
+from lockring.protocol import Acquire, GetEvents, Keepalive, List, LockEvent, LockRecord
+
+
+def rights_for(access: Grantee | None, name: LockName) -> tuple[list[str], str]:
+    """Return the verbs that an identity may use on a lock, and the identity in one text, "" where none is checked."""
+    verbs = [each for each in Verb if each is not Verb.DRAIN]
+    if access is None:
+        return [each.word for each in verbs], ""
+    permissions = access.permissions
+    found = [each.word for each in verbs if permissions.tables[each].allows(name) or not access.is_enforced]
+    return found, str(access.identity)
 
 
 class AccessGuard:
@@ -82,7 +92,7 @@ class AccessGuard:
             return message
         return msgspec.structs.replace(message, session=NO_SESSION)
 
-    def refuses_list(self, connection: ConnectionId, access: Grantee, message: List) -> bool:
+    def refuses_list(self, connection: ConnectionId, access: Grantee, message: List | GetEvents) -> bool:
         """Refuse a list that would be empty for lack of a right, and return whether it was refused.
 
         Where rights are only tried out, a list that would leave something out is reported too.

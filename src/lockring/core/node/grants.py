@@ -10,12 +10,16 @@ A waiter is judged by its identity's rights twice: when it comes, and when its t
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterable
+from typing import Final
 
 from lockring.core.access import Quota, Verb
 from lockring.core.deadline_queue import DeadlineQueue
 from lockring.core.effects import lock_entry
+from lockring.core.events import LOST
 from lockring.core.node.access_guard import AccessGuard
+from lockring.core.node.blockers import Blockers
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
 from lockring.core.node.counters import BROKEN, ENDINGS, EXPIRED, OUTCOMES, RELEASED
@@ -29,7 +33,13 @@ from lockring.errors import Overloaded
 from lockring.ids import ConnectionId, Generation, LockName, SlotNumber
 from lockring.protocol import Acquire, GrantReply, LockEventKind, Mode, Put, QueueNotice, Refusal, Remove
 from lockring.slots import slot_of
-from lockring.units import NS_PER_MS
+from lockring.units import NS_PER_MS, NS_PER_S
+
+LONG_WAIT_NS: Final = 5 * NS_PER_S
+"""After so long, a waiter's client gets the names of the holders."""
+_PATIENT_MAX: Final = 200_000
+_NOTICES_MAX: Final = 1_000
+"""Of these notices, in one tick."""
 
 
 class NodeGrants:
@@ -50,6 +60,7 @@ class NodeGrants:
         events: LockEvents,
         *,
         guard: AccessGuard,
+        blockers: Blockers,
     ) -> None:
         self._context = context
         self._guard = guard
@@ -58,12 +69,15 @@ class NodeGrants:
         self._generations = generations
         self._events = events
         self._counters = context.outbox.counters
+        self._blockers = blockers
         self.unanswered: dict[SlotNumber, None] = {}
         self.timeouts: DeadlineQueue[LockWaiter] = DeadlineQueue(self._is_waiting, context.outbox.wake)
         self.waiters = 0
         # Waiters whose clients have no notice yet that they are in the queue: since the last tick, and since before it.
         self._fresh: list[LockWaiter] = []
         self._unnoticed: list[LockWaiter] = []
+        # Those whose clients have it, and when they will have waited for long: roughly in that order.
+        self._patient: deque[tuple[int, LockWaiter]] = deque(maxlen=_PATIENT_MAX)
 
     # ------------------------------------------------------------------ granting
 
@@ -312,8 +326,28 @@ class NodeGrants:
                 continue
             if context.rights.may_serve(number, now_ns=now_ns):
                 context.outbox.send(waiter.request.connection, QueueNotice(waiter.request.request))
+                self._patient.append((waiter.since_ns + LONG_WAIT_NS, waiter))
             else:
                 self._fresh.append(waiter)
+        self._notify_patient(now_ns)
+
+    def _notify_patient(self, now_ns: int) -> None:
+        """Name the holders to clients that have waited for long, to some of them in each tick."""
+        patient = self._patient
+        for _ in range(min(len(patient), _NOTICES_MAX)):
+            due_ns, waiter = patient[0]
+            if due_ns > now_ns:
+                return
+            patient.popleft()
+            number = slot_of(waiter.lock.name)
+            slot = self._context.slots.get(number)
+            if slot is None or slot.table.find(waiter.session.id, waiter.acquisition) is not waiter:
+                continue
+            if self._context.rights.may_serve(number, now_ns=now_ns):
+                request = waiter.request
+                holders = self._blockers.of(waiter.lock, waiter.session, request.connection)
+                position = slot.table.position_of(waiter)
+                self._context.outbox.send(request.connection, QueueNotice(request.request, holders, position))
 
     def time_out_due(self, now_ns: int) -> None:
         """Refuse the waiters whose time is up."""
@@ -326,7 +360,14 @@ class NodeGrants:
         name, number = waiter.lock.name, slot_of(waiter.lock.name)
         request = waiter.request
         if self._context.rights.may_serve(number, now_ns=now_ns):
-            refusal = Refusal(request.request, "timeout", why_not_granted(waiter.lock, waiter), name)
+            refusal = Refusal(
+                request.request,
+                "timeout",
+                why_not_granted(waiter.lock, waiter),
+                name=name,
+                holders=self._blockers.of(waiter.lock, waiter.session, request.connection),
+                position=self._context.slots[number].table.position_of(waiter),
+            )
         else:
             self._troubles.look(self._context.now_ns)
             refusal = Refusal(request.request, "unavailable", self._troubles.why_not_served(number), name)
@@ -380,6 +421,15 @@ class NodeGrants:
         assert reign is not None
         if holder.lock.name in self._events.watched:
             self._events.add_end(holder, reason)
+        if reason:
+            self._context.outbox.events.lock_ended(
+                LOST,
+                holder.lock.name,
+                holder.session.owner,
+                holder.generation,
+                reason="broken" if holder.broken else reason,
+                now_ns=now_ns,
+            )
         if self._context.outbox.audits:
             self._audit_end(holder, "broken" if holder.broken else reason, asked_by)
         counters, lock = self._counters, holder.lock
