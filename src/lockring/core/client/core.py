@@ -40,13 +40,13 @@ from lockring.core.client.exchanges import LockTerms, TicketExchange
 from lockring.core.client.groups import GroupMemberships, subscription_of
 from lockring.core.client.inbox import Inbox
 from lockring.core.client.links import SILENCE_NS_MAX, SILENCE_NS_MIN, Links, NodeLink, no_credential
+from lockring.core.client.listings import FindProgress, ListProgress
 from lockring.core.client.losses import Losses
 from lockring.core.client.moves import Moves
 from lockring.core.client.outlook import Outlooks, Wait
 from lockring.core.client.outstanding import Item, OutstandingCalls
 from lockring.core.client.queries import (
     BreakOrder,
-    ListProgress,
     OrderOnBehalf,
     PageRequest,
     Query,
@@ -90,6 +90,7 @@ from lockring.ids import (
 from lockring.protocol import (
     WAIT_FOREVER,
     GrantReply,
+    LockSearch,
     Message,
     Mode,
     ReleaseReply,
@@ -301,6 +302,14 @@ class ClientCore:
         """Ask for all locks whose name starts with `prefix`; the answer is a `LockRecords`, by name."""
         query = query_anywhere(QueryKind.LIST, prefix, now_ns, give_up_at_ns)
         query.listing = ListProgress()
+        return self._ask(query, now_ns)
+
+    def search(
+        self, prefix: str, search: LockSearch, *, limit: int, give_up_at_ns: int, now_ns: int
+    ) -> Query:
+        """Ask for the first locks by name that a search wants, at most `limit`; the answer is a `LocksFound`."""
+        query = query_anywhere(QueryKind.FIND, prefix, now_ns, give_up_at_ns)
+        query.listing = FindProgress(search, limit)
         return self._ask(query, now_ns)
 
     def watch(self, name: LockName, *, now_ns: int) -> Query:

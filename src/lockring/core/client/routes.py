@@ -11,7 +11,8 @@ from typing import Final
 
 from lockring.cluster_state import Replica
 from lockring.core.client.links import Links, Node, NodeLink
-from lockring.core.client.queries import ANYWHERE, LIST_ROUNDS_MAX, Query, QueryKind
+from lockring.core.client.listings import LIST_ROUNDS_MAX
+from lockring.core.client.queries import ANYWHERE, Query, QueryKind
 from lockring.core.client.tickets import Ticket
 from lockring.core.digest import slot_factors
 from lockring.core.route_differences import (
