@@ -42,6 +42,8 @@ from lockring.protocol import ClientHello, Message, Refusal, ServerStatus, Statu
 from lockring.random_ids import new_id
 from lockring.server.access_gate import AccessGate, expired_among, not_accepted
 from lockring.server.access_settings import OPEN, AccessSettings
+from lockring.server.http.parts import Check, HttpPart
+from lockring.server.http_start import HttpServer, start_http
 from lockring.server.logs import name_cluster
 from lockring.server.presence import Presence
 from lockring.server.reporter import StateReporter
@@ -107,6 +109,12 @@ class CoordinatorServer:
         )
         self._cluster = ""
         self._look_timer: asyncio.TimerHandle | None = None
+        self._http: HttpServer | None = None
+
+    @property
+    def http_part(self) -> HttpPart:
+        """The coordinator as HTTP shows it."""
+        return HttpPart("coordinator", self._checks, self._is_leader)
 
     # ----------------------------------------------------------------------- Service
 
@@ -167,6 +175,14 @@ class CoordinatorServer:
         await self._listener.begin()
         core.start(now_ns=self._now_ns())
         self._pump.schedule()
+        self._http = await start_http(
+            settings,
+            listening,
+            [self.http_part],
+            gate=self._gate,
+            tls=self._tls,
+            advertised=settings.advertise,
+        )
         self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
 
     async def finished(self) -> int:
@@ -189,6 +205,8 @@ class CoordinatorServer:
         if self._awaited is not None and not self._awaited.is_open:
             self._has_given_up = True
             self._awaited.give_up()
+        if self._http is not None:
+            await self._http.stop()
         if self._is_started:
             await self._farewells()
         if self._look_timer is not None:
@@ -400,6 +418,19 @@ class CoordinatorServer:
         self._absent()  # also while there is nothing to report, so that a time without looks is one without turns
         self._reporter.summarize()
         self._look_at_rights()
+
+    def _is_leader(self) -> bool:
+        deciding = self._core.deciding
+        return deciding is not None and deciding.is_active
+
+    def _checks(self) -> list[Check]:
+        status = self._core.status(now_ns=monotonic_ns())
+        leads = self._is_leader()
+        has_leader = leads or self._core.election.leader is not None
+        return [
+            Check("store", not status.is_store_failing, status.note if status.is_store_failing else ""),
+            Check("leader", has_leader, "" if has_leader else status.note or "no coordinator leads yet"),
+        ]
 
     def _add_doors(self, status: ServerStatus) -> None:
         """Add what the core does not know."""

@@ -25,6 +25,8 @@ from lockring.server.coordinator_link import NodePlace
 from lockring.server.departure import report_departure
 from lockring.server.directory_use import refuse_another_use
 from lockring.server.grpc_start import start_grpc
+from lockring.server.http.parts import Check, HttpPart
+from lockring.server.http_start import HttpServer, start_http
 from lockring.server.local_client import LocalClients
 from lockring.server.node_lives import NodeLives
 from lockring.server.node_port import NodePort
@@ -86,13 +88,30 @@ class NodeServer:
         self._port = NodePort(outbox, lives, ports=ports)
         self._locals = LocalClients(lambda: lives.present, self._place)
         self._grpc: GrpcServer | None = None
+        self._http: HttpServer | None = None
         self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._look_timer: asyncio.TimerHandle | None = None
+        self._listening = ""
 
     @property
     def address(self) -> str:
         """The advertised HOST:PORT, "" before it has started."""
         return self._place.address
+
+    @property
+    def listening(self) -> str:
+        """HOST:PORT of the lock port as this machine knows it, "" before it has started."""
+        return self._listening
+
+    @property
+    def gate(self) -> AccessGate:
+        """The access control of the node."""
+        return self._gate
+
+    @property
+    def http_part(self) -> HttpPart:
+        """The node as HTTP shows it."""
+        return HttpPart("node", self._checks)
 
     # ----------------------------------------------------------------------- Service
 
@@ -104,7 +123,9 @@ class NodeServer:
             InvalidRequest: an address is none.
         """
         settings, place = self._settings, self._place
-        listening = await self._port.listener.open(settings.listen, secure=secure_of(self._tls))
+        self._listening = listening = await self._port.listener.open(
+            settings.listen, secure=secure_of(self._tls)
+        )
         place.address = settings.advertise or listening
         await self._port.listener.begin()
         log.info(
@@ -119,6 +140,14 @@ class NodeServer:
                 gate=self._gate,
                 tls=self._tls,
             )
+        self._http = await start_http(
+            settings,
+            listening,
+            [self.http_part],
+            gate=self._gate,
+            tls=self._tls,
+            advertised=settings.advertise,
+        )
         self._gate.start()
         self._lives.start()
         self._look()
@@ -151,6 +180,8 @@ class NodeServer:
         """End all connections."""
         if self._look_timer is not None:
             self._look_timer.cancel()
+        if self._http is not None:
+            await self._http.stop()
         if self._grpc is not None:
             await self._grpc.stop(_CLOSE_S_MAX)
         self._lives.end("this node stops")
@@ -196,11 +227,32 @@ class NodeServer:
             self._tls.look(now_ns)
         if self._grpc is not None:
             core = self._lives.present.core
-            me = core.state.members.get(NodeId(self._settings.id))
-            is_draining = core.is_leaving or (me is not None and me.condition == "draining")
-            self._grpc.note_serving(core.coordinator_lease_left_ns(now_ns) > 0 and not is_draining)
+            self._grpc.note_serving(core.coordinator_lease_left_ns(now_ns) > 0 and not self._is_draining())
         self._lives.log.look(now_ns)
         self._look_at_rights()
+
+    def _is_draining(self) -> bool:
+        core = self._lives.present.core
+        me = core.state.members.get(NodeId(self._settings.id))
+        return core.is_leaving or (me is not None and me.condition == "draining")
+
+    def _checks(self) -> list[Check]:
+        core, now_ns = self._lives.present.core, monotonic_ns()
+        status = core.status(now_ns=now_ns)
+        has_lease = core.coordinator_lease_left_ns(now_ns) > 0
+        unserved = status.primary_slots - status.serving_slots
+        return [
+            _check(
+                "coordinator-lease", has_lease, "the node has no lease of a coordinator, so it serves nothing"
+            ),
+            _check(
+                "not-draining", not self._is_draining(), "the node is draining: its slots move to the others"
+            ),
+            _check(
+                "slots", not unserved, f"{unserved} of its {status.primary_slots} slots are not served yet"
+            ),
+            _check("journal", not core.journal_trouble, core.journal_trouble),
+        ]
 
     def _look_at_rights(self) -> None:
         self._gate.look()
@@ -208,3 +260,7 @@ class NodeServer:
             self._gate.note_tls(self._tls.policy.edition, self._tls.policy.problem)
         self._lives.note_doors([] if self._tls is None else self._tls.certificates())
         self._lives.present.turn_away_expired()
+
+
+def _check(name: str, ok: bool, note: str) -> Check:
+    return Check(name, ok, "" if ok else note)

@@ -71,6 +71,8 @@ def ports_of(settings: ServerSettings) -> list[OpenPort]:
     if isinstance(settings, UpSettings):
         return [OpenPort("--host", settings.host, settings.host)]
     ports = [_port("--listen", settings.listen)]
+    if settings.http and settings.http_listen:  # the default is an address of loopback
+        ports.append(_port("--http-listen", settings.http_listen))
     if isinstance(settings, CoordinatorSettings):
         return ports
     if isinstance(settings, ServeSettings):

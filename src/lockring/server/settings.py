@@ -11,8 +11,13 @@ from lockring.config import setting, shown_without_secrets
 from lockring.core.timing import HEARTBEATS_PER_LEASE, Timing
 from lockring.errors import CannotListen, ConfigError, InvalidRequest
 from lockring.names import check_node_id
+from lockring.server.http_settings import (
+    HTTP_PORT_OFFSET,
+    LOOPBACK,
+    HttpSettings,
+)
 from lockring.server.logs import LogFormat, LogLevel, LogStyle
-from lockring.server.tls_settings import TlsSettings, check_tls
+from lockring.server.tls_settings import check_tls
 from lockring.store.urls import check_store_url
 from lockring.units import NS_PER_S, seconds_to_ns
 
@@ -33,6 +38,9 @@ _GRPC_LISTEN: Final = (
     "Address that gRPC clients connect to; by default the host of --listen, and its port + 100."
 )
 _GRPC_ADVERTISE: Final = "gRPC address to advertise, if not the one listened on."
+_HTTP_LISTEN: Final = (
+    "Address for HTTP; by default 127.0.0.1, and the port of --listen + 200. With port 0 a free one."
+)
 _WEIGHT: Final = "The node's share of slots, relative to the other nodes."
 _DRAIN: Final = "How long a stopping node waits for its slots to move before it leaves anyway."
 _DATA_DIR: Final = (
@@ -98,7 +106,7 @@ def _store_url(text: str) -> None:
     check_store_url(text)
 
 
-class _Server(TlsSettings, frozen=True, kw_only=True):
+class _Server(HttpSettings, frozen=True, kw_only=True):
     log_level: Annotated[LogLevel, setting(_LOG)] = "info"
     log_format: Annotated[LogFormat, setting(_LOG_FORMAT)] = "text"
 
@@ -111,7 +119,31 @@ class _Server(TlsSettings, frozen=True, kw_only=True):
         return LogStyle(self.log_level, self.log_format)
 
 
-class CoordinatorSettings(_Server, frozen=True, kw_only=True):
+class PortSettings(_Server, frozen=True, kw_only=True):
+    """The settings of a server that chooses its HTTP port alone; `http_listen` is "" for the default."""
+
+    http_listen: Annotated[str, setting(_HTTP_LISTEN, metavar="HOST:PORT", check=_address)] = ""
+
+    def http_address(self, listening: str) -> str:
+        """Return HOST:PORT to listen on for HTTP.
+
+        Args:
+            listening: HOST:PORT of the port for clients, with the actual port.
+
+        Raises:
+            CannotListen: none is configured, and that port is too high for the default.
+        """
+        if self.http_listen:
+            return self.http_listen
+        port = split_address(listening)[1] + HTTP_PORT_OFFSET
+        if port > PORT_MAX:
+            raise CannotListen(
+                f"there is no port {port} for HTTP (that of --listen + {HTTP_PORT_OFFSET}); name one with --http-listen"
+            )
+        return format_address(LOOPBACK, port)
+
+
+class CoordinatorSettings(PortSettings, frozen=True, kw_only=True):
     """The settings of `lockring coordinator`. Durations are seconds; `advertise` is "" for the address listened on."""
 
     listen: Annotated[str, setting(_LISTEN_COORDINATOR, metavar="HOST:PORT", check=_address)] = (
@@ -131,6 +163,7 @@ class CoordinatorSettings(_Server, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_tls(self)
+        _check_http(self)
         _check_reachable(self.listen, self.advertise, "--advertise")
         _check_leases(self.backup_lease_s, self.coordinator_lease_s, self.member_lease_s)
         _check_one_place(self.store, self.data_dir)
@@ -153,7 +186,7 @@ class StorePlaceSettings(msgspec.Struct, frozen=True, kw_only=True):
         return shown_without_secrets(self)
 
 
-class NodeSettings(_Server, frozen=True, kw_only=True):
+class NodeSettings(PortSettings, frozen=True, kw_only=True):
     """The settings of `lockring node`. Durations are seconds; `advertise` is "" for the address listened on."""
 
     id: Annotated[
@@ -181,6 +214,7 @@ class NodeSettings(_Server, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_tls(self)
+        _check_http(self)
         _check_reachable(self.listen, self.advertise, "--advertise")
         _check_grpc(self)
         if self.data_dir is None:
@@ -216,7 +250,7 @@ class NodeSettings(_Server, frozen=True, kw_only=True):
         return listen, format_address(split_address(advertised)[0], port + GRPC_PORT_OFFSET)
 
 
-class ServeSettings(_Server, frozen=True, kw_only=True):
+class ServeSettings(PortSettings, frozen=True, kw_only=True):
     """The settings of `lockring serve`: a coordinator and one node in one process. Durations are seconds."""
 
     id: Annotated[str, setting("The node's name in the cluster.", check=check_node_id)] = "node-1"
@@ -257,6 +291,7 @@ class ServeSettings(_Server, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_tls(self)
+        _check_http(self)
         _check_reachable(self.listen, self.advertise, "--advertise")
         _check_grpc(self)
         _check_reachable(self.coordinator_listen, self.coordinator_advertise, "--coordinator-advertise")
@@ -281,6 +316,7 @@ class ServeSettings(_Server, frozen=True, kw_only=True):
             coordinator_lease_s=self.coordinator_lease_s,
             stabilization_s=self.stabilization_s,
             member_lease_s=self.member_lease_s,
+            http=False,  # the process has one HTTP port for both
             log_level=self.log_level,
             log_format=self.log_format,
             **self.tls_fields(),
@@ -305,6 +341,7 @@ class ServeSettings(_Server, frozen=True, kw_only=True):
             durability=self.durability,
             weight=self.weight,
             drain_timeout_s=self.drain_timeout_s,
+            http=False,  # the process has one HTTP port for both
             log_level=self.log_level,
             log_format=self.log_format,
             **self.tls_fields(),
@@ -358,6 +395,13 @@ class UpSettings(_Server, frozen=True, kw_only=True):
             )
         _check_kept(self, is_nameless=bool(self.store) or not self.port)
 
+    def http_listen_of(self, listen: str) -> str:
+        """Return the HTTP address of a server that listens at HOST:PORT: on the same host; "" for the default."""
+        host, port = split_address(listen)
+        if host == LOOPBACK or not self.http:
+            return ""
+        return format_address(host, port + HTTP_PORT_OFFSET if self.port else 0)
+
 
 def _check_reachable(listen: str, advertise: str, flag: str) -> None:
     host, _ = split_address(listen)
@@ -384,6 +428,11 @@ def _check_grpc(settings: NodeSettings | ServeSettings) -> None:
         _check_reachable(settings.grpc_listen, settings.grpc_advertise, "--grpc-advertise")
     elif settings.grpc_advertise:
         _check_reachable("127.0.0.1:0", settings.grpc_advertise, "--grpc-advertise")
+
+
+def _check_http(settings: PortSettings) -> None:
+    if not settings.http and settings.http_listen:
+        raise ConfigError("--no-http contradicts --http-listen: leave one of them out")
 
 
 def _check_kept(settings: ServeSettings | UpSettings, *, is_nameless: bool) -> None:

@@ -9,6 +9,7 @@ from lockring.log_events import event
 from lockring.server.access_settings import OPEN, AccessSettings
 from lockring.server.coordinator import CoordinatorServer
 from lockring.server.directory_use import refuse_another_use
+from lockring.server.http_start import HttpServer, start_http
 from lockring.server.node import NodeServer
 from lockring.server.settings import ServeSettings
 from lockring.server.state_dir import kept_by_serve
@@ -41,6 +42,7 @@ class StandaloneServer:
             tls=self._tls,
         )
         self._node: NodeServer | None = None
+        self._http: HttpServer | None = None
 
     async def start(self) -> None:
         """Start the coordinator, then the node. Raises what either of them does.
@@ -55,6 +57,14 @@ class StandaloneServer:
         node = self._settings.node(self._coordinator.address, self._kept.data_dir)
         self._node = NodeServer(node, access=self._access, ports=2, tls=self._tls)
         await self._node.start()
+        self._http = await start_http(
+            self._settings,
+            self._node.listening,
+            [self._node.http_part, self._coordinator.http_part],
+            gate=self._node.gate,
+            tls=self._tls,
+            advertised=self._settings.advertise,
+        )
         log.info(
             "clients reach it with LOCKRING_SERVER=%s%s; further nodes join with --coordinator %s",
             "lockrings://" if self._tls is not None else "",
@@ -79,6 +89,8 @@ class StandaloneServer:
 
     async def stop(self) -> None:
         """End both."""
+        if self._http is not None:
+            await self._http.stop()
         if self._node is not None:
             await self._node.stop()
         await self._coordinator.stop()

@@ -74,6 +74,7 @@ class LocalCluster:
         directory: for logs and the coordinator's state; by default a temporary one, removed at the end.
         network: gives the processes their addresses; by default free ports of the loopback interface.
         grpc: whether the nodes serve the gRPC API, each at a free port: see `grpc_address_of`.
+        http: whether all servers serve HTTP, each at a free port: see `http_address_of`.
         store: URL of a store that the coordinators share, "" for a directory.
         coordinators: how many there are; more than one need a store.
         durability: what the nodes keep in journals of their own, each in its directory (see `data_dir_of`): nothing,
@@ -98,6 +99,7 @@ class LocalCluster:
         directory: str | os.PathLike[str] | None = None,
         network: Network | None = None,
         grpc: bool = False,
+        http: bool = False,
         store: str = "",
         coordinators: int = 1,
         durability: Durability = "none",
@@ -119,6 +121,7 @@ class LocalCluster:
         self._log_level: LogLevel = log_level
         self._durability: Durability = durability
         self._grpc_places: dict[str, Place] | None = {} if grpc else None
+        self._http_places: dict[str, Place] | None = {} if http else None
         self._coordinator_settings = CoordinatorSettings(
             data_dir=None if store else str(self.directory / "data"),
             store=store,
@@ -196,6 +199,8 @@ class LocalCluster:
         self._processes.clear()
         if self._grpc_places is not None:
             self._grpc_places.clear()
+        if self._http_places is not None:
+            self._http_places.clear()
         self._loopback.close()
 
     # ----------------------------------------------------------------------- inspection
@@ -242,6 +247,16 @@ class LocalCluster:
         if self._grpc_places is None or name not in self._grpc_places:
             raise ClusterFailed(f"{name} has no gRPC API: make the cluster with grpc=True")
         return self._grpc_places[name].public
+
+    def http_address_of(self, name: str) -> str:
+        """Return HOST:PORT of a server's HTTP, the same after a restart.
+
+        Raises:
+            ClusterFailed: the cluster was started without `http`.
+        """
+        if self._http_places is None or name not in self._http_places:
+            raise ClusterFailed(f"{name} has no HTTP: make the cluster with http=True")
+        return self._http_places[name].public
 
     def pid_of(self, name: str) -> int:
         """Return the process id of a running process.
@@ -439,6 +454,7 @@ class LocalCluster:
             listen=place.listen,
             advertise=place.advertise,
             new_cluster=new_cluster,
+            **self._http_settings(name),
             **self._tls_settings(name, place),
         )
         return command_of("coordinator", settings, self._access_at(place))
@@ -462,9 +478,17 @@ class LocalCluster:
             log_level=self._log_level,
             data_dir=None if self._durability == "none" else str(self.data_dir_of(name)),
             durability=None if self._durability == "none" else self._durability,
+            **self._http_settings(name),
             **self._tls_settings(name, place),
         )
         return command_of("node", settings, self._access_at(place))
+
+    def _http_settings(self, name: str) -> dict[str, Any]:
+        if self._http_places is None:
+            return {"http": False}
+        if name not in self._http_places:
+            self._http_places[name] = self._network.place(name)
+        return {"http_listen": self._http_places[name].listen}
 
     def _access_at(self, place: Place) -> AccessSettings:
         return msgspec.structs.replace(self._access, insecure=self._access.insecure or place.insecure)

@@ -10,7 +10,7 @@ import pytest
 from google.rpc import code_pb2
 
 from lockring import exits
-from lockring.core.access import GRPC_REQUIREMENTS, REQUIREMENTS, Limits, Requirement, Verb
+from lockring.core.access import GRPC_REQUIREMENTS, HTTP_REQUIREMENTS, REQUIREMENTS, Limits, Requirement, Verb
 from lockring.errors import Denied, LockringError, Overloaded, Unauthenticated
 from lockring.grpc_api.status import STATUS_OF
 from lockring.protocol.identities import Claim, Identity
@@ -72,6 +72,6 @@ def rows_of(table: Mapping[str, Requirement]) -> list[str]:
 
 def test_the_tables_of_required_rights_are_those_of_the_code() -> None:
     messages = {kind.__name__: row for kind, row in REQUIREMENTS.items()}
-    expected = rows_of(messages) + rows_of(GRPC_REQUIREMENTS)
+    expected = rows_of(messages) + rows_of(GRPC_REQUIREMENTS) + rows_of(HTTP_REQUIREMENTS)
     shown = re.findall(r"^\| `.*$", section("What each request needs"), re.MULTILINE)
     assert shown == expected

@@ -1,6 +1,7 @@
-"""The right that each way in needs: every message of a client or a server, and every gRPC method.
+"""The right that each way in needs: every message of a client or a server, every gRPC method, and every page over HTTP.
 
-Anything that is not in a table is refused, and a test compares the tables with the protocol and with the gRPC services.
+Anything that is not in a table is refused. A test compares the tables with the protocol, the gRPC services and the
+pages.
 """
 
 from __future__ import annotations
@@ -122,3 +123,11 @@ GRPC_REQUIREMENTS: Final[dict[str, Requirement]] = {
     "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _READ_ALL,
 }
 """Of each method that a node serves over gRPC."""
+
+HTTP_REQUIREMENTS: Final[dict[str, Requirement]] = {
+    "GET /livez": Requirement(Condition.FREE),
+    "GET /healthz": Requirement(Condition.FREE),
+    "GET /readyz": Requirement(Condition.FREE),
+    "GET /leader": Requirement(Condition.FREE),
+}
+"""Of each page that a server answers over HTTP, by method and path."""

@@ -87,7 +87,11 @@ class UpServer:
         printer = LinePrinter(names, in_colour=in_colour, is_json=settings.log_format == "json")
         for name in leaders:
             own = msgspec.structs.replace(
-                coordinator, listen=addresses[name], **self._tls_fields(certificates, name)
+                coordinator,
+                listen=addresses[name],
+                http_listen=settings.http_listen_of(addresses[name]),
+                **settings.http_fields(),
+                **self._tls_fields(certificates, name),
             )
             self._tls = self._tls or make_tls(own)
             command = command_of("coordinator", own, self._access)
@@ -106,6 +110,8 @@ class UpServer:
                 durability=settings.durability,
                 log_level=settings.log_level,
                 log_format=settings.log_format,
+                http_listen=settings.http_listen_of(addresses[name]),
+                **settings.http_fields(),
                 **self._tls_fields(certificates, name),
             )
             child = SupervisedChild(name, command_of("node", node, self._access), printer, self._hopeless)

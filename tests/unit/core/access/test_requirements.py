@@ -9,6 +9,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from lockring.core.access import (
     GRPC_REQUIREMENTS,
+    HTTP_REQUIREMENTS,
     NOTHING,
     REQUIREMENTS,
     Condition,
@@ -58,7 +59,7 @@ def test_a_verb_is_named_where_a_right_is_needed_and_only_there() -> None:
         Condition.NODE,
         Condition.OWNER_AND_NAME,
     }
-    for row in (*REQUIREMENTS.values(), *GRPC_REQUIREMENTS.values()):
+    for row in (*REQUIREMENTS.values(), *GRPC_REQUIREMENTS.values(), *HTTP_REQUIREMENTS.values()):
         assert (row.verb is not None) == (row.condition in with_verb)
 
 
@@ -80,6 +81,11 @@ def test_only_the_first_word_and_the_health_service_are_free() -> None:
     free = {kind.__name__ for kind, row in REQUIREMENTS.items() if row.condition is Condition.FREE}
     free |= {method for method, row in GRPC_REQUIREMENTS.items() if row.condition is Condition.FREE}
     assert free == {"ClientHello", *(f"grpc.health.v1.Health/{each}" for each in ("Check", "Watch"))}
+
+
+def test_of_the_pages_over_http_those_about_health_alone_are_free() -> None:
+    free = {page for page, row in HTTP_REQUIREMENTS.items() if row.condition is Condition.FREE}
+    assert free == {f"GET /{each}" for each in ("livez", "healthz", "readyz", "leader")}
 
 
 def test_a_session_is_its_owners_and_a_servers_message_a_servers() -> None:

@@ -1,0 +1,36 @@
+"""The account of itself that a server gives over HTTP.
+
+A process has one part for each of its servers, a node or a coordinator.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Check(NamedTuple):
+    """One condition for a server to be ready.
+
+    Attributes:
+        name: of the condition, in lower case and with hyphens.
+        ok: whether it holds.
+        note: why it does not, as a sentence; "" if it does.
+    """
+
+    name: str
+    ok: bool
+    note: str = ""
+
+
+class HttpPart(NamedTuple):
+    """A server of the process, as the site sees it. Its functions are called in the event loop, and take microseconds.
+
+    Attributes:
+        name: "node" or "coordinator".
+        checks: returns the conditions for the server to be ready.
+        is_leader: returns whether it leads the coordinators; None for a node.
+    """
+
+    name: str
+    checks: Callable[[], list[Check]]
+    is_leader: Callable[[], bool] | None = None

@@ -1,0 +1,136 @@
+"""Starts the HTTP port of a process, whose packages are loaded with its first connection."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lockring.addresses import split_address
+from lockring.errors import CannotListen
+from lockring.log_events import event
+from lockring.server.access_gate import AccessGate
+from lockring.server.http.hosts import KnownHosts
+from lockring.server.http.parts import HttpPart
+from lockring.server.http.port import HttpPort
+from lockring.server.settings import PortSettings
+from lockring.server.tls import ServerTls, secure_of
+
+if TYPE_CHECKING:
+    from lockring.server.http.protocol import ConnectionKeeper
+    from lockring.server.http.site import HttpSite
+
+CLOSE_S_MAX = 1.0
+"""How long answers under way have at the end."""
+
+log = logging.getLogger("lockring.http")
+
+
+class HttpServer:
+    """The HTTP port of a process, with its site. Lives in one event loop.
+
+    Args:
+        settings: of the server.
+        parts: the servers of this process.
+        gate: the access control.
+        tls: the process's TLS, None without.
+        names: addresses (HOST:PORT) and hosts under which the server is known.
+
+    Attributes:
+        address: HOST:PORT, "" while it does not listen.
+    """
+
+    def __init__(
+        self,
+        settings: PortSettings,
+        parts: Sequence[HttpPart],
+        *,
+        gate: AccessGate,
+        tls: ServerTls | None,
+        names: Sequence[str] = (),
+    ) -> None:
+        self.address = ""
+        self._settings = settings
+        self._parts = parts
+        self._gate = gate
+        self._names = names
+        self._site: HttpSite | None = None
+        self._port = HttpPort(self._made, ending=self._end, secure=secure_of(tls))
+
+    async def start(self, listening: str) -> None:
+        """Listen. A default port that is taken gives a line of the log, and no HTTP.
+
+        Args:
+            listening: HOST:PORT of the port for clients.
+
+        Raises:
+            CannotListen: the configured port is taken, or its host is not of this machine.
+        """
+        try:
+            self.address = await self._port.start(self._settings.http_address(listening))
+        except CannotListen as error:
+            if self._settings.http_listen:
+                raise
+            # A default port that is taken must not keep a server from its work.
+            log.warning("no HTTP: %s; name another port with --http-listen", error, extra=event("no-http"))
+            return
+        log.info("HTTP at %s", self.address, extra=event("http-listens", address=self.address))
+
+    async def stop(self) -> None:
+        """End all connections."""
+        await self._port.stop(CLOSE_S_MAX)
+
+    # ----------------------------------------------------------------------- inner
+
+    def _made(self, connections_max: int) -> ConnectionKeeper:
+        from lockring.server.http.basics import basic_pages
+        from lockring.server.http.protocol import ConnectionKeeper
+        from lockring.server.http.site import HttpSite
+
+        pages = basic_pages(self._parts)
+        hosts = KnownHosts(
+            [*map(_host_of, [self.address, *self._names]), *self._settings.http_hosts, socket.gethostname()]
+        )
+        self._site = HttpSite(pages, gate=self._gate, hosts=hosts, prefix=self._settings.http_prefix)
+        return ConnectionKeeper(self._site, connections_max=connections_max)
+
+    def _end(self) -> None:
+        if self._site is not None:
+            self._site.is_ending.set()
+
+
+def _host_of(address: str) -> str:
+    return split_address(address)[0]
+
+
+async def start_http(
+    settings: PortSettings,
+    listening: str,
+    parts: Sequence[HttpPart],
+    *,
+    gate: AccessGate,
+    tls: ServerTls | None,
+    advertised: str = "",
+) -> HttpServer | None:
+    """Start HTTP for the servers of this process, and return it; None without.
+
+    Args:
+        settings: of the server.
+        listening: HOST:PORT of its port for clients.
+        parts: the servers of this process.
+        gate: the access control.
+        tls: the process's TLS, None without.
+        advertised: HOST:PORT as advertised to others, "" for the one listened on.
+
+    Raises:
+        CannotListen: the configured port is taken, or its host is not of this machine.
+        ExtraMissing: the packages that it needs are not installed.
+    """
+    if not settings.http:
+        return None
+    server = HttpServer(
+        settings, parts, gate=gate, tls=tls, names=[listening, *([advertised] if advertised else [])]
+    )
+    await server.start(listening)
+    return server

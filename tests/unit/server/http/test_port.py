@@ -1,0 +1,206 @@
+"""The HTTP port: when it loads, what it refuses, and how long each step of a connection may take."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from lockring.clock import monotonic_ns
+from lockring.core.access import HTTP_REQUIREMENTS, Condition, Requirement
+from lockring.errors import CannotListen
+from lockring.server.http.pages import Page
+from lockring.server.http.port import HttpPort
+from lockring.server.http.protocol import BODY_S_MAX, HEAD_BYTES_MAX, HEAD_S_MAX, UNREAD_S_MAX
+from lockring.units import NS_PER_S
+from tests.unit.net.serving import run, until
+from tests.unit.server.http.serving import Served, serving
+
+
+@pytest.fixture(autouse=True)
+def rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(HTTP_REQUIREMENTS, "GET /t/free", Requirement(Condition.FREE))
+    monkeypatch.setitem(HTTP_REQUIREMENTS, "POST /t/free", Requirement(Condition.FREE))
+
+
+async def only(served: Served):
+    """Wait for the one connection, and return its protocol."""
+    await until(lambda: len(served.keeper) == 1)
+    return next(iter(served.keeper._open))
+
+
+async def ended(reader: asyncio.StreamReader) -> bool:
+    """Wait for the end of a connection, by a reset or not."""
+    try:
+        return await reader.read() == b""
+    except ConnectionResetError:
+        return True
+
+
+async def look_twice(connection, seconds: float) -> None:
+    now_ns = monotonic_ns()
+    connection.look(now_ns)
+    connection.look(now_ns + int((seconds - 0.5) * NS_PER_S))
+    assert not connection.transport.is_closing(), "it has its time"
+    connection.look(now_ns + int((seconds + 0.5) * NS_PER_S))
+    assert connection.transport.is_closing()
+
+
+def test_a_process_that_listens_has_loaded_no_package_of_http_before_the_first_connection() -> None:
+    code = (
+        "import asyncio, sys\n"
+        "from lockring.server.http.port import HttpPort\n"
+        "import lockring.server.node, lockring.server.coordinator\n"
+        "async def main():\n"
+        "    port = HttpPort(lambda n: None, ending=lambda: None)\n"
+        "    await port.start('127.0.0.1:0')\n"
+        "    await port.stop(0)\n"
+        "asyncio.run(main())\n"
+        "print([each for each in ('starlette', 'uvicorn', 'jinja2', 'prometheus_client') if each in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    async def scenario() -> None:
+        async with serving() as served:
+            with pytest.raises(CannotListen, match=r"for HTTP: the port is already taken"):
+                await HttpPort(lambda _: served.keeper, ending=lambda: None).start(served.address)
+
+    run(scenario())
+
+
+def test_a_connection_that_sends_no_whole_head_ends_in_time_even_if_it_sends_a_byte_now_and_then() -> None:
+    async def scenario() -> None:
+        async with serving() as served:
+            _, writer = await served.connect()
+            writer.write(b"GET /livez HT")
+            await look_twice(await only(served), HEAD_S_MAX)
+            writer.close()
+
+    run(scenario())
+
+
+def test_a_connection_that_asks_nothing_more_ends_in_time() -> None:
+    async def scenario() -> None:
+        async with serving() as served:
+            reader, writer = await served.connect()
+            writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await reader.readuntil(b"live\n")
+            await look_twice(await only(served), HEAD_S_MAX)
+            writer.close()
+
+    run(scenario())
+
+
+def test_a_body_that_does_not_come_ends_the_connection_in_time() -> None:
+    async def reads(request: Request) -> Response:
+        return Response(await request.body())
+
+    async def scenario() -> None:
+        async with serving(Page("/t/free", reads, methods=("POST",))) as served:
+            _, writer = await served.connect()
+            writer.write(b"POST /t/free HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nx")
+            connection = await only(served)
+            await until(lambda: connection.cycle is not None)
+            await look_twice(connection, BODY_S_MAX)
+            writer.close()
+
+    run(scenario())
+
+
+def test_an_answer_that_is_not_read_ends_the_connection_in_time_and_one_that_is_read_may_last() -> None:
+    more = asyncio.Event()
+
+    async def lasting(request: Request) -> Response:
+        async def chunks():
+            yield b"first"
+            await more.wait()
+            while True:
+                await asyncio.sleep(0)
+                yield b"x" * 100_000
+
+        return StreamingResponse(chunks())
+
+    async def scenario() -> None:
+        async with serving(Page("/t/free", lasting)) as served:
+            reader, writer = await served.connect()
+            writer.write(b"GET /t/free HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await reader.readuntil(b"first")
+            connection = await only(served)
+            now_ns = monotonic_ns()
+            connection.look(now_ns)
+            connection.look(now_ns + 3600 * NS_PER_S)
+            assert not connection.transport.is_closing()
+            more.set()
+            await until(lambda: connection.flow.write_paused)
+            await look_twice(connection, UNREAD_S_MAX)
+            writer.close()
+
+    run(scenario())
+
+
+def test_a_head_that_is_too_long_and_bytes_that_are_no_request_are_refused() -> None:
+    async def scenario() -> None:
+        async with serving() as served:
+            assert (await served.get("/livez", "X-Long: " + "x" * HEAD_BYTES_MAX)).status == 431
+            endless = "GET /livez HTTP/1.1\r\nX-Long: " + "x" * HEAD_BYTES_MAX
+            assert (await served.ask(endless)).status == 400
+            assert (await served.ask(b"\x16\x03\x01\x02\x00\r\n\r\n")).status == 400
+            assert (await served.ask(b"GET /livez HTTP/1.1\r\n\r\n")).status == 400  # without a host
+            assert (await served.get("/livez")).status == 200
+
+    run(scenario())
+
+
+def test_websockets_are_not_spoken() -> None:
+    async def scenario() -> None:
+        async with serving() as served:
+            upgrade = ("Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+            assert (await served.get("/livez", *upgrade)).status == 200
+
+    run(scenario())
+
+
+def test_too_many_connections_push_out_the_oldest_that_asks_nothing() -> None:
+    async def scenario() -> None:
+        async with serving(connections_max=2) as served:
+            first_reader, first = await served.connect()
+            first.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await first_reader.readuntil(b"live\n")
+            second_reader, second = await served.connect()
+            await until(lambda: len(served.keeper) == 2)
+            assert (await served.get("/livez")).status == 200
+            assert await ended(first_reader)
+            second.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert b"200 OK" in await second_reader.read()
+            assert served.keeper.refused == 1
+            first.close()
+            second.close()
+
+    run(scenario())
+
+
+def test_the_end_lets_an_answer_under_way_arrive() -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: Request) -> Response:
+        begun.set()
+        await go_on.wait()
+        return Response("done")
+
+    async def scenario() -> None:
+        async with serving(Page("/t/free", slow)) as served:
+            asking = asyncio.ensure_future(served.get("/t/free"))
+            await begun.wait()
+            ending = asyncio.ensure_future(served.keeper.end(30))
+            go_on.set()
+            assert (await asking)[::2] == (200, "done")
+            await ending
+
+    run(scenario())
