@@ -34,6 +34,7 @@ FINAL: Final = b"\x00\x00\x00\x01\xc1"
 _CLIENT_MESSAGES: Final = (
     *("Acquire", "Acquire", "Acquire", "Release", "Release", "Keepalive", "CloseSession", "Describe"),
     *("List", "Watch", "Unwatch", "Break", "GetState", "DescribeGroup", "FollowGroup", "ViewAck"),
+    "GetEvents",
 )
 _PEER_MESSAGES: Final = ("Replicate", "Replicate", "HandOver", "State")
 
@@ -248,7 +249,11 @@ def _spoken(draft: _Draft, role: Role, sampler: Sampler) -> bytes:
     """A message that this role may send at this port."""
     if role == "peer":
         return frame(packed(sampler.message(NAMED[draft.rng.choice(_PEER_MESSAGES)])))
-    names = _CLIENT_MESSAGES if draft.is_node else ("GetState", "GetStatus", "Probe", "Drain", "Undrain")
+    names = (
+        _CLIENT_MESSAGES
+        if draft.is_node
+        else ("GetState", "GetStatus", "GetEvents", "Probe", "Drain", "Undrain")
+    )
     return frame(packed(sampler.message(NAMED[draft.rng.choice(names)])))
 
 

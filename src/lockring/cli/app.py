@@ -31,6 +31,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "ls": ("locks", "ls"),
     "describe": ("locks", "describe"),
     "watch": ("locks", "watch"),
+    "events": ("events", "events"),
     "break": ("locks", "break_"),
     "groups": ("groups", "groups"),
     "group": ("groups", "group"),

@@ -126,7 +126,7 @@ def ask_state(
         LockringError: the server refuses.
     """
     with _connection(address, timeout_s, dial) as ask:
-        welcome = ask(_hello(credential), Welcome)
+        welcome = ask(hello_of(credential), Welcome)
         answer = ask(GetState(_REQUEST), StateReply)
     assert isinstance(welcome, Welcome)
     assert isinstance(answer, StateReply)
@@ -147,7 +147,7 @@ def ask_drain(
         LockringError: the server refuses.
     """
     with _connection(address, timeout_s, dial) as ask:
-        ask(_hello(credential), Welcome)
+        ask(hello_of(credential), Welcome)
         ask(Drain(_REQUEST, node), DrainReply)
 
 
@@ -163,7 +163,7 @@ def ask_undrain(
         LockringError: the server refuses.
     """
     with _connection(address, timeout_s, dial) as ask:
-        ask(_hello(credential), Welcome)
+        ask(hello_of(credential), Welcome)
         ask(Undrain(_REQUEST, node), UndrainReply)
 
 
@@ -184,7 +184,7 @@ def ask_report(
 ) -> ServerReport:
     """Ask a node or a coordinator for its cluster too. See `ask_status`."""
     with _connection(address, timeout_s, dial) as ask:
-        welcome = ask(_hello(credential), Welcome)
+        welcome = ask(hello_of(credential), Welcome)
         answer = ask(GetStatus(_REQUEST), StatusReply)
     assert isinstance(welcome, Welcome)
     assert isinstance(answer, StatusReply)
@@ -211,17 +211,17 @@ def end_session(
         LockringError: the server refuses.
     """
     with _connection(address, timeout_s, dial) as ask:
-        welcome = ask(_hello(credential), Welcome)
+        welcome = ask(hello_of(credential), Welcome)
         routes = ask(GetRoutes(NO_VERSION), Routes)  # every client gets them; the state needs a right
     assert isinstance(welcome, Welcome)
     assert isinstance(routes, Routes)
     for _, _, member in routes.members:
         with contextlib.suppress(Unavailable), _connection(member, timeout_s, dial) as ask:
-            ask(_hello(credential, welcome.cluster), Welcome)
+            ask(hello_of(credential, welcome.cluster), Welcome)
             ask(CloseSession(_REQUEST, session), ReleaseReply)
 
 
-def _hello(credential: str, cluster: ClusterId = NO_CLUSTER) -> ClientHello:
+def hello_of(credential: str, cluster: ClusterId = NO_CLUSTER) -> ClientHello:
     """Return the first message of a client that asks once; without a cluster, any cluster may answer."""
     return ClientHello(
         PROTOCOL,
@@ -234,15 +234,15 @@ def _hello(credential: str, cluster: ClusterId = NO_CLUSTER) -> ClientHello:
 
 
 @contextlib.contextmanager
-def _connection(address: str, timeout_s: float, dial: Dial) -> Iterator[_Conversation]:
-    talk: _Conversation | None = None
+def _connection(address: str, timeout_s: float, dial: Dial) -> Iterator[Conversation]:
+    talk: Conversation | None = None
 
     def reason() -> str:
         return "silent" if talk is not None and talk.is_greeted else "unreachable"
 
     try:
         with contextlib.closing(dial(address, timeout_s)) as stream:
-            talk = _Conversation(stream, address, timeout_s)
+            talk = Conversation(stream, address, timeout_s)
             yield talk
     except LockringError:  # a refusal is an answer, though some are errors of the system too
         raise
@@ -252,7 +252,15 @@ def _connection(address: str, timeout_s: float, dial: Dial) -> Iterator[_Convers
         raise Unavailable(f"{address} cannot be reached: {reason_of(error)}", reason=reason()) from error
 
 
-class _Conversation:
+class Conversation:
+    """Questions and answers on one connection, one after the other. Not safe for use by several threads.
+
+    Args:
+        stream: the connection.
+        address: HOST:PORT of the server, for errors.
+        timeout_s: how long all of it may take, unless `allow` gives more.
+    """
+
     def __init__(self, stream: ByteStream, address: str, timeout_s: float) -> None:
         self._stream = stream
         self._address = address
@@ -261,6 +269,10 @@ class _Conversation:
         self._reader = FrameReader(_decoder, FRAME_BYTES_MAX)
         self._end_ns = monotonic_ns() + seconds_to_ns(timeout_s)
         self._read: list[Message] = []
+
+    def allow(self, timeout_s: float) -> None:
+        """Give the questions that follow so many seconds from now on."""
+        self._end_ns = monotonic_ns() + seconds_to_ns(timeout_s)
 
     def __call__(self, question: Message, answer: type[Message]) -> Message:
         """Send a message and return the answer of that type; skip messages that are pushed in between."""

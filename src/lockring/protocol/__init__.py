@@ -9,13 +9,13 @@ Senders and receivers:
 
     client → node              ClientHello, Acquire, Release, Keepalive, CloseSession, Describe, List, Watch, Unwatch,
                                Break, DescribeGroup, FollowGroup, ViewAck
-    client → node, coordinator ClientHello, GetState, GetStatus, GetRoutes, Drain, Undrain
+    client → node, coordinator ClientHello, GetState, GetStatus, GetRoutes, GetEvents, Drain, Undrain
     client → coordinator       Probe
     server → node              OnBehalfOf, ahead of the requests of clients that it forwards as a client
     server → client            Welcome, Refusal, GrantReply, ReleaseReply, KeepaliveReply, DescribeReply, ListReply,
                                WatchNotice, BreakReply, LossNotice, View, SettlementNotice, StateReply, StatusReply,
                                ProbeReply, Routes, RoutesDifference, DrainReply, UndrainReply, QueueNotice,
-                               TroubleNotice
+                               TroubleNotice, EventsReply
     node → coordinator         Join, Heartbeat, SlotRequests, Leave; an operator's Drain and Undrain, forwarded
     coordinator → node         Welcome, Refusal, HeartbeatAck, State, StateDifference, DrainReply, UndrainReply
     node → node                PeerHello, Replicate, HandOver, State, StateDifference   (on the connection that the
@@ -72,6 +72,7 @@ from lockring.protocol.infos import (
     PAYLOAD_BYTES_MAX,
     SEQ_FREE,
     CertificateInfo,
+    EventRecord,
     HolderRecord,
     LockEvent,
     LockEventKind,
@@ -104,6 +105,8 @@ from lockring.protocol.queries import (
     BreakReply,
     Describe,
     DescribeReply,
+    EventsReply,
+    GetEvents,
     List,
     ListReply,
     Unwatch,
@@ -152,9 +155,12 @@ __all__ = [
     "DescribeReply",
     "Drain",
     "DrainReply",
+    "EventRecord",
+    "EventsReply",
     "FollowGroup",
     "FromCoordinator",
     "FromPeer",
+    "GetEvents",
     "GetRoutes",
     "GetState",
     "GetStatus",

@@ -10,6 +10,8 @@ import msgspec
 
 from lockring.ids import (
     NO_GENERATION,
+    NO_NODE,
+    NO_VERSION,
     AcquisitionNumber,
     Generation,
     Incarnation,
@@ -199,3 +201,27 @@ class ServerStatus(msgspec.Struct, array_like=True, gc=False):
     auth: str = ""
     acl: str = ""
     insecure: bool = False
+
+
+class EventRecord(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """One event of a cluster or of a lock, as a server remembers it.
+
+    `number` rises with each event of one server. `kind` is a word of `core.events`, `age_ms` how long ago it was.
+    Of a lock: its `name`, the holder's `owner`, the `generation` of the grant, and the `reason` of its end.
+    Of slots: how many there are (`slots`), the first of them (`slot`), and that they went from node `source` to `node`.
+    Of a member: `node`. Of a coordinator: its address (`source`). `version` is that of the cluster state that brought
+    the event, 0 if none did: servers that report the same change report the same version.
+    """
+
+    number: int
+    kind: str
+    age_ms: int
+    name: str = ""
+    node: NodeId = NO_NODE
+    source: str = ""
+    slot: SlotNumber = SlotNumber(-1)
+    slots: int = 0
+    owner: str = ""
+    generation: Generation = NO_GENERATION
+    reason: str = ""
+    version: Version = NO_VERSION

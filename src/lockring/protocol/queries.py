@@ -1,10 +1,18 @@
-"""Looking at locks, watching them, and ending a grant."""
+"""Looking at locks and at past events, watching locks, and ending a grant."""
 
 from __future__ import annotations
 
-from lockring.ids import FIRST_SLOT, NO_VERSION, Generation, LockName, RequestNumber, SlotNumber, Version
+from lockring.ids import (
+    FIRST_SLOT,
+    NO_VERSION,
+    Generation,
+    LockName,
+    RequestNumber,
+    SlotNumber,
+    Version,
+)
 from lockring.protocol.base import Message
-from lockring.protocol.infos import LockEvent, LockRecord, LockSearch
+from lockring.protocol.infos import EventRecord, LockEvent, LockRecord, LockSearch
 
 
 class Describe(Message, tag=14):
@@ -105,3 +113,39 @@ class BreakReply(Message, tag=27):
     request: RequestNumber
     freed: bool
     within_ms: int
+
+
+class GetEvents(Message, tag=47):
+    """Ask a server for the events that it remembers: the newest of those that fit. Answered `EventsReply`.
+
+    `limit` is 1 to 1,000. Events fit whose lock begins with `prefix` (those of no lock only if it is ""), whose kind is
+    one of `kinds` (any if there are none), whose number is above `after` and, unless that is 0, below `before`, and
+    that are no older than `age_ms`, unless that is -1. With `name`, the last events of this lock fit, and the last
+    change of the primary of its slot; servers keep these for longer.
+    """
+
+    request: RequestNumber
+    prefix: str = ""
+    kinds: list[str] = []
+    after: int = 0
+    before: int = 0
+    limit: int = 100
+    age_ms: int = -1
+    name: str = ""
+
+
+class EventsReply(Message, tag=48):
+    """The answer to `GetEvents`, oldest first.
+
+    `more`: older ones fit too. `gap`: events above `after` were forgotten. `last` is the number of the server's newest
+    event, whether or not it fits; `origin` names the memory, which begins afresh with each life of a server.
+    The memory has the changes of all cluster states that are newer than `since`.
+    """
+
+    request: RequestNumber
+    events: list[EventRecord]
+    more: bool
+    gap: bool
+    last: int
+    origin: str
+    since: Version = NO_VERSION

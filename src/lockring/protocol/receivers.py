@@ -43,6 +43,8 @@ from lockring.protocol.queries import (
     BreakReply,
     Describe,
     DescribeReply,
+    EventsReply,
+    GetEvents,
     List,
     ListReply,
     Unwatch,
@@ -70,6 +72,7 @@ ToNode = (
     | GetState
     | GetStatus
     | GetRoutes
+    | GetEvents
     | Drain
     | Undrain
     | Replicate
@@ -85,6 +88,7 @@ ToCoordinator = (
     | GetState
     | GetStatus
     | GetRoutes
+    | GetEvents
     | Probe
     | Drain
     | Undrain
@@ -118,6 +122,7 @@ ToClient = (
     | UndrainReply
     | QueueNotice
     | TroubleNotice
+    | EventsReply
 )
 """Messages that a client accepts on a connection that it opened."""
 

@@ -15,6 +15,7 @@ from lockring.core.coordinator.state_broadcast import StateBroadcast
 from lockring.core.coordinator.status import left_ms_of, note_of, server_status_of, state_reply, status_of
 from lockring.core.coordinator.term import Term
 from lockring.core.effects import Admit, AuditEntry, Effect, Note, Send, denied_entry
+from lockring.core.events import SEES_ALL, EventMemory
 from lockring.core.refusals import refusal_of
 from lockring.core.timing import with_time_left
 from lockring.errors import LockringError
@@ -22,6 +23,7 @@ from lockring.ids import NO_NODE, ConnectionId
 from lockring.protocol import (
     ClientHello,
     Drain,
+    GetEvents,
     GetRoutes,
     GetState,
     GetStatus,
@@ -35,8 +37,9 @@ from lockring.protocol import (
     Undrain,
 )
 from lockring.protocol.identities import ANONYMOUS, Identity
+from lockring.slots import all_slots
 
-Question = GetState | GetRoutes | GetStatus | Probe
+Question = GetState | GetRoutes | GetStatus | GetEvents | Probe
 """A question of a client, answered at once."""
 
 _ACTS: Final[dict[type[Message], Act]] = {Leave: "leave", Drain: "drain", Undrain: "undrain"}
@@ -59,6 +62,7 @@ class ClientAnswers:
     Attributes:
         clients: see above.
         audits: whether acts are reported for an audit log.
+        events: the events that the coordinator remembers.
     """
 
     def __init__(
@@ -83,6 +87,8 @@ class ClientAnswers:
         self._effects = effects
         self._grantee_of = grantee_of
         self.audits = audits
+        self.events = EventMemory(term.name)
+        self._published: ClusterState | None = None
 
     def greet(
         self, sender: ConnectionId, hello: ClientHello, access: Grantee | None, now_ns: int
@@ -116,8 +122,27 @@ class ClientAnswers:
                 status = status_of(self._term, self._roster, self._membership, self._runs, now_ns)
                 report = server_status_of(status, self._term.store_report, now_ns=now_ns)
                 self._effects.append(Send(sender, StatusReply(message.request, report)))
+            case GetEvents():
+                self._send_events(sender, message, now_ns)
             case Probe():
                 self._effects.append(Send(sender, ProbeReply(message.request)))
+
+    def _send_events(self, sender: ConnectionId, message: GetEvents, now_ns: int) -> None:
+        try:
+            reply = self.events.answer(message, message.request, SEES_ALL, now_ns)
+        except LockringError as error:
+            self._effects.append(Send(sender, refusal_of(error, message.request)))
+            return
+        self._effects.append(Send(sender, reply))
+
+    def publish(self, state: ClusterState, now_ns: int) -> None:
+        """Keep what a state that is in force has changed, and send the routes to the clients that need them."""
+        before, self._published = self._published, state
+        if before is None:
+            self.events.began_to_lead(state, now_ns)
+        else:
+            self.events.learned(before, state, all_slots(), now_ns)
+        self._effects += self.clients.publish(state)
 
     def warn_of_older_version(self, join: Join) -> None:
         """Warn of a node that joins and knows no identities, at a coordinator that checks rights."""

@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 from lockring.cluster_state import ClusterState
-from lockring.core.access import REQUIREMENTS, Grantee, Newcomer, missing_right
+from lockring.core.access import (
+    REQUIREMENTS,
+    Condition,
+    Grantee,
+    Newcomer,
+    Requirement,
+    Verb,
+    missing_right,
+)
 from lockring.core.effects import Broadcast, Effect, Send, denied_entry
 from lockring.core.refusals import refusal_of
 from lockring.core.route_book import RouteBook, routes_for_all
@@ -15,6 +23,7 @@ from lockring.protocol import (
     PROTOCOL,
     ClientHello,
     Drain,
+    GetEvents,
     GetRoutes,
     GetState,
     GetStatus,
@@ -27,7 +36,7 @@ from lockring.protocol import (
 )
 from lockring.units import NS_PER_S
 
-_REQUESTS: Final = GetState | GetStatus | GetRoutes | Probe | Drain | Undrain
+_REQUESTS: Final = GetState | GetStatus | GetRoutes | GetEvents | Probe | Drain | Undrain
 
 REPORT_NS: Final = NS_PER_S
 """Minimum time between two reports of what the coordinator waits for: the sentence may change many times a second."""
@@ -118,6 +127,9 @@ class Clients:
             return False
         node = message.node if isinstance(message, Drain | Undrain) else NO_NODE
         missing = missing_right(access, REQUIREMENTS[type(message)], node)
+        if missing is None and isinstance(message, GetEvents):
+            # A coordinator has events of the cluster alone.
+            missing = missing_right(access, Requirement(Condition.EVERYTHING, Verb.READ))
         if missing is None:
             return False
         effects.append(denied_entry(access, missing, connection))

@@ -559,7 +559,7 @@ class CoordinatorCore:
         for client in self._answers.clients.pop_misled(state.cluster):
             self._effects.append(Close(client, "the cluster has another id than this client was given"))
         self._effects += self._broadcast.publish(state, self._roster.nodes(), now_ns=now_ns)
-        self._effects += self._answers.clients.publish(state)
+        self._answers.publish(state, now_ns)
         self._effects.append(Publish(state))
 
     def _advance(self, now_ns: int) -> None:

@@ -22,6 +22,7 @@ from lockring.ids import NO_REQUEST, ConnectionId, RequestNumber, Version
 from lockring.protocol import (
     ClientHello,
     Drain,
+    GetEvents,
     GetRoutes,
     GetState,
     GetStatus,
@@ -134,7 +135,7 @@ class StandbyDesk:
                 self._effects.append(Send(sender, StatusReply(message.request, self._status(now_ns))))
             case Probe():
                 self._effects.append(Send(sender, ProbeReply(message.request)))
-            case Drain() | Undrain():
+            case Drain() | Undrain() | GetEvents():
                 self._effects.append(Send(sender, self._not_leading(message.request)))
             case _:
                 self._clients.drop(sender)

@@ -35,7 +35,7 @@ from lockring.core.node.sessions import Sessions
 from lockring.core.refusals import refusal_of
 from lockring.errors import Overloaded
 from lockring.ids import NO_REQUEST, ConnectionId, Generation, LockName, RequestNumber, SessionId
-from lockring.protocol import List, LockRecord
+from lockring.protocol import GetEvents, List, LockRecord
 
 
 def hides_ids(access: Grantee) -> bool:
@@ -75,7 +75,7 @@ class AccessGuard:
             return False
         return self._refuse(connection, access, message, foreign_session(access, message.session))
 
-    def refuses_list(self, connection: ConnectionId, access: Grantee, message: List) -> bool:
+    def refuses_list(self, connection: ConnectionId, access: Grantee, message: List | GetEvents) -> bool:
         """Refuse a list that would be empty for lack of a right, and return whether it was refused.
 
         Where rights are only tried out, a list that would leave something out is reported too.

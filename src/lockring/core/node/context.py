@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from lockring.cluster_state import ClusterState, Replica
 from lockring.core.effects import Close, Coordinator, Effect, Endpoint, Note, Publish, Reply, Send
+from lockring.core.events import EventMemory
 from lockring.core.node.journal import NodeJournal
 from lockring.core.node.rights import Rights
 from lockring.core.node.slot import NodeSlot
@@ -26,10 +27,12 @@ class NodeOutbox:
         asks: requests to the coordinator about slots, by kind, slot and node.
         wake_at_ns: when the shell must call `on_timer` at the latest. Early does no harm, late does.
         audits: whether acts are reported for an audit log.
+        events: those that the node remembers, for questions that come later.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, events: EventMemory) -> None:
         self.audits = False
+        self.events = events
         self.wake_at_ns = DISTANT_PAST_NS
         self.effects: list[Effect] = []
         self.asks: dict[tuple[SlotRequestKind, SlotNumber, NodeId], SlotRequest] = {}
@@ -97,7 +100,7 @@ class NodeContext:
         self.state = ClusterState()
         self.slots: dict[SlotNumber, NodeSlot] = {}
         self.rights = Rights(self.slots)
-        self.outbox = NodeOutbox()
+        self.outbox = NodeOutbox(EventMemory(str(replica.incarnation)))
         self.journal: NodeJournal | None = None
         self.durability = "none"
         self.now_ns = now_ns

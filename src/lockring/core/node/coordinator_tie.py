@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from lockring.core.effects import COORDINATOR
+from lockring.core.events import COORDINATOR_FOUND, COORDINATOR_LOST
 from lockring.core.node.context import NodeContext
 from lockring.core.node.leases import SentTimes
 from lockring.core.node.roles import ReleasedSlots
@@ -35,6 +36,7 @@ class CoordinatorTie:
     def __init__(self, context: NodeContext) -> None:
         self._context = context
         self.has_others = False
+        self._was_up = False
         self._unanswered = 0
         self._heartbeats = SentTimes()
         self._requests = 0
@@ -60,6 +62,11 @@ class CoordinatorTie:
 
     def connected(self) -> None:
         """Note that the coordinator has welcomed the node."""
+        if self._was_up and self.away_since_ns is not None:
+            self._context.outbox.events.coordinator_changed(
+                COORDINATOR_FOUND, self._context.replica.node, self._context.now_ns
+            )
+        self._was_up = True
         self.away_since_ns = None
         self._unanswered = 0
 
@@ -67,6 +74,9 @@ class CoordinatorTie:
         """Note that the connection to the coordinator is gone."""
         if self.away_since_ns is None:
             self.away_since_ns = now_ns
+            self._context.outbox.events.coordinator_changed(
+                COORDINATOR_LOST, self._context.replica.node, now_ns
+            )
 
     def number_request(self) -> RequestNumber:
         """Give the next request its number, be it an operator's or this node's own, and return that.

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from lockring.core.access import Quota
 from lockring.core.deadline_queue import DeadlineQueue
+from lockring.core.events import LOST
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
 from lockring.core.node.generations import Generations
@@ -296,6 +297,15 @@ class NodeGrants:
         assert reign is not None
         if holder.lock.name in self._events.watched:
             self._events.add_end(holder, reason)
+        if reason:
+            self._context.outbox.events.lock_ended(
+                LOST,
+                holder.lock.name,
+                holder.session.owner,
+                holder.generation,
+                reason="broken" if holder.broken else reason,
+                now_ns=now_ns,
+            )
         if self._context.outbox.audits:
             why = "broken" if holder.broken else reason
             self._clients.audit_lock(

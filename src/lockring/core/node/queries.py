@@ -7,6 +7,7 @@ from typing import Final
 
 from lockring.core.access import Grantee, NameTable, Verb
 from lockring.core.deadline_queue import DeadlineQueue
+from lockring.core.events import BROKEN
 from lockring.core.node.access_guard import AccessGuard
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
@@ -167,6 +168,15 @@ class Queries:
                 self._guard.allowed_entry("break", connection, Verb.BREAK, message.name, holder.generation)
             )
         self._clients.notify_lost(holder, "broken")
+        if not holder.broken or message.force:
+            self._context.outbox.events.lock_ended(
+                BROKEN,
+                message.name,
+                holder.session.owner,
+                holder.generation,
+                reason="forced" if message.force else "",
+                now_ns=now_ns,
+            )
         left_ns = holder.session.deadline_ns - now_ns
         broken = f"lock {message.name!r} was taken from {holder.session.owner!r} (token {holder.generation})"
         if message.force or left_ns <= 0:

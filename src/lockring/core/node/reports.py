@@ -1,7 +1,11 @@
-"""A node's answers to questions about itself: the cluster state that it knows, and its status."""
+"""A node's answers to questions about itself: the cluster state that it knows, its status, and its recent events."""
 
 from __future__ import annotations
 
+from lockring.core.access import Verb
+from lockring.core.events import viewer_of
+from lockring.core.node.access_guard import AccessGuard
+from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.core.node.grants import NodeGrants
@@ -9,7 +13,7 @@ from lockring.core.node.sessions import Sessions
 from lockring.core.node.status import Doors, NodeStatus, server_status_of, status_of
 from lockring.core.node.trouble import Troubles
 from lockring.ids import ConnectionId
-from lockring.protocol import GetState, GetStatus, StateReply, StatusReply
+from lockring.protocol import GetEvents, GetState, GetStatus, StateReply, StatusReply
 from lockring.units import NS_PER_MS
 
 
@@ -28,8 +32,12 @@ class NodeReports:
         troubles: Troubles,
         sessions: Sessions,
         grants: NodeGrants,
+        clients: ConnectedClients,
+        guard: AccessGuard,
     ) -> None:
         self._context = context
+        self._clients = clients
+        self._guard = guard
         self._tie = tie
         self._troubles = troubles
         self._sessions = sessions
@@ -65,3 +73,20 @@ class NodeReports:
             now_ns=now_ns,
         )
         self._context.outbox.send(connection, StatusReply(message.request, status))
+
+    def send_events(self, connection: ConnectionId, message: GetEvents, now_ns: int) -> None:
+        """Send the events that the node remembers, as far as the client may see them."""
+        access = self._clients.by_connection[connection].access
+        if access is not None:
+            readable = access.permissions.tables[Verb.READ]
+            if message.name:
+                if not readable.allows(message.name):
+                    if self._guard.refuses_name(connection, access, message, Verb.READ):
+                        return
+            elif not readable.allows_all(message.prefix) and not access.is_node:
+                if self._guard.refuses_list(connection, access, message):
+                    return
+        events = self._context.outbox.events
+        self._context.outbox.send(
+            connection, events.answer(message, message.request, viewer_of(access), now_ns)
+        )

@@ -50,6 +50,7 @@ from lockring.protocol import (
     DescribeGroup,
     Drain,
     FollowGroup,
+    GetEvents,
     GetRoutes,
     GetState,
     GetStatus,
@@ -102,7 +103,13 @@ class ClientService:
         acquisitions = Acquisitions(context, self.clients, self.troubles, self.grants, self._leases)
         renewals = Renewals(context, self.clients, self.grants, self._leases)
         self.reports = NodeReports(
-            context, tie, troubles=self.troubles, sessions=sessions, grants=self.grants
+            context,
+            tie,
+            troubles=self.troubles,
+            sessions=sessions,
+            grants=self.grants,
+            clients=self.clients,
+            guard=guard,
         )
 
         def take_other(connection: ConnectionId, message: Message) -> None:
@@ -140,6 +147,7 @@ class ClientService:
                 ViewAck: RequestHandler(self.groups.view_acknowledged),
                 GetState: RequestHandler(self.reports.send_state),
                 GetStatus: RequestHandler(self.reports.send_status),
+                GetEvents: RequestHandler(self.reports.send_events),
                 GetRoutes: RequestHandler(self._send_all_routes),
                 Drain: RequestHandler(pass_on),
                 Undrain: RequestHandler(pass_on),

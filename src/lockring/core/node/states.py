@@ -48,8 +48,7 @@ def take(context: NodeContext, message: State | StateDifference) -> StateChange 
     if not _may_follow(context, applied.state):
         return None
     context.history.take(message, applied)
-    context.state = applied.state
-    return StateChange(old, applied.changed)
+    return _taken(context, StateChange(old, applied.changed), applied.state)
 
 
 def take_whole(context: NodeContext, state: ClusterState) -> StateChange | None:
@@ -58,8 +57,14 @@ def take_whole(context: NodeContext, state: ClusterState) -> StateChange | None:
     if not _may_follow(context, state):
         return None
     context.history.start_at(state)
+    changed = [number for number in all_slots() if old.slots[number] != state.slots[number]]
+    return _taken(context, StateChange(old, changed), state)
+
+
+def _taken(context: NodeContext, change: StateChange, state: ClusterState) -> StateChange:
     context.state = state
-    return StateChange(old, [number for number in all_slots() if old.slots[number] != state.slots[number]])
+    context.outbox.events.learned(change.old, state, change.slots, context.now_ns)
+    return change
 
 
 def _may_follow(context: NodeContext, state: ClusterState) -> bool:

@@ -21,6 +21,7 @@ from lockring.protocol import (
     PROTOCOL,
     ClientHello,
     Drain,
+    GetEvents,
     GetState,
     GetStatus,
     Message,
@@ -404,7 +405,9 @@ def test_a_standby_answers_a_ping() -> None:
 
 
 @pytest.mark.parametrize(
-    "message", [GetState(5), GetStatus(5), Drain(5, NodeId("a"))], ids=lambda each: type(each).__name__
+    "message",
+    [GetState(5), GetStatus(5), GetEvents(5), Drain(5, NodeId("a"))],
+    ids=lambda each: type(each).__name__,
 )
 def test_a_standby_asks_for_the_same_rights_as_a_leader(message: Message) -> None:
     process = Process()
@@ -419,4 +422,4 @@ def test_a_standby_asks_for_the_same_rights_as_a_leader(message: Message) -> Non
         process.core.receive(connection, message, now_ns=process.now_ns)
         (sent,) = of(Send, process.effects())
         is_refused = isinstance(sent.message, Refusal) and sent.message.code == code
-        assert is_refused == (code == "denied" or isinstance(message, Drain))
+        assert is_refused == (code == "denied" or isinstance(message, (Drain, GetEvents)))

@@ -12,6 +12,8 @@ from lockring.protocol import (
     PROTOCOL,
     ClientHello,
     Drain,
+    EventsReply,
+    GetEvents,
     GetRoutes,
     GetState,
     GetStatus,
@@ -231,7 +233,7 @@ def test_clients_have_to_come_back_when_the_cluster_gets_its_former_id_back() ->
     assert connection not in world.closed
 
 
-ASKED = (GetState(5), GetStatus(5), Drain(5, NodeId("a")), Undrain(5, NodeId("a")))
+ASKED = (GetState(5), GetStatus(5), GetEvents(5), Drain(5, NodeId("a")), Undrain(5, NodeId("a")))
 
 
 @pytest.mark.parametrize("message", ASKED, ids=lambda each: type(each).__name__)
@@ -308,3 +310,26 @@ def test_routes_need_no_right_and_are_sent_to_every_client() -> None:
     world.receive(client, GetRoutes(0))
     world.settle()
     assert [type(each) for each in answers(world, client)].count(Routes) == 2
+
+
+def test_a_coordinator_remembers_its_members_and_refuses_a_question_for_too_much() -> None:
+    world = World()
+    world.cluster("a", "b")
+    world.drain("a")
+    world.run(2)
+    client = world.client()
+    world.receive(client, GetEvents(5))
+    world.receive(client, GetEvents(6, limit=0))
+    world.settle()
+    reply, refusal = answers(world, client)[-2:]
+    assert isinstance(reply, EventsReply)
+    found = [(each.kind, each.node or each.source) for each in reply.events]
+    assert found[0] == ("leading", world.state.coordinator)
+    assert [each for each in found if each[0] in ("joined", "draining")] == [
+        ("joined", "a"),
+        ("joined", "b"),
+        ("draining", "a"),
+    ]
+    assert {each.kind for each in reply.events if each.slots} == {"assigned", "moved"}
+    assert isinstance(refusal, Refusal)
+    assert (refusal.request, refusal.code) == (6, "invalid")
