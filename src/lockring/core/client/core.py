@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 from zlib import crc32
 
+from lockring.cluster_state import Replica
 from lockring.core.client.agenda import Agenda
 from lockring.core.client.call_endings import CallEndings
 from lockring.core.client.dialing import DialPlan
@@ -47,6 +48,7 @@ from lockring.core.client.outlook import Outlooks, Wait
 from lockring.core.client.outstanding import Item, OutstandingCalls
 from lockring.core.client.queries import (
     BreakOrder,
+    MemberQuestion,
     OrderOnBehalf,
     PageRequest,
     Query,
@@ -89,6 +91,8 @@ from lockring.ids import (
 )
 from lockring.protocol import (
     WAIT_FOREVER,
+    GetEvents,
+    GetStatus,
     GrantReply,
     LockSearch,
     Message,
@@ -379,8 +383,16 @@ class ClientCore:
 
     def list_page(self, prefix: str, page: PageRequest, *, give_up_at_ns: int, now_ns: int) -> Query:
         """Ask one member for one page of its locks; the answer is a `ListReply`, or `StaleVersion` if it has left."""
-        query = query_anywhere(QueryKind.PAGE, prefix, now_ns, give_up_at_ns, page=page)
+        query = query_anywhere(QueryKind.PAGE, prefix, now_ns, give_up_at_ns, detail=page)
         return self._ask(query, now_ns)
+
+    def ask_member(
+        self, replica: Replica, message: GetStatus | GetEvents, *, give_up_at_ns: int, now_ns: int
+    ) -> Query:
+        """Ask one member about itself; the answer is a `StatusReply` or an `EventsReply`, or `StaleVersion` if it left."""
+        kind = QueryKind.MEMBER_STATUS if isinstance(message, GetStatus) else QueryKind.MEMBER_EVENTS
+        detail = MemberQuestion(replica, message)
+        return self._ask(query_anywhere(kind, "", now_ns, give_up_at_ns, detail=detail), now_ns)
 
     # ------------------------------------------------------------------ groups
 

@@ -41,8 +41,11 @@ from lockring.protocol import (
     DescribeReply,
     Drain,
     DrainReply,
+    EventsReply,
     FollowGroup,
+    GetEvents,
     GetState,
+    GetStatus,
     Keepalive,
     KeepaliveReply,
     List,
@@ -54,6 +57,7 @@ from lockring.protocol import (
     ReleaseReply,
     SlotList,
     StateReply,
+    StatusReply,
     Undrain,
     UndrainReply,
     View,
@@ -82,6 +86,8 @@ class QueryKind(Enum):
     LOOK = "look"
     FOLLOW = "follow"
     PAGE = "page"
+    MEMBER_STATUS = "member status"
+    MEMBER_EVENTS = "member events"
     RENEW = "renew"
     RELEASE = "release"
 
@@ -100,6 +106,8 @@ REPLIES: Final[dict[QueryKind, type[Message]]] = {
     QueryKind.UNDRAIN: UndrainReply,
     QueryKind.LOOK: View,
     QueryKind.PAGE: ListReply,
+    QueryKind.MEMBER_STATUS: StatusReply,
+    QueryKind.MEMBER_EVENTS: EventsReply,
     QueryKind.RENEW: KeepaliveReply,
     QueryKind.RELEASE: ReleaseReply,
 }
@@ -121,6 +129,18 @@ class PageRequest(msgspec.Struct, frozen=True):
     from_slot: SlotNumber
     after_name: str
     limit: int
+
+
+class MemberQuestion(msgspec.Struct, frozen=True):
+    """A question to one member about itself.
+
+    Attributes:
+        replica: the member.
+        message: the question; its number is set when it is sent.
+    """
+
+    replica: Replica
+    message: GetStatus | GetEvents
 
 
 class BreakOrder(msgspec.Struct, frozen=True):
@@ -145,7 +165,7 @@ class Query(msgspec.Struct, eq=False):
         name: the lock, prefix or node in question, "" where there is none.
         slot: the slot whose primary is asked, `ANYWHERE` for others.
         exchange: the call, and what is open with a server.
-        detail: of a break, a page, a renewal or a release, what else its message says.
+        detail: of a break, a page, a member's question, a renewal or a release, what else its message says.
         done: whether the caller has its answer, or has given up.
         listing: of a list or a search, its progress.
         seen: of a watch, the lock as it was last reported.
@@ -159,7 +179,7 @@ class Query(msgspec.Struct, eq=False):
     name: str
     slot: SlotNumber
     exchange: QueryExchange
-    detail: BreakOrder | OrderOnBehalf | PageRequest | None = None
+    detail: BreakOrder | OrderOnBehalf | PageRequest | MemberQuestion | None = None
     done: bool = False
     listing: Listing | None = None
     seen: LockRecord | None = None
@@ -169,9 +189,10 @@ class Query(msgspec.Struct, eq=False):
     asker: Identity | None = None
 
     @property
-    def page(self) -> PageRequest | None:
-        """The page that is asked for, None if that is not the question."""
-        return self.detail if isinstance(self.detail, PageRequest) else None
+    def asked_member(self) -> Replica | None:
+        """The only member that can answer, None for other questions."""
+        detail = self.detail
+        return detail.replica if isinstance(detail, (PageRequest, MemberQuestion)) else None
 
     def message(self, request: RequestNumber, version: Version) -> Message:
         """Return the message that asks it.
@@ -217,6 +238,9 @@ class Query(msgspec.Struct, eq=False):
                 assert isinstance(self.detail, PageRequest)
                 page = self.detail
                 return List(request, self.name, page.from_slot, page.after_name, page.limit)
+            case QueryKind.MEMBER_STATUS | QueryKind.MEMBER_EVENTS:
+                assert isinstance(self.detail, MemberQuestion)
+                return msgspec.structs.replace(self.detail.message, request=request)
             case QueryKind.LIST | QueryKind.FIND:
                 assert self.listing is not None
                 return self.listing.message(request, self.name)
@@ -250,7 +274,12 @@ def query_about_lock(
 
 
 def query_anywhere(
-    kind: QueryKind, name: str, now_ns: int, give_up_at_ns: int, *, page: PageRequest | None = None
+    kind: QueryKind,
+    name: str,
+    now_ns: int,
+    give_up_at_ns: int,
+    *,
+    detail: PageRequest | MemberQuestion | None = None,
 ) -> Query:
-    """Return a query that any server answers, or for a page the member that has it."""
-    return Query(kind, name, ANYWHERE, QueryExchange(now_ns, give_up_at_ns), page)
+    """Return a query that any server answers, or the member that the detail names."""
+    return Query(kind, name, ANYWHERE, QueryExchange(now_ns, give_up_at_ns), detail)

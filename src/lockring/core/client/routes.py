@@ -197,10 +197,14 @@ class RouteTable:
             return self.table[item.slot]
         if item.listing is not None:
             return self.nodes.get(item.listing.todo[0]) if item.listing.todo else None
-        if item.page is not None:
-            return self.nodes.get(item.page.replica)
+        member = item.asked_member
+        if member is not None:
+            return self.nodes.get(member)
         if item.slot != ANYWHERE:
             return self.table[item.slot]
+        if item.asker is not None:
+            # A node alone is asked on behalf of others: a coordinator would take it for the server's own wish.
+            return self._links.any_ready(to_node=True)
         if item.kind in (QueryKind.DRAIN, QueryKind.UNDRAIN):
             # The coordinator does it; where there is no link to it, any node passes it on.
             for link in self._links.by_id.values():
