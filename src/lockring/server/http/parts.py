@@ -1,6 +1,7 @@
 """The account of itself that a server gives over HTTP.
 
 A process has one part for each of its servers, a node or a coordinator.
+"""
 
 from __future__ import annotations
 
