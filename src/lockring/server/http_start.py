@@ -15,11 +15,12 @@ from lockring.server.http.hosts import KnownHosts
 from lockring.server.http.parts import HttpPart
 from lockring.server.http.port import HttpPort
 from lockring.server.settings import PortSettings
-from lockring.server.tls import ServerTls, secure_of
+from lockring.server.tls import ServerTls, opener_of, secure_of
 
 if TYPE_CHECKING:
     from lockring.server.http.protocol import ConnectionKeeper
     from lockring.server.http.site import HttpSite
+    from lockring.server.pages.dashboard import Dashboard
 
 CLOSE_S_MAX = 1.0
 """How long answers under way have at the end."""
@@ -55,7 +56,9 @@ class HttpServer:
         self._parts = parts
         self._gate = gate
         self._names = names
+        self._tls = tls
         self._site: HttpSite | None = None
+        self._dashboard: Dashboard | None = None
         self._port = HttpPort(self._made, ending=self._end, secure=secure_of(tls))
 
     async def start(self, listening: str) -> None:
@@ -80,6 +83,8 @@ class HttpServer:
     async def stop(self) -> None:
         """End all connections."""
         await self._port.stop(CLOSE_S_MAX)
+        if self._dashboard is not None:
+            await self._dashboard.close()
 
     # ----------------------------------------------------------------------- inner
 
@@ -87,12 +92,21 @@ class HttpServer:
         from lockring.server.http.basics import basic_pages
         from lockring.server.http.protocol import ConnectionKeeper
         from lockring.server.http.site import HttpSite
+        from lockring.server.pages.dashboard import Dashboard
 
-        pages = basic_pages(self._parts)
+        dashboard = Dashboard(
+            lambda: [seed for part in self._parts for seed in part.seeds()],
+            opener_of(self._tls),
+            is_server=self._tls is not None,
+            cookie=f"lockring-{split_address(self.address)[1]}",
+        )
+        pages = [*basic_pages(self._parts), *dashboard.pages()]
         hosts = KnownHosts(
             [*map(_host_of, [self.address, *self._names]), *self._settings.http_hosts, socket.gethostname()]
         )
         self._site = HttpSite(pages, gate=self._gate, hosts=hosts, prefix=self._settings.http_prefix)
+        dashboard.attach(self._site)
+        self._dashboard = dashboard
         return ConnectionKeeper(self._site, connections_max=connections_max)
 
     def _end(self) -> None:

@@ -111,7 +111,7 @@ class NodeServer:
     @property
     def http_part(self) -> HttpPart:
         """The node as HTTP shows it."""
-        return HttpPart("node", self._checks)
+        return HttpPart("node", self._checks, seeds=lambda: [self._place.address])
 
     # ----------------------------------------------------------------------- Service
 

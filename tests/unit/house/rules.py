@@ -79,8 +79,11 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "ring_picture",
         "security",
         "terminals",
+        "views",
     },
     "client": _WORDS | {"_version", "clock", "cluster_state", "ring", "core", "net", "security"},
+    "views": _WORDS
+    | {"_version", "client", "clock", "cluster_state", "core", "net", "ring", "ring_picture"},
     "aio": frozenset({"client", "errors"}),
     "": frozenset({"_version", "aio", "client", "errors"}),
     "testing": _WORDS
@@ -107,6 +110,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "security",
         "terminals",
         "testing",
+        "views",
         "apps",
     },
     "__main__": frozenset({"cli"}),

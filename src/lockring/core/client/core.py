@@ -524,6 +524,10 @@ class ClientCore:
         """Version of the newest routes, 0 before the first."""
         return self._routes.version
 
+    def members(self) -> list[Replica]:
+        """Return the members that the newest routes name, none before the first."""
+        return list(self._routes.members)
+
     def sessions(self) -> list[ClientSession]:
         """Return the sessions that were opened."""
         return self._sessions.all()

@@ -30,8 +30,10 @@ class HttpPart(NamedTuple):
         name: "node" or "coordinator".
         checks: returns the conditions for the server to be ready.
         is_leader: returns whether it leads the coordinators; None for a node.
+        seeds: returns addresses (HOST:PORT) of servers of the cluster that answer about it.
     """
 
     name: str
     checks: Callable[[], list[Check]]
     is_leader: Callable[[], bool] | None = None
+    seeds: Callable[[], list[str]] = list
