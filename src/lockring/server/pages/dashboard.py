@@ -15,7 +15,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
-from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -29,7 +28,7 @@ from lockring.net.openers import Opener
 from lockring.server.http.pages import Page, name_of, wants_json
 from lockring.server.http.site import HttpSite
 from lockring.server.http.visits import bearer_of, visit_of
-from lockring.server.pages.forms import FormTokens, check_same_origin
+from lockring.server.pages.forms import FormTokens, check_same_origin, read_form
 from lockring.server.pages.rendering import STATIC, Templates, as_json, link, static_file
 from lockring.server.pages.shared_answers import SharedAnswers
 from lockring.server.pages.sign_ins import CREDENTIAL_BYTES_MAX, SignIns
@@ -275,9 +274,9 @@ class Dashboard:
         notice = "undrained" if action == "undrain" else "draining"
         return RedirectResponse(link("members", notice=notice), _SEE_OTHER)
 
-    async def _form(self, request: Request, viewer: Viewer, action: str, name: str) -> FormData:
-        form = await request.form(max_files=0, max_fields=10)
-        self._tokens.check(request, str(form.get("form", "")), viewer.identity, action, name)
+    async def _form(self, request: Request, viewer: Viewer, action: str, name: str) -> dict[str, str]:
+        form = await read_form(request)
+        self._tokens.check(request, form.get("form", ""), viewer.identity, action, name)
         return form
 
     # ------------------------------------------------------------------ sign-in
@@ -286,8 +285,8 @@ class Dashboard:
         if request.method != "POST":
             return self._sign_in_page(request, 200, "", _place(request.query_params.get("next", "")))
         check_same_origin(request)
-        form = await request.form(max_files=0, max_fields=10)
-        credential, place = str(form.get("credential", "")).strip(), _place(str(form.get("next", "")))
+        form = await read_form(request)
+        credential, place = form.get("credential", "").strip(), _place(form.get("next", ""))
         if not credential or len(credential.encode()) > CREDENTIAL_BYTES_MAX:
             return self._sign_in_page(request, 400, "Paste a token or a JWT.", place)
         response = RedirectResponse(place or "./", _SEE_OTHER)

@@ -9,14 +9,15 @@ from __future__ import annotations
 import hmac
 import secrets
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from starlette.requests import Request
 
-from lockring.errors import Denied
+from lockring.errors import Denied, InvalidRequest
 from lockring.protocol.identities import Identity
 
 _SECRET_BYTES: Final = 32
+_FIELDS_MAX: Final = 10
 
 
 class FormTokens:
@@ -49,6 +50,26 @@ class FormTokens:
         check_same_origin(request)
         if not hmac.compare_digest(shown, self.token(identity, action, name)):
             raise Denied("this form is out of date: open its page again")
+
+
+async def read_form(request: Request) -> dict[str, str]:
+    """Return the fields of a form, of each the last value.
+
+    Raises:
+        InvalidRequest: the body is no form of our pages.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/x-www-form-urlencoded":
+        raise InvalidRequest(
+            "the body of the request is a form, of the type application/x-www-form-urlencoded"
+        )
+    try:
+        fields = parse_qsl(
+            (await request.body()).decode(), keep_blank_values=True, max_num_fields=_FIELDS_MAX
+        )
+    except ValueError as error:
+        raise InvalidRequest(f"the form cannot be read: {error}") from error
+    return dict(fields)
 
 
 def check_same_origin(request: Request) -> None:

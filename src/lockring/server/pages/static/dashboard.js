@@ -15,6 +15,7 @@ let timer = 0;
 let heardAt = 0;
 let isPaused = false;
 let latest = null;
+let failures = 0; // of streams, since one has brought something
 
 function say(state, text) {
   live.className = `live ${state}`;
@@ -92,7 +93,10 @@ function arrived(html) {
 function follow() {
   source = new EventSource(stream);
   heardAt = Date.now();
-  source.addEventListener("content", (event) => arrived(JSON.parse(event.data)));
+  source.addEventListener("content", (event) => {
+    failures = 0;
+    arrived(JSON.parse(event.data));
+  });
   source.addEventListener("problem", (event) => {
     heardAt = Date.now();
     if (!isPaused) say("off", `As it was: ${JSON.parse(event.data)}`);
@@ -100,8 +104,9 @@ function follow() {
   source.addEventListener("over", () => location.reload());
   source.onopen = () => { heardAt = Date.now(); };
   source.onerror = () => {
-    if (!isPaused) say("off", "Trying again");
-    if (source.readyState === EventSource.CLOSED) poll();
+    failures += 1;
+    if (source.readyState === EventSource.CLOSED || failures > 1) poll();
+    else if (!isPaused) say("off", "Trying again");
   };
 }
 
