@@ -77,7 +77,7 @@ def test_a_viewer_signs_in_with_a_token_and_sees_and_does_what_its_rights_allow(
         visitor.open("lock?name=jobs/x")
         session = visitor.page.locator(".id").text_content()
         visitor.page.get_by_role("link", name="Break").click()
-        visitor.page.get_by_text("At once.").click()
+        visitor.page.get_by_text("At once.", exact=True).click()
         visitor.page.get_by_role("button", name="Break the lease").click()
         visitor.see("The lock was freed.")
         assert session
