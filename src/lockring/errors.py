@@ -124,14 +124,18 @@ class Overloaded(LockringError):
 
     Attributes:
         retry_after_s: when to come again, in seconds; None if the server does not say.
+        limit: at the server, the limit of the identity that is reached, as the ACL file names it; "" for another.
     """
 
     code = "overloaded"
     retryable = True
 
-    def __init__(self, text: str, *, name: str = "", retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, text: str, *, name: str = "", retry_after_s: float | None = None, limit: str = ""
+    ) -> None:
         super().__init__(text, name=name)
         self.retry_after_s = retry_after_s
+        self.limit = limit
 
 
 class Denied(LockringError, PermissionError):

@@ -150,5 +150,7 @@ HTTP_REQUIREMENTS: Final[dict[str, Requirement]] = {
     "GET /dashboard.css": Requirement(Condition.FREE),
     "GET /dashboard.js": Requirement(Condition.FREE),
     "GET /icon.svg": Requirement(Condition.FREE),
+    "GET /metrics": Requirement(Condition.IDENTITY),
+    "GET /debug/tasks": Requirement(Condition.EVERYTHING, Verb.ADMIN),
 }
 """Of each page that a server answers over HTTP, by method and path."""

@@ -129,6 +129,7 @@ class AccessGuard:
         try:
             access.quota.check_request(now_ns)
         except Overloaded as error:
+            self._context.outbox.counters.refuse_by(type(message).__name__, error)
             request = getattr(message, "request", NO_REQUEST)
             if request != NO_REQUEST:
                 self._context.outbox.send(
@@ -173,6 +174,8 @@ class AccessGuard:
         self._context.outbox.add(entry)
         if not access.is_enforced:
             return False
+        error = missing.error()
+        self._context.outbox.counters.refuse(type(message).__name__, error.code)
         request = getattr(message, "request", NO_REQUEST)
         if request != NO_REQUEST:  # a refusal without a number would be one of the connection
             self._context.outbox.send(connection, refusal_of(missing.error(), request))

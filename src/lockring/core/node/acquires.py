@@ -72,6 +72,7 @@ class Acquisitions:
             return
         if self._grants.waiters >= WAITERS_MAX:
             text = f"{WAITERS_MAX} requests wait at this node already"
+            self._grants.count_failed_wait(message.name, message.mode, "refused", 0)
             self._clients.refuse(connection, message, "overloaded", text)
             return
         if quota is not None and quota.limits.waiters is not None:
@@ -101,10 +102,12 @@ class Acquisitions:
     ) -> None:
         """Refuse an acquire that may not wait: its lock is held, or it is unknown here whether it is."""
         if lock is not None and self._context.rights.may_serve(slot.number, now_ns=now_ns):
+            self._grants.count_failed_wait(message.name, message.mode, "timeout", 0)
             self._clients.refuse(connection, message, "timeout", why_not_granted(lock, message))
             return
         self._troubles.look(self._context.now_ns)
         text = self._troubles.why_not_served(slot.number)
+        self._grants.count_failed_wait(message.name, message.mode, "refused", 0)
         self._clients.refuse(connection, message, "unavailable", text)
 
     def release(self, connection: ConnectionId, message: Release, slot: NodeSlot, now_ns: int) -> None:

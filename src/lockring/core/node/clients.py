@@ -81,15 +81,21 @@ class ConnectedClients:
 
     # ------------------------------------------------------------------ refusals and notices
 
-    def refuse(self, connection: ConnectionId, message: Any, code: str, text: str) -> None:
-        """Refuse a request with an error of `lockring.errors`."""
+    def refuse(
+        self, connection: ConnectionId, message: Any, code: str, text: str, *, is_handled: bool = True
+    ) -> None:
+        """Refuse a request with an error of `lockring.errors`, on behalf of its handler or not."""
+        self._context.outbox.counters.refuse(type(message).__name__, code, is_handled=is_handled)
         refusal = Refusal(getattr(message, "request", NO_REQUEST), code, text, getattr(message, "name", ""))
         self._context.outbox.send(connection, refusal)
 
-    def refuse_moved(self, connection: ConnectionId, request: RequestNumber, name: LockName) -> None:
+    def refuse_moved(
+        self, connection: ConnectionId, request: RequestNumber, name: LockName, kind: str = "Acquire"
+    ) -> None:
         """Refuse a request because another node serves the lock's slot."""
         if connection not in self.by_connection:
             return
+        self._context.outbox.counters.refuse(kind, "moved")
         state = self._context.state
         number = slot_of(name)
         primary = state.slots[number].primary

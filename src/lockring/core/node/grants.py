@@ -7,6 +7,7 @@ since no client has heard of it.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 
 from lockring.core.access import Quota
@@ -14,6 +15,7 @@ from lockring.core.deadline_queue import DeadlineQueue
 from lockring.core.events import LOST
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
+from lockring.core.node.counters import BROKEN, ENDINGS, EXPIRED, OUTCOMES, RELEASED
 from lockring.core.node.generations import Generations
 from lockring.core.node.lock_events import LockEvents
 from lockring.core.node.locks import LockEntry, LockHolder, LockWaiter, OpenRequest, Session
@@ -49,6 +51,7 @@ class NodeGrants:
         self._troubles = troubles
         self._generations = generations
         self._events = events
+        self._counters = context.outbox.counters
         self.unanswered: dict[SlotNumber, None] = {}
         self.timeouts: DeadlineQueue[LockWaiter] = DeadlineQueue(self._is_waiting, context.outbox.wake)
         self.waiters = 0
@@ -154,6 +157,7 @@ class NodeGrants:
         try:
             quota.check_lock()
         except Overloaded as error:
+            self._counters.refuse_by("Acquire", error)
             request = waiter.request
             refusal = refusal_of(error, request.request, name=waiter.lock.name)
             self._context.outbox.send(request.connection, refusal)
@@ -161,6 +165,15 @@ class NodeGrants:
         return False
 
     def _send_grant(self, holder: LockHolder, request: OpenRequest, now_ns: int) -> None:
+        lock = holder.lock
+        if request.index:  # not one that was answered before; written out, since each call is felt here
+            counters, granted_at_ns = self._counters, holder.granted_at_ns
+            locks = counters.all if counters.by_prefix is None else counters.of(lock.name)
+            answers, took_ns = locks.answers[lock.mode], now_ns - granted_at_ns
+            answers.counts[bisect_left(answers.bounds, took_ns)] += 1
+            answers.total += took_ns
+            if granted_at_ns > request.arrived_ns:
+                locks.waits[lock.mode].observe(granted_at_ns - request.arrived_ns)
         if request.connection not in self._clients.by_connection:
             return
         if self._context.outbox.audits:
@@ -177,6 +190,7 @@ class NodeGrants:
         )
 
     def _refuse_broken(self, holder: LockHolder, request: OpenRequest) -> None:
+        self._counters.refuse("Acquire", "not-held")
         text = "this acquisition was broken by an operator"
         refusal = Refusal(request.request, "not-held", text, holder.lock.name)
         self._context.outbox.send(request.connection, refusal)
@@ -206,6 +220,7 @@ class NodeGrants:
         waiter = slot.table.enqueue(session, message, request, since_ns=since_ns)
         waiter.deadline_ns = deadline_ns
         self.waiters += 1
+        self._counters.of(message.name).waiting[waiter.mode] += 1
         if session.totals.quota is not None:
             session.totals.quota.waiters += 1
         self._fresh.append(waiter)
@@ -266,6 +281,7 @@ class NodeGrants:
             self._troubles.look(self._context.now_ns)
             refusal = Refusal(request.request, "unavailable", self._troubles.why_not_served(number), name)
         waiter.deadline_ns = None
+        self._counters.refuse("Acquire", refusal.code)
         self.withdraw(waiter, "timeout")
         self._context.outbox.send(request.connection, refusal)
 
@@ -311,6 +327,12 @@ class NodeGrants:
             self._clients.audit_lock(
                 "lost" if why else "release", holder, connection=holder.session.connection, reason=why
             )
+        counters, lock = self._counters, holder.lock
+        locks = counters.all if counters.by_prefix is None else counters.of(lock.name)
+        ending = RELEASED if not reason and not holder.broken else EXPIRED if reason == "expired" else BROKEN
+        holds, held_ns = locks.holds[lock.mode * ENDINGS + ending], now_ns - holder.granted_at_ns
+        holds.counts[bisect_left(holds.bounds, held_ns)] += 1
+        holds.total += held_ns
         slot.table.remove_holder(holder)
         holder.broken = False
         reign.unanswered.pop(holder, None)
@@ -369,14 +391,29 @@ class NodeGrants:
             self._serve_lock(slot, lock, self._context.now_ns)
 
     def _take_out(self, slot: NodeSlot, waiter: LockWaiter, reason: str) -> None:
+        self.count_failed_wait(waiter.lock.name, waiter.mode, reason, self._context.now_ns - waiter.since_ns)
         slot.table.dequeue(waiter)
         self._forget_waiter(waiter)
         if waiter.lock.name in self._events.watched:
             self._events.add(LockEventKind.LEFT, waiter, reason)
 
+    def count_failed_wait(self, name: LockName, mode: int, reason: str, waited_ns: int) -> None:
+        """Count an acquire that ends without a grant.
+
+        Args:
+            name: of the lock.
+            mode: in which it was wanted.
+            reason: "timeout"; "cancelled" and "disconnected", by its client; or another, by this node.
+            waited_ns: for how long it waited.
+        """
+        outcome = 0 if reason == "timeout" else 1 if reason in ("cancelled", "disconnected") else 2
+        self._counters.of(name).failed_waits[mode * len(OUTCOMES) + outcome].observe(max(0, waited_ns))
+
     def reign_ended(self, ended: EndedReign) -> None:
         """Refuse all waiting acquires in a slot that is not served here any more."""
         for waiter in ended.waiters:
+            waited_ns = self._context.now_ns - waiter.since_ns
+            self.count_failed_wait(waiter.lock.name, waiter.mode, "moved", waited_ns)
             self._forget_waiter(waiter)
             self._clients.refuse_moved(waiter.request.connection, waiter.request.request, waiter.lock.name)
         for holder, request in ended.reign.unanswered.items():
@@ -387,6 +424,7 @@ class NodeGrants:
     def _forget_waiter(self, waiter: LockWaiter) -> None:
         """Let nothing name a waiter that was taken out of its table."""
         self.waiters -= 1
+        self._counters.of(waiter.lock.name).waiting[waiter.mode] -= 1
         quota = waiter.session.totals.quota
         if quota is not None:
             quota.waiters -= 1

@@ -20,6 +20,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
 
+from lockring.core.node.counters import MODES
 from lockring.core.node.locks import (
     HOLDERS_MAX,
     NO_DEADLINE,
@@ -68,6 +69,7 @@ class LockTable:
         broken: the holders that are not renewed any more.
         shares: by session id.
         highest: highest generation ever seen in this slot since its base.
+        many: holders by mode, and behind them locks by mode, of all modes but the exclusive one.
         inherited: no grant before the present reign had a higher generation.
         served: whether this node serves the slot, so that sessions count what is here.
     """
@@ -80,6 +82,7 @@ class LockTable:
         "highest",
         "inherited",
         "locks",
+        "many",
         "served",
         "shares",
         "slot",
@@ -90,6 +93,7 @@ class LockTable:
         self.locks: dict[LockName, LockEntry] = {}
         self.broken: dict[LockHolder, None] = {}
         self.shares: dict[SessionId, Share] = {}
+        self.many = [0] * 6
         self.highest = NO_GENERATION
         self.inherited = NO_GENERATION
         self.served = False
@@ -148,6 +152,8 @@ class LockTable:
         )
         if mutation.payload:
             self._payloads[holder] = mutation.payload
+        if mutation.mode:
+            self._add_to_many(lock, mutation.mode)
         lock.add(holder, mutation.mode, mutation.permits)
         share.add(acquisition, holder, self.served)
         return holder
@@ -180,6 +186,8 @@ class LockTable:
         holder = LockHolder(lock, session, acquisition, generation, now_ns)
         if payload:
             self._payloads[holder] = payload
+        if wanted.mode:
+            self._add_to_many(lock, wanted.mode)
         lock.add(holder, wanted.mode, wanted.permits)
         share.add(acquisition, holder, self.served)
         return holder
@@ -205,6 +213,9 @@ class LockTable:
             self._payloads.pop(holder, None)
         lock = holder.lock
         lock.drop(holder)
+        if lock.mode:
+            self.many[lock.mode] -= 1
+            self.many[MODES + lock.mode] -= lock.held is None
         lock.seq += 1
         self._tidy(lock, share)
 
@@ -277,6 +288,16 @@ class LockTable:
             return lock.waiters[0]
         return None
 
+    def _add_to_many(self, lock: LockEntry, mode: int) -> None:
+        self.many[mode] += 1
+        self.many[MODES + mode] += lock.held is None
+
+    def held(self) -> list[int]:
+        """Return how many holders there are by mode, and behind them how many locks by mode."""
+        found = list(self.many)
+        found[0] = found[MODES] = len(self.locks) - found[MODES + 1] - found[MODES + 2]
+        return found
+
     # ------------------------------------------------------------------ serving or not
 
     def start_serving(self, generation_from: Generation = FIRST_GENERATION) -> None:
@@ -309,6 +330,7 @@ class LockTable:
         self.locks = {}
         self.broken = {}
         self.shares = {}
+        self.many = [0] * 6
         self.highest = NO_GENERATION
         self._payloads = {}
 

@@ -167,6 +167,8 @@ class Queries:
             outbox.add(
                 self._guard.allowed_entry("break", connection, Verb.BREAK, message.name, holder.generation)
             )
+        if message.force or not holder.broken:
+            self._context.outbox.counters.breaks[message.force] += 1
         self._clients.notify_lost(holder, "broken")
         if not holder.broken or message.force:
             self._context.outbox.events.lock_ended(

@@ -141,7 +141,7 @@ class TestStreams:
         async def story() -> None:
             is_ending = asyncio.Event()
             following = Streams(is_ending)
-            looks = iter(["one", "one", Unavailable("out"), "two\nlines"])
+            looks: Any = iter(["one", "one", Unavailable("out"), "two\nlines"])
 
             async def look() -> str:
                 found = next(looks, None)
@@ -150,7 +150,7 @@ class TestStreams:
                     return "two\nlines"
                 if isinstance(found, Exception):
                     raise found
-                return found
+                return str(found)
 
             response = following.follow(look, is_over=lambda: False)
             assert response.headers["x-accel-buffering"] == "no"
