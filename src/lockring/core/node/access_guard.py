@@ -43,6 +43,16 @@ def hides_ids(access: Grantee) -> bool:
     return access.is_enforced and not access.permissions.is_admin
 
 
+def rights_for(access: Grantee | None, name: LockName) -> tuple[list[str], str]:
+    """Return the verbs that an identity may use on a lock, and the identity in one text, "" where none is checked."""
+    verbs = [each for each in Verb if each is not Verb.DRAIN]
+    if access is None:
+        return [each.word for each in verbs], ""
+    permissions = access.permissions
+    found = [each.word for each in verbs if permissions.tables[each].allows(name) or not access.is_enforced]
+    return found, str(access.identity)
+
+
 class AccessGuard:
     """Refuses what clients may not do."""
 

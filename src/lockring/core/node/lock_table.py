@@ -282,6 +282,12 @@ class LockTable:
         self._dequeue(waiter, share)
         self._tidy(waiter.lock, share)
 
+    def position_of(self, waiter: LockWaiter) -> int:
+        """Return the place of a waiter in its queue, from 1."""
+        waiters = waiter.lock.waiters
+        assert waiters is not None
+        return bisect_left(waiters, waiter.place, key=_place) + 1
+
     def next_grantable(self, lock: LockEntry) -> LockWaiter | None:
         """Return the waiter that can be granted now: the first, if the holders admit it; else None."""
         if lock.waiters and lock.admits(lock.waiters[0].mode, lock.waiters[0].permits):
@@ -362,16 +368,7 @@ class LockTable:
         if lock is None:
             lock = LockEntry(name)  # free, and not kept
         holders = [
-            HolderRecord(
-                owner=holder.session.owner,
-                session=holder.session.id,
-                acquisition=holder.acquisition,
-                generation=holder.generation,
-                held_ms=ns_to_ms_floor(now_ns - holder.granted_at_ns),
-                ttl_ms=holder.session.ttl_ms,
-                left_ms=_left_ms(holder.session, now_ns),
-                payload=self.payload_of(holder),
-            )
+            record_of(holder, now_ns, self.payload_of(holder))
             for holder in lock.holders[:most]
             if expired or holder.session.deadline_ns > now_ns
         ]
@@ -489,6 +486,26 @@ def _left_ms(session: Session, now_ns: int) -> int:
     ttl_ns = session.ttl_ms * NS_PER_MS
     margin_ns = up(ttl_ns) - ttl_ns
     return min(session.ttl_ms, ns_to_ms_floor(session.deadline_ns - margin_ns - now_ns))
+
+
+def record_of(holder: LockHolder, now_ns: int, payload: bytes = b"") -> HolderRecord:
+    """Return a holder for people, with this payload."""
+    session = holder.session
+    renewed_ms = -1
+    if session.deadline_ns != NO_DEADLINE:
+        renewed_ms = ns_to_ms_floor(now_ns - (session.deadline_ns - session.lifetime_ns))
+    return HolderRecord(
+        owner=session.owner,
+        session=session.id,
+        acquisition=holder.acquisition,
+        generation=holder.generation,
+        held_ms=ns_to_ms_floor(now_ns - holder.granted_at_ns),
+        ttl_ms=session.ttl_ms,
+        left_ms=_left_ms(session, now_ns),
+        payload=payload,
+        renewed_ms=renewed_ms,
+        broken=holder.broken,
+    )
 
 
 def revoke_of(holder: LockHolder) -> Revoke:
