@@ -49,6 +49,7 @@ help:
 	@echo "make handshakes  10,000 TLS handshakes that never finish"
 	@echo "make overload  10,000 waiters, 5,000 connections, clients that never read"
 	@echo "make stores    all tests of the stores, with real servers of etcd and PostgreSQL, which it installs"
+	@echo "make browser   the tests of the pages in a real browser, which it installs"
 	@echo "make monitoring  the alerts of deploy/ in a real Prometheus, which it installs, at servers with every fault that they are for"
 	@echo "make upgrade   rolling restarts from the previous version to this one and back, under the load of clients of both"
 	@echo "make cleaner   the drills of the empty-folder cleaner: 20,000 folders, a bucket, a scan of 1,000,000 folders"
@@ -67,7 +68,7 @@ test: $(VENV)/.installed-dev
 	$(MAKE) --no-print-directory coverage && \
 	$(MAKE) --no-print-directory sim-short && \
 	$(MAKE) --no-print-directory --jobs=3 $(WHOLE) cluster beside compiled-short || { echo "make test: FAILED, see above" >&2; exit 1; }; \
-	echo "make test: check, unit, coverage, simulation, store, cluster, upgrade, hostile, chaos and compiled tests passed in $$(($$(date +%s) - start)) s"
+	echo "make test: check, unit, coverage, simulation, store, cluster, upgrade, hostile, browser, chaos and compiled tests passed in $$(($$(date +%s) - start)) s"
 
 PYTHON_SOURCES := src tests bench proto client_sync compiled hatch_build.py
 
@@ -137,6 +138,7 @@ beside: $(VENV)/.installed-dev
 	@$(MAKE) --no-print-directory upgrade-short
 	@$(MAKE) --no-print-directory cleaner-short
 	@$(MAKE) --no-print-directory hostile-short
+	@$(MAKE) --no-print-directory browser
 	@$(MAKE) --no-print-directory chaos-short
 
 # One process: each would start servers of its own.
@@ -184,6 +186,12 @@ cleaner: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.cleaner drill
 	$(BIN)/python -m tests.cleaner s3
 	$(BIN)/python -m tests.cleaner scan
+
+# One process: its tests share a browser and a cluster.
+.PHONY: browser
+browser: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.browser.install
+	$(BIN)/pytest tests/browser
 
 .PHONY: chaos-short
 chaos-short: $(VENV)/.installed-dev

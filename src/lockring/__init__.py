@@ -67,8 +67,10 @@ if _typing.TYPE_CHECKING:
     from lockring.client.group_state import GroupSummary as GroupSummary
     from lockring.client.group_state import KeySet as KeySet
     from lockring.client.lock_info import Broken as Broken
+    from lockring.client.lock_info import FoundLock as FoundLock
     from lockring.client.lock_info import LockInfo as LockInfo
     from lockring.client.lock_info import LockList as LockList
+    from lockring.client.lock_info import LockPage as LockPage
     from lockring.client.lock_info import Wait as Wait
     from lockring.client.lock_info import Waiter as Waiter
     from lockring.client.watch_updates import WatchEvent as WatchEvent
@@ -77,6 +79,7 @@ if _typing.TYPE_CHECKING:
 _HOMES = {
     "Broken": "lockring.client.lock_info",
     "Client": "lockring.client.blocking.client",
+    "FoundLock": "lockring.client.lock_info",
     "Grant": "lockring.client.blocking.grants",
     "Grants": "lockring.client.blocking.grants",
     "Group": "lockring.client.blocking.groups",
@@ -89,6 +92,7 @@ _HOMES = {
     "Lock": "lockring.client.blocking.locks",
     "LockList": "lockring.client.lock_info",
     "LockInfo": "lockring.client.lock_info",
+    "LockPage": "lockring.client.lock_info",
     "Membership": "lockring.client.blocking.groups",
     "RWLock": "lockring.client.blocking.locks",
     "ThreadingLock": "lockring.client.blocking.threading_lock",

@@ -24,8 +24,10 @@ from lockring.client.group_state import GroupMember as GroupMember
 from lockring.client.group_state import GroupSummary as GroupSummary
 from lockring.client.group_state import KeySet as KeySet
 from lockring.client.lock_info import Broken as Broken
+from lockring.client.lock_info import FoundLock as FoundLock
 from lockring.client.lock_info import LockInfo as LockInfo
 from lockring.client.lock_info import LockList as LockList
+from lockring.client.lock_info import LockPage as LockPage
 from lockring.client.lock_info import Wait as Wait
 from lockring.client.lock_info import Waiter as Waiter
 from lockring.client.watch_updates import WatchEvent as WatchEvent

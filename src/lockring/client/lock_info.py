@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lockring.client.grant_state import Holder, holding_of_each
+from lockring.core.client import UNKNOWN, LocksFound
 from lockring.core.client import Wait as Wait
 from lockring.protocol import SEQ_FREE, Mode
 from lockring.protocol import BreakReply as WireBroken
@@ -87,6 +88,45 @@ class LockList(list[LockInfo]):
 
 
 @dataclass(frozen=True, slots=True)
+class FoundLock:
+    """A lock that a search has found.
+
+    Attributes:
+        lock: the lock, with its first eight holders and waiters.
+        holder_count: how many holders it has.
+        waiter_count: how many waiters it has.
+    """
+
+    lock: LockInfo
+    holder_count: int
+    waiter_count: int
+
+
+class LockPage(list[FoundLock]):
+    """The first locks by name that a search has found.
+
+    Attributes:
+        matched: how many locks the search would find in all; None where that is not counted: of
+            locks that are held in some way, and where a node of an older version was asked.
+        after: the name behind which the next page begins; None if there is no other page.
+        unserved_slots: how many of the cluster's 4096 slots could not be searched.
+    """
+
+    def __init__(
+        self,
+        locks: Iterable[FoundLock] = (),
+        *,
+        matched: int | None = 0,
+        after: str | None = None,
+        unserved_slots: int = 0,
+    ) -> None:
+        super().__init__(locks)
+        self.matched = matched
+        self.after = after
+        self.unserved_slots = unserved_slots
+
+
+@dataclass(frozen=True, slots=True)
 class Broken:
     """The effect of `Client.break_lock`.
 
@@ -127,6 +167,16 @@ def lock_info(lock: WireLockInfo, rights: list[str] | None = None, identity: str
 def lock_list(locks: WireLockList) -> LockList:
     """Return the nodes' list of locks in its public form."""
     return LockList(map(lock_info, locks), locks.unserved_slots)
+
+
+def lock_page(found: LocksFound) -> LockPage:
+    """Return what the nodes have found in its public form."""
+    return LockPage(
+        [FoundLock(lock_info(lock), *counts) for lock, counts in zip(found.locks, found.counts, strict=True)],
+        matched=None if found.matched == UNKNOWN else found.matched,
+        after=found.locks[-1].name if found.has_more else None,
+        unserved_slots=found.unserved_slots,
+    )
 
 
 def broken_of(broken: WireBroken) -> Broken:

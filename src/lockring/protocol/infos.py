@@ -120,6 +120,23 @@ class LockRecord(msgspec.Struct, array_like=True, gc=False):
     view: Generation = NO_GENERATION
 
 
+class LockSearch(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """A search for locks: by name, which are wanted.
+
+    Names are those behind `after` and, unless that is "", before `before`. `text` is a part of the name. `owner` is one
+    of a holder's or waiter's label, whatever its case; "" for any. `mode` is that of the holders, -1 for any.
+    `is_held` and `has_waiters` leave out the other locks.
+    """
+
+    after: str = ""
+    before: str = ""
+    text: str = ""
+    owner: str = ""
+    mode: int = -1
+    is_held: bool = False
+    has_waiters: bool = False
+
+
 class LockRecords(list[LockRecord]):
     """Locks, sorted by name.
 

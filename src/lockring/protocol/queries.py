@@ -12,7 +12,7 @@ from lockring.ids import (
     Version,
 )
 from lockring.protocol.base import Message
-from lockring.protocol.infos import EventRecord, LockEvent, LockRecord
+from lockring.protocol.infos import EventRecord, LockEvent, LockRecord, LockSearch
 
 
 class Describe(Message, tag=14):
@@ -40,6 +40,9 @@ class List(Message, tag=15):
     """Ask for this node's locks, held or waited for, whose name starts with `prefix`, a page at a time.
 
     Start with slot 0 and name ""; continue from where `ListReply` says. `limit` is 1 to 10,000.
+
+    With `search`, the page has the first locks by name that it wants in the next slots, at most 1,001, and `after_name`
+    is "". An older node does not know it, and answers as if it were not there: `ListReply.counts` shows that.
     """
 
     request: RequestNumber
@@ -47,12 +50,16 @@ class List(Message, tag=15):
     from_slot: SlotNumber = FIRST_SLOT
     after_name: str = ""
     limit: int = 1000
+    search: LockSearch | None = None
 
 
 class ListReply(Message, tag=25):
     """A page of locks. `next_slot` is -1 after the last one.
 
     `unserved` counts those slots of this page that this node is the primary of but may not answer for at present.
+    `counts` is the answer to a search: of each lock, the number of its holders and of its waiters. Its record has only
+    the first eight of both. `matched` is how many locks in the slots of this page are wanted, whatever bounds are set
+    to their names; -1 where that is not counted.
     """
 
     request: RequestNumber
@@ -60,6 +67,8 @@ class ListReply(Message, tag=25):
     next_slot: SlotNumber
     next_name: str
     unserved: int = 0
+    counts: list[tuple[int, int]] | None = None
+    matched: int = 0
 
 
 class Watch(Message, tag=16):

@@ -120,7 +120,7 @@ class CoordinatorServer:
     @property
     def http_part(self) -> HttpPart:
         """The coordinator as HTTP shows it."""
-        return HttpPart("coordinator", self._checks, self._add_figures, self._is_leader)
+        return HttpPart("coordinator", self._checks, self._add_figures, self._is_leader, self._seeds)
 
     # ----------------------------------------------------------------------- Service
 
@@ -430,6 +430,15 @@ class CoordinatorServer:
     def _is_leader(self) -> bool:
         deciding = self._core.deciding
         return deciding is not None and deciding.is_active
+
+    def _seeds(self) -> list[str]:
+        """Return the addresses of the nodes that this coordinator knows, or that of the one which leads."""
+        deciding = self._core.deciding
+        state = None if deciding is None else deciding.state
+        if state is not None and state.members:
+            return [each.address for each in state.members.values()]
+        leader = self._core.election.leader
+        return [] if leader is None else [leader.address]
 
     def _checks(self) -> list[Check]:
         status = self._core.status(now_ns=monotonic_ns())

@@ -18,11 +18,12 @@ from lockring.server.metrics.figures import Figures
 from lockring.server.metrics.loop_watch import LoopWatch
 from lockring.server.metrics.process import add_process
 from lockring.server.settings import PortSettings
-from lockring.server.tls import ServerTls, secure_of
+from lockring.server.tls import ServerTls, opener_of, secure_of
 
 if TYPE_CHECKING:
     from lockring.server.http.protocol import ConnectionKeeper
     from lockring.server.http.site import HttpSite
+    from lockring.server.pages.dashboard import Dashboard
 
 CLOSE_S_MAX = 1.0
 """How long answers under way have at the end."""
@@ -62,6 +63,7 @@ class HttpServer:
         self._watch = LoopWatch()
         self._keeper: ConnectionKeeper | None = None
         self._site: HttpSite | None = None
+        self._dashboard: Dashboard | None = None
         self._port = HttpPort(self._made, ending=self._end, secure=secure_of(tls))
 
     async def start(self, listening: str) -> None:
@@ -88,6 +90,8 @@ class HttpServer:
         """End all connections."""
         self._watch.stop()
         await self._port.stop(CLOSE_S_MAX)
+        if self._dashboard is not None:
+            await self._dashboard.close()
 
     # ----------------------------------------------------------------------- inner
 
@@ -95,12 +99,21 @@ class HttpServer:
         from lockring.server.http.basics import basic_pages
         from lockring.server.http.protocol import ConnectionKeeper
         from lockring.server.http.site import HttpSite
+        from lockring.server.pages.dashboard import Dashboard
 
-        pages = basic_pages(self._parts, self._add_figures)
+        dashboard = Dashboard(
+            lambda: [seed for part in self._parts for seed in part.seeds()],
+            opener_of(self._tls),
+            is_server=self._tls is not None,
+            cookie=f"lockring-{split_address(self.address)[1]}",
+        )
+        pages = [*basic_pages(self._parts, self._add_figures), *dashboard.pages()]
         hosts = KnownHosts(
             [*map(_host_of, [self.address, *self._names]), *self._settings.http_hosts, socket.gethostname()]
         )
         self._site = HttpSite(pages, gate=self._gate, hosts=hosts, prefix=self._settings.http_prefix)
+        dashboard.attach(self._site)
+        self._dashboard = dashboard
         self._keeper = ConnectionKeeper(self._site, connections_max=connections_max)
         return self._keeper
 

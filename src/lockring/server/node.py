@@ -120,7 +120,7 @@ class NodeServer:
     @property
     def http_part(self) -> HttpPart:
         """The node as HTTP shows it."""
-        return HttpPart("node", self._checks, self._add_figures)
+        return HttpPart("node", self._checks, self._add_figures, seeds=lambda: [self._place.address])
 
     # ----------------------------------------------------------------------- Service
 

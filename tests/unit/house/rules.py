@@ -81,8 +81,10 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "ring_picture",
         "security",
         "terminals",
+        "views",
     },
     "client": _WORDS | {"_version", "clock", "cluster_state", "ring", "core", "net", "security"},
+    "views": _WORDS | {"_version", "client", "clock", "cluster_state", "core", "net", "ring", "ring_picture"},
     "aio": frozenset({"client", "errors"}),
     "": frozenset({"_version", "aio", "client", "errors", "holders"}),
     "testing": _WORDS
@@ -109,6 +111,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "security",
         "terminals",
         "testing",
+        "views",
         "apps",
     },
     "__main__": frozenset({"cli"}),

@@ -31,14 +31,24 @@ from lockring.client.arguments import (
 )
 from lockring.client.grant_state import Holder
 from lockring.client.group_state import GroupList, groups_of
-from lockring.client.lock_info import Broken, LockInfo, LockList, broken_of, lock_info, lock_list
+from lockring.client.lock_info import (
+    Broken,
+    LockInfo,
+    LockList,
+    LockPage,
+    broken_of,
+    lock_info,
+    lock_list,
+    lock_page,
+)
 from lockring.client.process_bound import ProcessBound
+from lockring.client.searching import check_page_limit, search_of
 from lockring.client.tls import FilePath, files_of, tls_of
 from lockring.client.tracing import SDK
 from lockring.client.watch_updates import WatchUpdate, shown_update
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState, decode_state
-from lockring.core.client import Wait
+from lockring.core.client import LocksFound, Wait
 from lockring.ids import LockName
 from lockring.names import GROUP_PREFIX, check_lock_name, check_node_id
 from lockring.protocol import WAIT_FOREVER, LockRecords, Mode
@@ -252,6 +262,45 @@ class Client(ProcessBound):
             Unavailable: a node could not be reached within `timeout`, or no slot is served at all.
         """
         return lock_list(await self._listed(prefix, timeout))
+
+    async def find_locks(
+        self,
+        prefix: str = "",
+        *,
+        after: str = "",
+        limit: int = 100,
+        text: str = "",
+        owner: str = "",
+        mode: str | None = None,
+        held: bool = False,
+        waiting: bool = False,
+        timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT,
+    ) -> LockPage:
+        """Return the first locks by name that are wanted: a page of `locks` that stays quick with a million of them.
+
+        Args:
+            prefix: how the names start; "" for all.
+            after: the name behind which the page begins, such as `LockPage.after` of the page before.
+            limit: how many locks it has at most, 1 to 1,000.
+            text: a part of the name; "" for any.
+            owner: a part of the label of a holder or a waiter, whatever its case; "" for any.
+            mode: how the lock is held: "exclusive", "shared" or "semaphore"; None for any.
+            held: leave out the locks without a holder.
+            waiting: leave out the locks without a waiter.
+            timeout: how long to try, in seconds.
+
+        Raises:
+            Unavailable: a node could not be reached within `timeout`, or no slot is served at all.
+            InvalidRequest: the limit, the mode or a text is invalid.
+        """
+        start, give_up_ns, most = check_prefix(prefix), answer_to_ns(timeout), check_page_limit(limit)
+        search = search_of(after=after, text=text, owner=owner, mode=mode, held=held, waiting=waiting)
+        found: LocksFound = await self._driver.ask(
+            lambda core, now_ns: core.search(
+                start, search, limit=most, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns
+            )
+        )
+        return lock_page(found)
 
     async def _listed(self, prefix: str, timeout: Seconds) -> LockRecords:
         start, give_up_ns = check_prefix(prefix), answer_to_ns(timeout)

@@ -33,6 +33,7 @@ from lockring.core.access.grantee import Newcomer as Newcomer
 from lockring.core.access.grantee import NodeProof as NodeProof
 from lockring.core.access.hidden_ids import hidden_id as hidden_id
 from lockring.core.access.name_table import NameTable as NameTable
+from lockring.core.access.name_table import end_of_prefix as end_of_prefix
 from lockring.core.access.permissions import EVERYTHING as EVERYTHING
 from lockring.core.access.permissions import NOTHING as NOTHING
 from lockring.core.access.permissions import Permissions as Permissions

@@ -58,7 +58,7 @@ class NameTable:
         return all(self._allowed_with(prefix))
 
     def _allowed_with(self, prefix: str) -> list[bool]:
-        end = _end_of(prefix)
+        end = end_of_prefix(prefix)
         last = len(self.cuts) if end is None else bisect_left(self.cuts, end)
         return self.allowed[bisect_right(self.cuts, prefix) : last + 1]
 
@@ -92,7 +92,9 @@ def _pieces(rules: Iterable[Rule]) -> list[tuple[str, Rule | None]]:
         close_before(rule.pattern)
         outer = open_pieces[-1].rule
         inner = _stronger(outer, rule)
-        open_pieces.append(_Piece(_end_of(rule.pattern) if rule.is_prefix else rule.pattern + "\0", inner))
+        open_pieces.append(
+            _Piece(end_of_prefix(rule.pattern) if rule.is_prefix else rule.pattern + "\0", inner)
+        )
         begin(rule.pattern, inner)
     close_before(None)
     return pieces
@@ -111,7 +113,7 @@ def _stronger(outer: Rule | None, inner: Rule) -> Rule:
     return outer if is_same else inner
 
 
-def _end_of(prefix: str) -> str | None:
+def end_of_prefix(prefix: str) -> str | None:
     """Return the first name behind all that have this prefix, None if there is none."""
     stem = prefix.rstrip(_LAST)
     return stem[:-1] + chr(ord(stem[-1]) + 1) if stem else None

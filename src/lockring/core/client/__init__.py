@@ -24,6 +24,8 @@ from lockring.core.client.links import no_credential as no_credential
 from lockring.core.client.listeners import HolderReference as HolderReference
 from lockring.core.client.listeners import LossListener as LossListener
 from lockring.core.client.listeners import MemberReference as MemberReference
+from lockring.core.client.listings import UNKNOWN as UNKNOWN
+from lockring.core.client.listings import LocksFound as LocksFound
 from lockring.core.client.moves import OTHER_CLUSTER as OTHER_CLUSTER
 from lockring.core.client.outlook import Wait as Wait
 from lockring.core.client.queries import ONLY_ACQUISITION as ONLY_ACQUISITION

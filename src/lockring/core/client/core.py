@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 from zlib import crc32
 
+from lockring.cluster_state import Replica
 from lockring.core.client.agenda import Agenda
 from lockring.core.client.call_endings import CallEndings
 from lockring.core.client.dialing import DialPlan
@@ -47,13 +48,14 @@ from lockring.core.client.links import (
     NodeLink,
     no_credential,
 )
+from lockring.core.client.listings import FindProgress, ListProgress
 from lockring.core.client.losses import Losses
 from lockring.core.client.moves import Moves
 from lockring.core.client.outlook import Outlooks, Wait
 from lockring.core.client.outstanding import Item, OutstandingCalls
 from lockring.core.client.queries import (
     BreakOrder,
-    ListProgress,
+    MemberQuestion,
     OrderOnBehalf,
     PageRequest,
     Query,
@@ -96,7 +98,10 @@ from lockring.ids import (
 )
 from lockring.protocol import (
     WAIT_FOREVER,
+    GetEvents,
+    GetStatus,
     GrantReply,
+    LockSearch,
     Message,
     Mode,
     ReleaseReply,
@@ -312,6 +317,14 @@ class ClientCore:
         query.listing = ListProgress()
         return self._ask(query, now_ns)
 
+    def search(
+        self, prefix: str, search: LockSearch, *, limit: int, give_up_at_ns: int, now_ns: int
+    ) -> Query:
+        """Ask for the first locks by name that a search wants, at most `limit`; the answer is a `LocksFound`."""
+        query = query_anywhere(QueryKind.FIND, prefix, now_ns, give_up_at_ns)
+        query.listing = FindProgress(search, limit)
+        return self._ask(query, now_ns)
+
     def watch(self, name: LockName, *, now_ns: int) -> Query:
         """Watch one lock: `Update` comes at once and after every change, until `abandon` or a `CallResult`."""
         return self._ask(query_about_lock(QueryKind.WATCH, name, now_ns), now_ns)
@@ -379,8 +392,16 @@ class ClientCore:
 
     def list_page(self, prefix: str, page: PageRequest, *, give_up_at_ns: int, now_ns: int) -> Query:
         """Ask one member for one page of its locks; the answer is a `ListReply`, or `StaleVersion` if it has left."""
-        query = query_anywhere(QueryKind.PAGE, prefix, now_ns, give_up_at_ns, page=page)
+        query = query_anywhere(QueryKind.PAGE, prefix, now_ns, give_up_at_ns, detail=page)
         return self._ask(query, now_ns)
+
+    def ask_member(
+        self, replica: Replica, message: GetStatus | GetEvents, *, give_up_at_ns: int, now_ns: int
+    ) -> Query:
+        """Ask one member about itself; the answer is a `StatusReply` or an `EventsReply`, or `StaleVersion` if it left."""
+        kind = QueryKind.MEMBER_STATUS if isinstance(message, GetStatus) else QueryKind.MEMBER_EVENTS
+        detail = MemberQuestion(replica, message)
+        return self._ask(query_anywhere(kind, "", now_ns, give_up_at_ns, detail=detail), now_ns)
 
     # ------------------------------------------------------------------ groups
 
@@ -511,6 +532,10 @@ class ClientCore:
     def version(self) -> Version:
         """Version of the newest routes, 0 before the first."""
         return self._routes.version
+
+    def members(self) -> list[Replica]:
+        """Return the members that the newest routes name, none before the first."""
+        return list(self._routes.members)
 
     def sessions(self) -> list[ClientSession]:
         """Return the sessions that were opened."""

@@ -246,9 +246,16 @@ class Links:
         """Return how many links are ready."""
         return sum(link.state == READY for link in self.by_id.values())
 
-    def any_ready(self) -> NodeLink | None:
-        """Return the oldest link that is ready, or None."""
-        return next((link for link in self.by_id.values() if link.state == READY), None)
+    def any_ready(self, *, to_node: bool = False) -> NodeLink | None:
+        """Return the oldest link that is ready, with `to_node` the oldest to a node; or None."""
+        return next(
+            (
+                link
+                for link in self.by_id.values()
+                if link.state == READY and not (to_node and link.is_to_coordinator)
+            ),
+            None,
+        )
 
     def silent(self, now_ns: int) -> tuple[list[NodeLink], int]:
         """Return the links that took too long to greet or to answer, and when the next one will have."""

@@ -21,7 +21,7 @@ from lockring.core.client.groups import GroupMemberships
 from lockring.core.client.links import READY, Links, NodeLink
 from lockring.core.client.losses import Losses
 from lockring.core.client.outstanding import OutstandingCalls
-from lockring.core.client.queries import ListProgress, Query, QueryKind
+from lockring.core.client.queries import Query, QueryKind
 from lockring.core.client.renewals import ClientRenewals
 from lockring.core.client.request_log import RequestLog
 from lockring.core.client.routes import RouteTable
@@ -228,4 +228,4 @@ class Moves:
             )
             self._endings.give_up(query, error, now_ns)
         elif query.listing is not None:
-            query.listing = ListProgress()
+            query.listing.start_over()

@@ -98,9 +98,12 @@ class OutstandingCalls:
                 self.parked.pop(item, None)
                 self.end_query(item, item.listing.result(), None)
                 return
-        if isinstance(item, Query) and item.page is not None and target is None and self._routes.version:
-            self.end_query(item, None, StaleVersion(f"{item.page.replica} is not a member of the cluster"))
-            return
+        if isinstance(item, Query) and item.asked_member is not None and target is None:
+            if self._routes.version:
+                self.end_query(
+                    item, None, StaleVersion(f"{item.asked_member} is not a member of the cluster")
+                )
+                return
         link = target.link if isinstance(target, Node) else target
         if link is None:
             self.park(item, now_ns)

@@ -3,8 +3,7 @@
 All of it may be repeated: a question changes nothing, and an order names its object (a generation, a node), so a second
 one finds the work done. Queries are therefore sent again over any failure until they are answered or out of time.
 
-A list asks each member that is the primary of some slot, one after the other, page by page. It is not a snapshot: where
-routes change meanwhile it starts over, a few times at most.
+How a list or a search goes on from page to page is in `listings`.
 
 A client that acts for others also asks on their behalf: it renews or releases an acquisition that it need not have
 made, and reads a single page of one member. Each acquisition there is the only one of its session.
@@ -12,7 +11,6 @@ made, and reads a single page of one member. Each acquisition there is the only 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import Enum
 from typing import Final
 
@@ -22,10 +20,10 @@ from lockring.cluster_state import Replica
 from lockring.core.client.exchanges import QueryExchange
 from lockring.core.client.group_view import GroupSubscription
 from lockring.core.client.listeners import MemberReference
+from lockring.core.client.listings import Listing
 from lockring.core.digest import mix
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.ids import (
-    FIRST_SLOT,
     AcquisitionNumber,
     Generation,
     LockName,
@@ -43,36 +41,35 @@ from lockring.protocol import (
     DescribeReply,
     Drain,
     DrainReply,
+    EventsReply,
     FollowGroup,
+    GetEvents,
     GetState,
+    GetStatus,
     Keepalive,
     KeepaliveReply,
     List,
     ListedAcquisition,
     ListReply,
     LockRecord,
-    LockRecords,
     Message,
     Release,
     ReleaseReply,
     SlotList,
     StateReply,
+    StatusReply,
     Undrain,
     UndrainReply,
     View,
     Watch,
 )
 from lockring.protocol.identities import Identity
-from lockring.slots import SLOTS, slot_of
+from lockring.slots import slot_of
 
 ANYWHERE: Final = SlotNumber(-1)
 """The slot of a query that any server answers."""
 ONLY_ACQUISITION: Final = AcquisitionNumber(1)
 """The number of the acquisition in a session that has no other."""
-LIST_ROUNDS_MAX: Final = 3
-"""How often a list starts over because the routes have changed. More would let a busy cluster keep it from ending."""
-PAGE_LOCKS: Final = 1000
-"""Locks on one page of a list: some hundred kilobytes, far below the longest frame."""
 
 
 class QueryKind(Enum):
@@ -80,6 +77,7 @@ class QueryKind(Enum):
 
     DESCRIBE = "describe"
     LIST = "list"
+    FIND = "find"
     WATCH = "watch"
     BREAK = "break"
     STATE = "state"
@@ -88,6 +86,8 @@ class QueryKind(Enum):
     LOOK = "look"
     FOLLOW = "follow"
     PAGE = "page"
+    MEMBER_STATUS = "member status"
+    MEMBER_EVENTS = "member events"
     RENEW = "renew"
     RELEASE = "release"
 
@@ -99,12 +99,15 @@ STREAMS: Final = frozenset({QueryKind.WATCH, QueryKind.FOLLOW})
 REPLIES: Final[dict[QueryKind, type[Message]]] = {
     QueryKind.DESCRIBE: DescribeReply,
     QueryKind.LIST: ListReply,
+    QueryKind.FIND: ListReply,
     QueryKind.BREAK: BreakReply,
     QueryKind.STATE: StateReply,
     QueryKind.DRAIN: DrainReply,
     QueryKind.UNDRAIN: UndrainReply,
     QueryKind.LOOK: View,
     QueryKind.PAGE: ListReply,
+    QueryKind.MEMBER_STATUS: StatusReply,
+    QueryKind.MEMBER_EVENTS: EventsReply,
     QueryKind.RENEW: KeepaliveReply,
     QueryKind.RELEASE: ReleaseReply,
 }
@@ -126,6 +129,18 @@ class PageRequest(msgspec.Struct, frozen=True):
     from_slot: SlotNumber
     after_name: str
     limit: int
+
+
+class MemberQuestion(msgspec.Struct, frozen=True):
+    """A question to one member about itself.
+
+    Attributes:
+        replica: the member.
+        message: the question; its number is set when it is sent.
+    """
+
+    replica: Replica
+    message: GetStatus | GetEvents
 
 
 class BreakOrder(msgspec.Struct, frozen=True):
@@ -150,9 +165,9 @@ class Query(msgspec.Struct, eq=False):
         name: the lock, prefix or node in question, "" where there is none.
         slot: the slot whose primary is asked, `ANYWHERE` for others.
         exchange: the call, and what is open with a server.
-        detail: of a break, a page, a renewal or a release, what else its message says.
+        detail: of a break, a page, a member's question, a renewal or a release, what else its message says.
         done: whether the caller has its answer, or has given up.
-        listing: of a list, its progress.
+        listing: of a list or a search, its progress.
         seen: of a watch, the lock as it was last reported.
         restarted: of a watch, whether it has been sent since then.
         subscription: of a follow, what the member knows of its group.
@@ -164,9 +179,9 @@ class Query(msgspec.Struct, eq=False):
     name: str
     slot: SlotNumber
     exchange: QueryExchange
-    detail: BreakOrder | OrderOnBehalf | PageRequest | None = None
+    detail: BreakOrder | OrderOnBehalf | PageRequest | MemberQuestion | None = None
     done: bool = False
-    listing: ListProgress | None = None
+    listing: Listing | None = None
     seen: LockRecord | None = None
     restarted: bool = False
     subscription: GroupSubscription | None = None
@@ -174,9 +189,10 @@ class Query(msgspec.Struct, eq=False):
     asker: Identity | None = None
 
     @property
-    def page(self) -> PageRequest | None:
-        """The page that is asked for, None if that is not the question."""
-        return self.detail if isinstance(self.detail, PageRequest) else None
+    def asked_member(self) -> Replica | None:
+        """The only member that can answer, None for other questions."""
+        detail = self.detail
+        return detail.replica if isinstance(detail, (PageRequest, MemberQuestion)) else None
 
     def message(self, request: RequestNumber, version: Version) -> Message:
         """Return the message that asks it.
@@ -222,9 +238,12 @@ class Query(msgspec.Struct, eq=False):
                 assert isinstance(self.detail, PageRequest)
                 page = self.detail
                 return List(request, self.name, page.from_slot, page.after_name, page.limit)
-            case QueryKind.LIST:
+            case QueryKind.MEMBER_STATUS | QueryKind.MEMBER_EVENTS:
+                assert isinstance(self.detail, MemberQuestion)
+                return msgspec.structs.replace(self.detail.message, request=request)
+            case QueryKind.LIST | QueryKind.FIND:
                 assert self.listing is not None
-                return List(request, self.name, self.listing.from_slot, self.listing.after_name, PAGE_LOCKS)
+                return self.listing.message(request, self.name)
 
     def _renewal(self, request: RequestNumber, version: Version) -> Message:
         assert isinstance(self.detail, OrderOnBehalf)
@@ -255,69 +274,12 @@ def query_about_lock(
 
 
 def query_anywhere(
-    kind: QueryKind, name: str, now_ns: int, give_up_at_ns: int, *, page: PageRequest | None = None
+    kind: QueryKind,
+    name: str,
+    now_ns: int,
+    give_up_at_ns: int,
+    *,
+    detail: PageRequest | MemberQuestion | None = None,
 ) -> Query:
-    """Return a query that any server answers, or for a page the member that has it."""
-    return Query(kind, name, ANYWHERE, QueryExchange(now_ns, give_up_at_ns), page)
-
-
-class ListProgress(msgspec.Struct, eq=False):
-    """How far a list is.
-
-    Attributes:
-        version: of the routes that this round follows, -1 before the first.
-        rounds: how many have begun.
-        todo: members still to be asked, the present one first.
-        from_slot: where to go on at that member.
-        after_name: likewise.
-        locks: the locks found, by name.
-        unserved: in how many slots no node could look.
-    """
-
-    version: Version = Version(-1)
-    rounds: int = 0
-    todo: list[Replica] = []
-    from_slot: SlotNumber = FIRST_SLOT
-    after_name: str = ""
-    locks: dict[LockName, LockRecord] = {}
-    unserved: int = 0
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every member has been asked."""
-        return bool(self.rounds) and not self.todo
-
-    def begin(self, version: Version, primaries: Sequence[Replica], *, unserved: int) -> None:
-        """Start a round over these members; what an earlier one found is found again."""
-        self.version = version
-        self.rounds += 1
-        self.todo = list(primaries)
-        self.locks = {}
-        self.unserved = unserved
-        self.from_slot, self.after_name = FIRST_SLOT, ""
-
-    def start_over(self) -> None:
-        """Forget all progress."""
-        self.version, self.rounds, self.todo = Version(-1), 0, []
-
-    def found_nothing_served(self) -> bool:
-        """Return whether every member was asked, and no node could look in any slot."""
-        return not self.todo and self.unserved >= SLOTS
-
-    def add_page(self, page: ListReply) -> None:
-        """Take one page in, and move on."""
-        self.unserved += page.unserved
-        for lock in page.locks:
-            known = self.locks.get(lock.name)
-            # A lock may be found twice, at its former and its present primary: the later state counts.
-            if known is None or (lock.generation, lock.seq) >= (known.generation, known.seq):
-                self.locks[lock.name] = lock
-        if page.next_slot < 0:
-            del self.todo[0]
-            self.from_slot, self.after_name = FIRST_SLOT, ""
-        else:
-            self.from_slot, self.after_name = page.next_slot, page.next_name
-
-    def result(self) -> LockRecords:
-        """Return all locks found, by name."""
-        return LockRecords([self.locks[name] for name in sorted(self.locks)], min(self.unserved, SLOTS))
+    """Return a query that any server answers, or the member that the detail names."""
+    return Query(kind, name, ANYWHERE, QueryExchange(now_ns, give_up_at_ns), detail)

@@ -11,7 +11,8 @@ from typing import Final
 
 from lockring.cluster_state import Replica
 from lockring.core.client.links import Links, Node, NodeLink
-from lockring.core.client.queries import ANYWHERE, LIST_ROUNDS_MAX, Query, QueryKind
+from lockring.core.client.listings import LIST_ROUNDS_MAX
+from lockring.core.client.queries import ANYWHERE, Query, QueryKind
 from lockring.core.client.tickets import Ticket
 from lockring.core.digest import slot_factors
 from lockring.core.route_differences import (
@@ -196,10 +197,14 @@ class RouteTable:
             return self.table[item.slot]
         if item.listing is not None:
             return self.nodes.get(item.listing.todo[0]) if item.listing.todo else None
-        if item.page is not None:
-            return self.nodes.get(item.page.replica)
+        member = item.asked_member
+        if member is not None:
+            return self.nodes.get(member)
         if item.slot != ANYWHERE:
             return self.table[item.slot]
+        if item.asker is not None:
+            # A node alone is asked on behalf of others: a coordinator would take it for the server's own wish.
+            return self._links.any_ready(to_node=True)
         if item.kind in (QueryKind.DRAIN, QueryKind.UNDRAIN):
             # The coordinator does it; where there is no link to it, any node passes it on.
             for link in self._links.by_id.values():

@@ -348,8 +348,18 @@ class LockTable:
         found += [revoke_of(holder) for holder in self.broken]
         return found
 
-    def describe(self, name: LockName, primary: NodeId, now_ns: int, *, expired: bool = False) -> LockRecord:
+    def describe(
+        self,
+        name: LockName,
+        primary: NodeId,
+        now_ns: int,
+        *,
+        expired: bool = False,
+        most: int | None = None,
+    ) -> LockRecord:
         """Return a lock for people and observers, held or free; an expired holder is shown only on demand.
+
+        With `most`, only so many holders and waiters are in it, the first ones.
 
         Descriptions of one lock never decrease in the order of `(generation, seq)`. The table keeps no record of free
         locks, so the highest generation of the slot stands for that of the lock's last grant, which is never greater.
@@ -359,7 +369,7 @@ class LockTable:
             lock = LockEntry(name)  # free, and not kept
         holders = [
             record_of(holder, now_ns, self.payload_of(holder))
-            for holder in lock.holders
+            for holder in lock.holders[:most]
             if expired or holder.session.deadline_ns > now_ns
         ]
         waiters = [
@@ -370,7 +380,7 @@ class LockTable:
                 waited_ms=ns_to_ms_floor(now_ns - waiter.since_ns),
                 mode=waiter.mode,
             )
-            for waiter in lock.waiters or ()
+            for waiter in (lock.waiters or ())[:most]
         ]
         generation, seq = lock.generation, lock.seq
         if lock.held is None:

@@ -17,6 +17,7 @@ from lockring.core.node.grants import NodeGrants
 from lockring.core.node.groups import Groups
 from lockring.core.node.lock_table import revoke_of
 from lockring.core.node.locks import HOLDERS_MAX, LockHolder
+from lockring.core.node.searches import Searches
 from lockring.core.node.slot import NodeSlot
 from lockring.errors import InvalidRequest
 from lockring.ids import ConnectionId, LockName, SlotNumber
@@ -46,6 +47,7 @@ class Queries:
 
     Attributes:
         broken: when broken leases run out.
+        searches: those for the first locks by name.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Queries:
         self._grants = grants
         self._groups = groups
         self._guard = guard
+        self.searches = Searches(context, clients, grants, groups, guard=guard)
         self._blockers = blockers
         self.broken: DeadlineQueue[tuple[SlotNumber, LockHolder]] = DeadlineQueue(
             lambda item, _: item[1].broken, context.outbox.wake
@@ -113,6 +116,11 @@ class Queries:
                 return
             if access.is_enforced:
                 readable = access.permissions.tables[Verb.READ]
+        if message.search is not None:
+            self.searches.answer(
+                connection, message, message.search, access=access, readable=readable, now_ns=now_ns
+            )
+            return
         serves_all = context.rights.may_serve_everything(now_ns)
         page = _Page(message, access, readable)
         after = message.after_name

@@ -268,6 +268,7 @@ class ClientService:
         """Look at what no input brings on."""
         self.requests.retry_parked(now_ns)
         self.grants.on_tick(now_ns)
+        self._queries.searches.index.tidy(now_ns)
         self.troubles.look(now_ns)
 
     def answer(self, now_ns: int) -> None:
@@ -284,3 +285,4 @@ class ClientService:
         assert waiters == self.grants.waiters
         assert waiters == sum(len(client.waiters) for client in self.clients.by_connection.values())
         self.groups.check_invariants()
+        self._queries.searches.index.check_invariants(self._context.slots)

@@ -30,8 +30,8 @@ class Page(NamedTuple):
     """A page. An answer that lasts ends by itself once `HttpSite.is_ending` is set, and once its visit is over.
 
     Attributes:
-        path: from the site's root, as Starlette writes it: "/locks/{name:path}". Where the right is one for a name, the
-            path has `{name}`.
+        path: from the site's root, as Starlette writes it: "/locks/{name:path}". Where the right is one for a name,
+            `name_of` finds it.
         answer: the function that answers.
         methods: of HTTP; GET includes HEAD.
     """
@@ -39,6 +39,11 @@ class Page(NamedTuple):
     path: str
     answer: Answer
     methods: tuple[str, ...] = ("GET",)
+
+
+def name_of(request: Request) -> str:
+    """Return the lock or node that a request is about, as its path or its parameter `name` says; "" for none."""
+    return str(request.path_params.get("name") or request.query_params.get("name", ""))
 
 
 def wants_json(request: Request) -> bool:

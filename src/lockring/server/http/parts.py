@@ -35,9 +35,11 @@ class HttpPart(NamedTuple):
         checks: returns the conditions for the server to be ready.
         add_figures: adds the server's metrics.
         is_leader: returns whether it leads the coordinators; None for a node.
+        seeds: returns addresses (HOST:PORT) of servers of the cluster that answer about it.
     """
 
     name: str
     checks: Callable[[], list[Check]]
     add_figures: Callable[[Figures], None]
     is_leader: Callable[[], bool] | None = None
+    seeds: Callable[[], list[str]] = list

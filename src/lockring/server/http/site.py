@@ -27,7 +27,7 @@ from lockring.errors import InternalError, InvalidRequest, LockringError, Unavai
 from lockring.log_events import event
 from lockring.random_ids import new_id
 from lockring.server.http.hosts import KnownHosts
-from lockring.server.http.pages import ErrorPage, Page, plain_error, status_of
+from lockring.server.http.pages import ErrorPage, Page, name_of, plain_error, status_of
 from lockring.server.http.protocol import HEAD_BYTES_MAX, HttpClient
 from lockring.server.http.visits import Visit, VisitGate, bearer_of
 
@@ -182,7 +182,7 @@ class _PageApp:
         if requirement.condition is not Condition.FREE:
             visit = self._site.visit(request)
             request.scope["state"]["visit"] = visit
-            visit.meet(requirement, str(request.path_params.get("name", "")))
+            visit.meet(requirement, name_of(request))
 
 
 def _route(page: Page, site: HttpSite) -> Route:

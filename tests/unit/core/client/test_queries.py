@@ -14,6 +14,7 @@ from lockring.protocol import (
     GetState,
     List,
     ListReply,
+    LockSearch,
     Refusal,
     ReleaseReply,
     StateReply,
@@ -49,6 +50,32 @@ def describe(world: World, name: str = "x", seconds: float = 10) -> Query:
 
 def list_locks(world: World, prefix: str = "") -> Query:
     return world.core.list_locks(prefix, give_up_at_ns=world.now_ns + 10 * NS_PER_S, now_ns=world.now_ns)
+
+
+class TestSearch:
+    def test_every_member_is_asked_for_what_may_still_be_among_the_first(self) -> None:
+        world = connected(first=routes(1, {0: 0, 1: 1}))
+        search = LockSearch(text="j")
+        world.core.search(
+            "", search, limit=2, give_up_at_ns=world.now_ns + 10 * NS_PER_S, now_ns=world.now_ns
+        )
+        first = only(world.take(), List)
+        assert (first.limit, first.search, first.from_slot) == (3, search, 0)
+        locks = [lock_info(name) for name in ("j2", "j4", "j6")]
+        effects = world.say(A, ListReply(first.request, locks, 99, "", counts=[(1, 0)] * 3, matched=4))
+        second = only(effects, List)
+        assert (second.from_slot, second.search.before) == (99, "j6")
+        world.say(A, ListReply(second.request, [], -1, "", counts=[], matched=5))
+        third = only(world.accept(B), List)
+        assert (third.from_slot, third.search.before) == (0, "j6")
+        locks = [lock_info(name) for name in ("j1", "j5")]
+        (answer,) = answers(
+            world.say(B, ListReply(third.request, locks, -1, "", 3, counts=[(1, 7), (1, 0)], matched=2))
+        )
+        found = answer.answer
+        assert [lock.name for lock in found.locks] == ["j1", "j2"]
+        assert (found.counts, found.matched, found.has_more) == ([(1, 7), (1, 0)], 11, True)
+        assert found.unserved_slots == 3
 
 
 class TestDescribe:

@@ -1,0 +1,318 @@
+"""Searches: which of a node's locks come first by name, of those that are wanted.
+
+Each question looks through some slots and answers with the first names there, and the next one goes on in the next
+slots. A client that has enough names sets the last of them as a bound, so that hardly more than a comparison is left to
+do for each further lock. A question does about a millisecond's work, so that no acquire waits longer for it. It leaves
+a few slots sorted (see `name_index`), and where they are, it only looks up where the wanted names would be.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from typing import Final
+
+from lockring.core.access import Grantee, NameTable, end_of_prefix
+from lockring.core.node.access_guard import AccessGuard
+from lockring.core.node.clients import ConnectedClients
+from lockring.core.node.context import NodeContext
+from lockring.core.node.grants import NodeGrants
+from lockring.core.node.groups import Groups
+from lockring.core.node.lock_table import LockTable
+from lockring.core.node.name_index import NameIndex
+from lockring.errors import InvalidRequest
+from lockring.ids import ConnectionId, LockName, SlotNumber
+from lockring.protocol import List, ListReply, LockRecord, LockSearch, Mode
+from lockring.slots import all_slots, slot_of
+
+SEARCH_LIMIT_MAX: Final = 1_001
+"""Locks in one answer: one more than a page has, which says that there is another page."""
+SEARCH_EFFORT_MAX: Final = 16_000
+"""How much is done for one answer, in comparisons of a name: one takes some 50 ns."""
+SORTED_AT_ONCE: Final = 1_000
+"""Names that a question may leave sorted, or those of one slot."""
+WAITERS_FEW: Final = 2_000
+"""So many waiters are looked at for each question about locks with waiters; if there are more, all locks are."""
+SEARCH_SHOWN_MAX: Final = 8
+"""Holders and waiters of each lock in an answer; the others are counted."""
+
+UNCOUNTED: Final = -1
+"""How many locks are wanted, where a count would take a look at each."""
+
+_EFFORT_PER_SLOT: Final = 32
+_EFFORT_UNSORTED: Final = 3
+_EFFORT_OF_RIGHTS: Final = 5
+_EFFORT_OF_ENTRY: Final = 3
+_EFFORT_OF_OWNER: Final = 3
+
+
+class Searches:
+    """The searches at one node.
+
+    Attributes:
+        index: the names that are sorted already.
+    """
+
+    def __init__(
+        self,
+        context: NodeContext,
+        clients: ConnectedClients,
+        grants: NodeGrants,
+        groups: Groups,
+        *,
+        guard: AccessGuard,
+    ) -> None:
+        self.index = NameIndex()
+        self._context = context
+        self._clients = clients
+        self._grants = grants
+        self._groups = groups
+        self._guard = guard
+
+    def answer(
+        self,
+        connection: ConnectionId,
+        message: List,
+        search: LockSearch,
+        *,
+        access: Grantee | None,
+        readable: NameTable | None,
+        now_ns: int,
+    ) -> None:
+        """Answer with the first locks in the next slots that are wanted, and say where to go on.
+
+        Args:
+            connection: where to answer.
+            message: the question.
+            search: which locks are wanted.
+            access: the rights of the identity that asks, None where none are looked at.
+            readable: which names it may see, None for all.
+            now_ns: the time.
+
+        Raises:
+            InvalidRequest: the question has no valid limit or mode.
+        """
+        if message.limit > SEARCH_LIMIT_MAX:
+            raise InvalidRequest(f"a search finds 1 to {SEARCH_LIMIT_MAX} locks, not {message.limit}")
+        if search.mode not in (-1, *Mode):
+            raise InvalidRequest(f"there is no mode {search.mode}")
+        context = self._context
+        serves_all = context.rights.may_serve_everything(now_ns)
+        wanted = _Matches(message.prefix, search, readable, message.limit)
+        waiting = _WaitedFor(self._clients, self._grants.waiters if search.has_waiters else 0)
+        to_sort = SORTED_AT_ONCE
+        self.index.use(now_ns)
+        next_slot, unserved = -1, 0
+        for number in all_slots()[message.from_slot :]:
+            if wanted.effort >= SEARCH_EFFORT_MAX:
+                next_slot = number
+                break
+            slot = context.slots.get(number)
+            if slot is None or not (
+                (serves_all and slot.reign is not None) or context.rights.may_serve(number, now_ns=now_ns)
+            ):
+                unserved += context.state.slots[number].primary == context.replica
+                wanted.effort += 1
+            elif slot.table.locks:
+                names = self.index.find(slot)
+                wanted.look_in(slot.table, names, waiting)
+                if names is None and to_sort > 0:
+                    to_sort -= len(slot.table.locks)
+                    self.index.sort(slot)
+        locks: list[LockRecord] = []
+        counts: list[tuple[int, int]] = []
+        wanted.narrow()
+        for name in sorted(wanted.slots):
+            table = context.slots[wanted.slots[name]].table
+            record = table.describe(name, context.replica.node, now_ns, most=SEARCH_SHOWN_MAX)
+            record.view = self._groups.view_of(name)
+            lock = table.locks[name]
+            locks.append(self._guard.shown(record, access))
+            counts.append((len(lock.holders), len(lock.waiters or ())))
+        context.outbox.send(
+            connection,
+            ListReply(
+                message.request,
+                locks,
+                SlotNumber(next_slot),
+                "",
+                unserved,
+                counts=counts,
+                matched=wanted.matched,
+            ),
+        )
+
+
+class _Matches:
+    """The names that are wanted, while slots are looked through.
+
+    Attributes:
+        effort: what was done so far, in comparisons of a name.
+        matched: how many locks are wanted, whatever bounds their names have; `UNCOUNTED` if that is not known.
+        slots: the slot of each name that may be among the first.
+    """
+
+    def __init__(self, prefix: str, search: LockSearch, readable: NameTable | None, limit: int) -> None:
+        self.effort = 0
+        self.matched = 0
+        self.slots: dict[LockName, SlotNumber] = {}
+        self._prefix = prefix
+        self._search = search
+        self._owner = search.owner.lower()
+        self._readable = readable
+        self._limit = limit
+        self._before = search.before
+        # Entries are looked at last, and only where the name may be among the first.
+        self._by_entry = search.is_held or search.has_waiters or search.mode >= 0
+
+    def look_in(self, table: LockTable, names: list[LockName] | None, waiting: _WaitedFor) -> None:
+        """Look through a slot's locks.
+
+        Args:
+            table: has them.
+            names: their names in order, perhaps with some of locks that are gone; None if they are not sorted.
+            waiting: the locks with waiters, as far as they are known.
+        """
+        search, locks = self._search, table.locks
+        few = waiting.few_in(table.slot) if search.has_waiters else None
+        if few is not None or self._owner:
+            found = self._names_of_owner(table) if self._owner else few
+            assert found is not None
+            self.effort += (
+                _EFFORT_PER_SLOT + len(found) + _EFFORT_OF_OWNER * bool(self._owner) * len(table.shares)
+            )
+            found = self._readable_with_text([name for name in found if name.startswith(self._prefix)])
+            found = self._with_entries(table, found)
+            self._count(len(found))
+            self._add(table, self._within(found))
+            return
+        if names is None:
+            self.effort += _EFFORT_PER_SLOT + _EFFORT_UNSORTED * len(locks)
+            found = self._unsorted(table)
+        else:
+            self.effort += _EFFORT_PER_SLOT
+            found = self._sorted(table, names)
+        self._add(table, self._with_entries(table, found) if self._by_entry else found)
+
+    # ------------------------------------------------------------------ the ways to look
+
+    def _sorted(self, table: LockTable, names: list[LockName]) -> list[LockName]:
+        """Pick the names of live locks within the bounds, out of all in order, and count those that are wanted."""
+        locks, prefix, end = table.locks, self._prefix, end_of_prefix(self._prefix)
+        low = bisect_left(names, prefix) if prefix else 0
+        high = len(names) if end is None else bisect_left(names, end)
+        if self._search.text or self._readable is not None:
+            found = [name for name in self._readable_with_text(names[low:high]) if name in locks]
+            self.effort += (high - low) * (1 + _EFFORT_OF_RIGHTS * (self._readable is not None))
+            self._count(UNCOUNTED if self._by_entry else len(found))
+            return self._within(found)
+        if self._by_entry:
+            self._count(UNCOUNTED)
+        elif len(names) == len(locks):
+            self._count(high - low)
+        elif not prefix:
+            self._count(len(locks))
+        else:
+            self.effort += high - low
+            self._count(len([name for name in names[low:high] if name in locks]))
+        low = max(low, bisect_right(names, self._search.after))
+        if self._before:
+            high = min(high, bisect_left(names, self._before))
+        self.effort += max(0, high - low)
+        return [name for name in names[low:high] if name in locks]
+
+    def _unsorted(self, table: LockTable) -> list[LockName]:
+        """Pick the names within the bounds, and count those that are wanted."""
+        prefix, before = self._prefix, self._before
+        if self._search.text or self._readable is not None:
+            self.effort += _EFFORT_OF_RIGHTS * (self._readable is not None) * len(table.locks)
+            found = self._readable_with_text([name for name in table.locks if name.startswith(prefix)])
+            self._count(UNCOUNTED if self._by_entry else len(found))
+            return self._within(found)
+        if prefix:
+            found = [name for name in table.locks if name.startswith(prefix)]
+            self._count(UNCOUNTED if self._by_entry else len(found))
+            return self._within(found)
+        self._count(UNCOUNTED if self._by_entry else len(table.locks))
+        found = [name for name in table.locks if name < before] if before else list(table.locks)
+        after = self._search.after
+        return [name for name in found if name > after] if after else found
+
+    def _names_of_owner(self, table: LockTable) -> list[LockName]:
+        """Return the names of the locks that a client with such a label holds or waits for."""
+        owner = self._owner
+        found: dict[LockName, None] = {}
+        for share in table.shares.values():
+            if owner in share.session.owner.lower():
+                for entry in share.entries.values():
+                    found[entry.lock.name] = None
+        return list(found)
+
+    # ------------------------------------------------------------------ inner
+
+    def _readable_with_text(self, names: list[LockName]) -> list[LockName]:
+        if self._search.text:
+            text = self._search.text
+            names = [name for name in names if text in name]
+        if self._readable is not None:
+            readable = self._readable
+            names = [name for name in names if readable.allows(name)]
+        return names
+
+    def _with_entries(self, table: LockTable, names: list[LockName]) -> list[LockName]:
+        """Pick the names of the locks that have the holders and waiters that are wanted."""
+        if not self._by_entry:
+            return names
+        self.effort += _EFFORT_OF_ENTRY * len(names)
+        locks, search = table.locks, self._search
+        if search.has_waiters:
+            names = [name for name in names if locks[name].waiters]
+        if search.is_held:
+            names = [name for name in names if locks[name].held is not None]
+        if search.mode >= 0:
+            mode = search.mode
+            names = [name for name in names if locks[name].mode == mode]
+        return names
+
+    def _within(self, names: list[LockName]) -> list[LockName]:
+        after, before = self._search.after, self._before
+        if before:
+            return [name for name in names if after < name < before]
+        return [name for name in names if name > after] if after else names
+
+    def _count(self, found: int) -> None:
+        if found == UNCOUNTED:
+            self.matched = UNCOUNTED
+        elif self.matched != UNCOUNTED:
+            self.matched += found
+
+    def _add(self, table: LockTable, names: list[LockName]) -> None:
+        for name in names:
+            self.slots[name] = table.slot
+        if len(self.slots) > 2 * self._limit:
+            self.narrow()
+
+    def narrow(self) -> None:
+        """Keep as many names as are asked for, the first ones."""
+        if len(self.slots) >= self._limit:
+            kept = sorted(self.slots)[: self._limit]
+            self.slots = {name: self.slots[name] for name in kept}
+            self._before = kept[-1]  # a name in another slot is another name
+
+
+class _WaitedFor:
+    """The locks with waiters, by slot, if the waiters are few: they are found without a look at all locks."""
+
+    def __init__(self, clients: ConnectedClients, waiters: int) -> None:
+        self._by_slot: dict[SlotNumber, dict[LockName, None]] | None = None
+        if waiters <= WAITERS_FEW:
+            self._by_slot = {}
+            for client in clients.by_connection.values():
+                for waiter in client.waiters:
+                    name = waiter.lock.name
+                    self._by_slot.setdefault(slot_of(name), {})[name] = None
+
+    def few_in(self, slot: SlotNumber) -> list[LockName] | None:
+        """Return the names in a slot; None if the waiters are too many."""
+        if self._by_slot is None:
+            return None
+        return list(self._by_slot.get(slot, ()))

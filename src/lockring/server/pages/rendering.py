@@ -1,0 +1,90 @@
+"""Templates, and the headers of a page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.responses import HTMLResponse, Response
+
+from lockring.views.words import command, count, duration
+
+_HERE: Final = Path(__file__).parent
+
+POLICY: Final = (
+    "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+)
+"""What a page may load, and where it may be shown: nothing from elsewhere, and no script or style inside of it."""
+
+STATIC: Final = {
+    "dashboard.css": "text/css; charset=utf-8",
+    "dashboard.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
+
+
+class Templates:
+    """The templates of the pages. Their texts are read once."""
+
+    def __init__(self) -> None:
+        self._environment = Environment(
+            loader=FileSystemLoader(_HERE / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._environment.filters.update(duration=duration, number=_number, percent=_percent)
+        self._environment.globals.update(link=link, count=count, command=command)
+
+    def page(self, template: str, status: int = 200, **values: Any) -> Response:
+        """Return a whole page.
+
+        Args:
+            template: the name of its template.
+            status: of HTTP.
+            values: what its template needs.
+        """
+        text = self._environment.get_template(template).render(layout="page.html", **values)
+        # Without a referrer of its own site, a browser would not say from which site a form comes.
+        headers = {"content-security-policy": POLICY, "referrer-policy": "same-origin"}
+        return HTMLResponse(text, status, headers)
+
+    def content(self, template: str, **values: Any) -> str:
+        """Return the content of a page alone, without what is around it."""
+        return self._environment.get_template(template).render(layout="content.html", **values)
+
+
+def link(page: str, **parameters: object) -> str:
+    """Return a relative URL of a page; parameters without a value are left out."""
+    given = {name: value for name, value in parameters.items() if value not in (None, "")}
+    return (page or "./") + ("?" + urlencode(given) if given else "")
+
+
+def static_file(name: str) -> Response:
+    """Return a file of the pages. Browsers ask again whether it has changed with each start of the server."""
+    data = (_HERE / "static" / name).read_bytes()
+    return Response(data, media_type=STATIC[name], headers={"cache-control": "no-cache"})
+
+
+def as_json(values: object) -> Response:
+    """Return views as JSON."""
+    import msgspec
+
+    return Response(msgspec.json.encode(values), media_type="application/json")
+
+
+def event_of(kind: str, data: object) -> bytes:
+    """Return an event of a stream, with its data as JSON in one line."""
+    return f"event: {kind}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+def _number(value: float) -> str:
+    return f"{value:,}"
+
+
+def _percent(value: float) -> str:
+    return f"{value * 100:.1f} %"

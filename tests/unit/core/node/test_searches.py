@@ -1,0 +1,242 @@
+"""Searches at a node: the first locks by name that are wanted, a bounded effort at a time."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from lockring.cluster_state import Replica
+from lockring.core.client.listings import FindProgress, is_wanted
+from lockring.core.node import searches
+from lockring.ids import SlotNumber, Version
+from lockring.protocol import List, ListReply, LockSearch, Mode, Refusal
+from lockring.slots import SLOTS, slot_of
+from tests.unit.core.grantees import grantee
+from tests.unit.core.node.world import MS, NAMES, Client, Nodes, S, of
+
+
+@pytest.fixture
+def nodes() -> Nodes:
+    """A lone node with thirty held locks, two readers of "x", and a waiter of "y"."""
+    nodes = Nodes("A")
+    nodes.assign("A", None, *NAMES, *(f"job/{number}" for number in range(31, 60)))
+    one, two = nodes.client("A", "web-ONE"), nodes.client("A", "two")
+    for number in range(1, 31):
+        one.acquire(f"job/{number}", number)
+    one.acquire("x", 40, mode=Mode.SHARED)
+    two.acquire("x", 1, mode=Mode.SHARED)
+    one.acquire("y", 41)
+    two.acquire("y", 2)
+    return nodes
+
+
+def found(client: Client, prefix: str = "", *, limit: int = 100, **search: Any) -> FindProgress:
+    """Search as a client does, question by question."""
+    progress = FindProgress(LockSearch(**search), limit)
+    progress.begin(Version(1), [Replica("A", 1)], unserved=0)
+    while progress.todo:
+        (answer,) = of(ListReply, client.ask(progress.message(next(client.requests), prefix)))
+        progress.add_page(answer)
+    return progress
+
+
+def names(progress: FindProgress) -> list[str]:
+    return [lock.name for lock in progress.result().locks]
+
+
+JOBS = sorted(f"job/{number}" for number in range(1, 31))
+
+
+def test_a_search_finds_the_first_names_in_order_and_counts_all(nodes: Nodes) -> None:
+    result = found(nodes.client("A", "s"), limit=5).result()
+    assert [lock.name for lock in result.locks] == JOBS[:5]
+    assert (result.matched, result.has_more, result.unserved_slots) == (32, True, 0)
+
+
+def test_the_next_page_begins_behind_the_last_name(nodes: Nodes) -> None:
+    client = nodes.client("A", "s")
+    seen: list[str] = []
+    has_more = True
+    while has_more:
+        progress = found(client, limit=7, after=seen[-1] if seen else "")
+        assert progress.result().matched == 32
+        seen += names(progress)
+        has_more = progress.result().has_more
+    assert seen == [*JOBS, "x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "search", "expected"),
+    [
+        ("job/1", {}, [name for name in JOBS if name.startswith("job/1")]),
+        ("", {"text": "b/30"}, ["job/30"]),
+        ("", {"owner": "TWO"}, ["x", "y"]),
+        ("x", {"owner": "web-one"}, ["x"]),
+        ("", {"mode": Mode.SHARED}, ["x"]),
+        ("", {"has_waiters": True}, ["y"]),
+        ("x", {"has_waiters": True}, []),
+        ("", {"is_held": True, "after": "job/9"}, ["x", "y"]),
+        ("", {"after": "job/8", "before": "y"}, ["job/9", "x"]),
+        ("", {"owner": "three"}, []),
+    ],
+)
+def test_a_search_leaves_out_what_is_not_wanted(
+    nodes: Nodes, prefix: str, search: dict[str, Any], expected: list[str]
+) -> None:
+    client = nodes.client("A", "s")
+    for _ in range(3):  # before the names are sorted, and then
+        progress = found(client, prefix, **search)
+        assert names(progress) == expected
+        if {"mode", "is_held"} & set(search):
+            assert progress.result().matched == -1
+        elif not {"after", "before"} & set(search):
+            assert progress.result().matched == len(expected)
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("most", [0, 10_000])
+def test_a_search_finds_what_was_acquired_and_not_what_was_released_since_the_last_one(
+    nodes: Nodes, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not most:
+        monkeypatch.setattr(searches, "SORTED_AT_ONCE", 0)
+    holder, client = nodes.client("A", "holder"), nodes.client("A", "s")
+    numbers = random.Random(7)
+    held: dict[str, int] = {}
+    for turn in range(1, 400):
+        name = f"job/{numbers.randrange(1, 60)}"
+        if name in held:
+            holder.release(name, held.pop(name))
+        elif name not in JOBS:
+            held[name] = turn
+            holder.acquire(name, turn)
+        if turn % 7 == 0:
+            progress = found(client, "job/", limit=1000)
+            assert names(progress) == sorted([*JOBS, *held])
+            assert progress.result().matched == len(JOBS) + len(held)
+
+
+def test_a_lock_that_changes_hands_between_searches_hides_no_newer_one(nodes: Nodes) -> None:
+    """The lock of a queue is granted again and again, and stays where it is among the others."""
+    holder, waiter, client = nodes.client("A", "h"), nodes.client("A", "w"), nodes.client("A", "s")
+    slot = slot_of("job/1")
+    others = [name for name in (f"other/{number}" for number in range(50_000)) if slot_of(name) == slot][:4]
+    nodes.assign("A", None, "job/1", *others)
+    holder.acquire(others[0], 1)
+    waiter.acquire(others[0], 1)
+    found(client)
+    holder.acquire(others[1], 2)
+    holder.release(others[0], 1)
+    assert others[0] in names(found(client))
+    holder.acquire(others[2], 3)
+    waiter.release(others[0], 1)
+    assert [name for name in names(found(client)) if name.startswith("other/")] == sorted(others[1:3])
+    holder.release(others[1], 2)
+    holder.acquire(others[3], 4)
+    holder.acquire(others[1], 5)
+    assert [name for name in names(found(client)) if name.startswith("other/")] == sorted(others[1:])
+
+
+def test_sorted_names_are_given_up_without_a_search(nodes: Nodes) -> None:
+    client = nodes.client("A", "s")
+    found(client)
+    index = nodes.cores["A"].service._queries.searches.index
+    assert index._slots
+    nodes.advance(59 * S, 500 * MS)
+    found(client)
+    nodes.advance(59 * S, 500 * MS)
+    assert index._slots
+    nodes.advance(3 * S, 500 * MS)
+    assert not index._slots
+    nodes.cores["A"].check_invariants()
+
+
+def test_a_node_of_an_older_version_gives_the_same_locks_without_their_number(nodes: Nodes) -> None:
+    client = nodes.client("A", "s")
+    for search in (
+        {"text": "1"},
+        {"owner": "two"},
+        {"mode": Mode.SHARED},
+        {"has_waiters": True},
+        {"after": "x"},
+    ):
+        progress = FindProgress(LockSearch(**search), 4)
+        progress.begin(Version(1), [Replica("A", 1)], unserved=0)
+        while progress.todo:
+            asked = progress.message(next(client.requests), "")
+            old = List(asked.request, asked.prefix, asked.from_slot, asked.after_name, asked.limit)
+            progress.add_page(*of(ListReply, client.ask(old)))
+        new = found(client, limit=4, **search)
+        assert names(progress) == names(new)
+        assert progress.result().matched == -1
+        assert all(is_wanted(lock, LockSearch(**search)) for lock in new.result().locks)
+
+
+@pytest.mark.interpreted
+def test_a_question_looks_through_some_slots_and_says_where_to_go_on(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searches, "SEARCH_EFFORT_MAX", 10)
+    client = nodes.client("A", "s")
+    progress = FindProgress(LockSearch(), 5)
+    progress.begin(Version(1), [Replica("A", 1)], unserved=0)
+    answers: list[ListReply] = []
+    while progress.todo:
+        answers += of(ListReply, client.ask(progress.message(next(client.requests), "")))
+        progress.add_page(answers[-1])
+    assert len(answers) > 10
+    assert names(progress) == JOBS[:5]
+    assert progress.result().matched == 32
+    later = answers[len(answers) // 2 :]
+    assert sum(len(each.locks) for each in later) < 10, "the bound keeps what is not needed from being sent"
+
+
+def test_of_a_lock_with_many_holders_the_first_are_shown_and_all_are_counted() -> None:
+    nodes = Nodes("A")
+    nodes.assign("A")
+    for number in range(20):
+        nodes.client("A", f"s{number}").acquire("x", 1, mode=Mode.SHARED)
+    writer = nodes.client("A", "w")
+    for number in range(1, 13):
+        writer.acquire("x", number)
+    result = found(nodes.client("A", "s")).result()
+    (lock,) = result.locks
+    assert (len(lock.holders), len(lock.waiters)) == (8, 8)
+    assert result.counts == [(20, 12)]
+
+
+def test_a_search_finds_and_counts_what_may_be_read_alone(nodes: Nodes) -> None:
+    client = nodes.client("A", "t", access=grantee("web-1", "read job/2*", "deny read job/21"))
+    progress = found(client, limit=3)
+    assert names(progress) == ["job/2", "job/20", "job/22"]
+    assert progress.result().matched == 10
+    assert all(len(holder.session) == 16 for lock in progress.result().locks for holder in lock.holders)
+    (refused,) = of(Refusal, client.ask(List(900, "x", search=LockSearch())))
+    assert refused.code == "denied"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        List(1, "", limit=1_002, search=LockSearch()),
+        List(1, "", limit=0, search=LockSearch()),
+        List(1, "", from_slot=SlotNumber(SLOTS), search=LockSearch()),
+        List(1, "", search=LockSearch(mode=7)),
+    ],
+)
+def test_a_search_outside_the_bounds_is_refused(nodes: Nodes, message: List) -> None:
+    (refused,) = of(Refusal, nodes.client("A", "s").ask(message))
+    assert refused.code == "invalid"
+
+
+def test_slots_that_may_not_be_served_are_counted(nodes: Nodes) -> None:
+    client = nodes.client("A", "s")
+    nodes.coordinator_up = False
+    nodes.advance(40 * S)
+    result = found(client).result()
+    assert result.locks == []
+    assert result.unserved_slots == len(
+        {slot_of(name) for name in (*NAMES, *(f"job/{number}" for number in range(31, 60)))}
+    )

@@ -1,0 +1,249 @@
+"""The parts of the dashboard: sign-ins, forms, shared answers, streams, and what a page is made of."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from lockring.core.access import HTTP_REQUIREMENTS
+from lockring.errors import Denied, InvalidRequest, Overloaded, Unavailable
+from lockring.net.openers import open_plain
+from lockring.protocol.identities import Identity
+from lockring.server.pages import sign_ins, streams
+from lockring.server.pages.dashboard import Dashboard, _place
+from lockring.server.pages.forms import FormTokens, check_same_origin, read_form
+from lockring.server.pages.rendering import link
+from lockring.server.pages.shared_answers import SharedAnswers
+from lockring.server.pages.sign_ins import SignIns
+from lockring.server.pages.streams import Streams
+from tests.unit.house.rules import SOURCE
+
+WEB = Identity("token", "web-1")
+
+
+def request(body: bytes = b"", **headers: str) -> Request:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body}
+
+    raw = [(name.replace("_", "-").lower().encode(), value.encode()) for name, value in headers.items()]
+    return Request({"type": "http", "method": "POST", "path": "/", "headers": raw}, receive)
+
+
+class TestSignIns:
+    def test_a_cookie_leads_to_its_credential_until_it_is_ended(self) -> None:
+        table = SignIns()
+        one, two = table.begin("lr_one"), table.begin("lr_two")
+        assert (table.credential_of(one), table.credential_of(two)) == ("lr_one", "lr_two")
+        assert table.credential_of("other") == ""
+        table.end(one)
+        assert (table.credential_of(one), table.credential_of(two)) == ("", "lr_two")
+
+    def test_a_sign_in_ends_by_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        now_ns = 0
+        monkeypatch.setattr(sign_ins, "monotonic_ns", lambda: now_ns)
+        table = SignIns()
+        used, idle = table.begin("lr_used"), table.begin("lr_idle")
+        for _ in range(3):
+            now_ns += sign_ins.IDLE_NS - 1
+            assert table.credential_of(used) == "lr_used"
+        assert table.credential_of(idle) == ""
+        now_ns += sign_ins.IDLE_NS - 1  # it was used all the time, and is a day old
+        assert table.credential_of(used) == ""
+
+    def test_the_oldest_gives_way(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sign_ins, "SIGN_INS_MAX", 3)
+        table = SignIns()
+        cookies = [table.begin(f"lr_{number}") for number in range(3)]
+        assert table.credential_of(cookies[0]) == "lr_0"  # now the second one was used last
+        table.begin("lr_new")
+        assert [table.credential_of(each) for each in cookies] == ["lr_0", "", "lr_2"]
+        assert len(table) == 3
+
+
+class TestForms:
+    def test_a_form_holds_for_its_viewer_its_action_and_its_name(self) -> None:
+        tokens = FormTokens()
+        ours = request(sec_fetch_site="same-origin")
+        token = tokens.token(WEB, "break", "x")
+        tokens.check(ours, token, WEB, "break", "x")
+        for identity, action, name in ((None, "break", "x"), (WEB, "drain", "x"), (WEB, "break", "y")):
+            with pytest.raises(Denied, match="out of date"):
+                tokens.check(ours, token, identity, action, name)
+        with pytest.raises(Denied, match="out of date"):
+            FormTokens().check(ours, token, WEB, "break", "x")
+
+    @pytest.mark.parametrize(
+        ("headers", "is_ours"),
+        [
+            ({"sec_fetch_site": "same-origin"}, True),
+            ({"sec_fetch_site": "same-origin", "origin": "null"}, True),
+            ({"sec_fetch_site": "same-site", "origin": "http://h:1", "host": "h:1"}, False),
+            ({"sec_fetch_site": "none"}, False),
+            ({"origin": "http://h:1", "host": "h:1"}, True),
+            ({"origin": "http://h:2", "host": "h:1"}, False),
+            ({"origin": "null", "host": "h:1"}, False),
+            ({"referer": "http://h:1/lock?name=x", "host": "h:1"}, True),
+            ({"host": "h:1"}, False),
+        ],
+    )
+    def test_a_form_says_from_which_site_it_comes(self, headers: dict[str, str], is_ours: bool) -> None:
+        if is_ours:
+            check_same_origin(request(**headers))
+        else:
+            with pytest.raises(Denied, match="a page of this site"):
+                check_same_origin(request(**headers))
+
+    def test_a_body_that_is_no_form_is_refused(self) -> None:
+        form = "application/x-www-form-urlencoded"
+        assert asyncio.run(read_form(request(b"a=1&a=2&b=", content_type=form + "; charset=utf-8"))) == {
+            "a": "2",
+            "b": "",
+        }
+        for body, kind in ((b"{}", "application/json"), (b"\xff", form), (b"a=1&" * 50, form)):
+            with pytest.raises(InvalidRequest):
+                asyncio.run(read_form(request(body, content_type=kind)))
+
+
+def test_viewers_who_ask_the_same_share_an_answer_and_its_failure() -> None:
+    async def story() -> None:
+        answers, asked = SharedAnswers(), 0
+        go = asyncio.Event()
+
+        async def ask() -> int:
+            nonlocal asked
+            asked += 1
+            await go.wait()
+            if asked == 2:
+                raise Unavailable("gone")
+            return asked
+
+        first = asyncio.create_task(answers.get("a", ask))
+        leaves = asyncio.create_task(answers.get("a", ask))
+        await asyncio.sleep(0)
+        leaves.cancel()
+        go.set()
+        assert await first == await answers.get("a", ask) == 1
+        answers.forget()
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await answers.get("a", ask)
+        assert await answers.get("b", ask) == 3
+
+    asyncio.run(story())
+
+
+class TestStreams:
+    def test_a_stream_says_what_changes_and_ends_with_the_server(self) -> None:
+        async def story() -> None:
+            is_ending = asyncio.Event()
+            following = Streams(is_ending)
+            looks: Any = iter(["one", "one", Unavailable("out"), "two\nlines"])
+
+            async def look() -> str:
+                found = next(looks, None)
+                if found is None:
+                    is_ending.set()
+                    return "two\nlines"
+                if isinstance(found, Exception):
+                    raise found
+                return str(found)
+
+            response = following.follow(look, is_over=lambda: False)
+            assert response.headers["x-accel-buffering"] == "no"
+            assert "no-transform" in response.headers["cache-control"]
+            said = [chunk async for chunk in response.body_iterator]
+            assert said == [
+                b"retry: 2000\n\n",
+                b'event: content\ndata: "one"\n\n',
+                b'event: problem\ndata: "out"\n\n',
+                b'event: content\ndata: "two\\nlines"\n\n',
+            ]
+            assert len(following) == 0
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(streams, "LOOK_S", 0.0)
+            asyncio.run(story())
+
+    def test_a_silent_stream_says_that_it_is_there_and_an_ended_credential_ends_it(self) -> None:
+        async def story() -> None:
+            looks = 0
+
+            async def look() -> str:
+                nonlocal looks
+                looks += 1
+                return "same"
+
+            response = Streams(asyncio.Event()).follow(look, is_over=lambda: looks > 2)
+            said = [chunk async for chunk in response.body_iterator]
+            assert said[2:] == [b": still here\n\n", b": still here\n\n", b'event: over\ndata: ""\n\n']
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(streams, "LOOK_S", 0.0)
+            patch.setattr(streams, "HEARTBEAT_NS", 0)
+            asyncio.run(story())
+
+    def test_streams_have_a_bound(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(streams, "STREAMS_MAX", 0)
+
+        async def look() -> str:
+            return ""
+
+        with pytest.raises(Overloaded, match="can be loaded again"):
+            Streams(asyncio.Event()).follow(look, is_over=lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("locks?prefix=a%2F", "locks?prefix=a%2F"),
+        ("./", "./"),
+        ("./?x=1", "./?x=1"),
+        ("lock?name=x", "lock?name=x"),
+        ("", ""),
+        ("https://elsewhere/", ""),
+        ("//elsewhere/", ""),
+        ("sign-out", ""),
+        ("locks?a\r\nSet-Cookie: x", ""),
+        ("javascript:alert(1)", ""),
+    ],
+)
+def test_a_sign_in_goes_on_with_a_page_of_ours_alone(text: str, place: str) -> None:
+    assert _place(text) == place
+
+
+def test_links_are_relative_and_names_are_escaped() -> None:
+    assert link("") == "./"
+    assert link("lock", name="../a?b&c#d e/é") == "lock?name=..%2Fa%3Fb%26c%23d+e%2F%C3%A9"
+    assert link("locks", text="", after=None) == "locks"
+
+
+def test_every_page_has_a_row_in_the_table_of_rights_and_no_page_of_the_table_is_missing() -> None:
+    dashboard = Dashboard(list, open_plain, is_server=False, cookie="c")
+    pages = {f"{method} {page.path}" for page in dashboard.pages() for method in page.methods}
+    basics = {"GET /livez", "GET /healthz", "GET /readyz", "GET /leader"}
+    assert pages <= set(HTTP_REQUIREMENTS)
+    assert {each for each in HTTP_REQUIREMENTS if each.partition(" /")[2] in _OURS} == pages
+    assert not pages & basics
+
+
+_OURS = {
+    "", "members", "locks", "lock", "groups", "group", "events", "break", "drain", "undrain", "sign-in", "sign-out",
+    "dashboard.css", "dashboard.js", "icon.svg",
+}  # fmt: skip
+
+
+def test_nothing_in_the_pages_is_from_elsewhere_or_inline() -> None:
+    folder = SOURCE / "server" / "pages"
+    texts = [*folder.glob("templates/*"), *folder.glob("static/*.css"), *folder.glob("static/*.js")]
+    assert len(texts) > 12
+    for path in texts:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"https?://|@import|url\(|<style|\sstyle=|\son\w+=|javascript:", text), path
+        if path.suffix == ".html":
+            assert not re.search(r"<script(?! type=\"module\" src=\"dashboard\.js\"></script>)", text), path
+            assert not re.search(r"""(?:href|src|action)="/""", text), path
+            assert "| safe" not in text, path
