@@ -20,7 +20,7 @@ import pytest
 
 import lockring
 from lockring.client.tracing import SDK
-from lockring.core.access import REQUIREMENTS, Condition, Grantee, Newcomer, name_table
+from lockring.core.access import REQUIREMENTS, Condition, Grantee, Newcomer, Verb, name_table
 from lockring.core.client import ClientCore, Connect, TicketState
 from lockring.core.client import SendTo as ClientSend
 from lockring.core.effects import Reply, Send
@@ -37,7 +37,9 @@ from lockring.protocol import (
     Describe,
     DescribeGroup,
     Drain,
+    FindSimilar,
     FollowGroup,
+    GetEvents,
     GetRoutes,
     GetState,
     GetStatus,
@@ -235,10 +237,13 @@ def test_rights_take_one_look_up_for_a_lock(names: tuple[str, ...]) -> None:
     assert calls[1] - calls[0] == PAIRS
 
 
+_REPORTED = len(Verb) - 1
+"""A description says which rights the asker has: all but that to drain, which is not for names of locks."""
+
 REQUESTS: list[tuple[Message, int]] = [
     (Acquire(6, SESSION, TTL_MS, OWNER, 2, "job/2"), 1),
-    (Describe(6, "job/1"), 1),
-    (Describe(6, "job/9"), 1),
+    (Describe(6, "job/1"), 1 + _REPORTED),
+    (Describe(6, "job/9"), 1 + _REPORTED),
     (DescribeGroup(6, "group:g"), 1),
     (FollowGroup(6, "group:g", SESSION, 1), 1),
     (ViewAck(6, "group:g", SESSION, 1, 1), 0),
@@ -255,9 +260,12 @@ REQUESTS: list[tuple[Message, int]] = [
 
 RARE: set[type[Message]] = {
     List,  # of many names
+    GetEvents,
+    FindSimilar,
     GetState,  # about all names
     GetStatus,
     Drain,
+    FindSimilar,
     Undrain,
 }
 """Kinds of requests that look up all names, or many, or those of nodes."""

@@ -10,9 +10,7 @@ A waiter is judged by its identity's rights twice: when it comes, and when its t
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Iterable
-from typing import Final
 
 from lockring.core.access import Quota, Verb
 from lockring.core.deadline_queue import DeadlineQueue
@@ -26,20 +24,15 @@ from lockring.core.node.counters import BROKEN, ENDINGS, EXPIRED, OUTCOMES, RELE
 from lockring.core.node.generations import Generations
 from lockring.core.node.lock_events import LockEvents
 from lockring.core.node.locks import LockEntry, LockHolder, LockWaiter, OpenRequest, Session
+from lockring.core.node.queue_notices import QueueNotices
 from lockring.core.node.slot import EndedReign, NodeSlot
 from lockring.core.node.trouble import Troubles
 from lockring.core.refusals import refusal_of
 from lockring.errors import Overloaded
 from lockring.ids import ConnectionId, Generation, LockName, SlotNumber
-from lockring.protocol import Acquire, GrantReply, LockEventKind, Mode, Put, QueueNotice, Refusal, Remove
+from lockring.protocol import Acquire, GrantReply, LockEventKind, Mode, Put, Refusal, Remove
 from lockring.slots import slot_of
-from lockring.units import NS_PER_MS, NS_PER_S
-
-LONG_WAIT_NS: Final = 5 * NS_PER_S
-"""After so long, a waiter's client gets the names of the holders."""
-_PATIENT_MAX: Final = 200_000
-_NOTICES_MAX: Final = 1_000
-"""Of these notices, in one tick."""
+from lockring.units import NS_PER_MS
 
 
 class NodeGrants:
@@ -70,14 +63,10 @@ class NodeGrants:
         self._events = events
         self._counters = context.outbox.counters
         self._blockers = blockers
+        self._notices = QueueNotices(context, blockers)
         self.unanswered: dict[SlotNumber, None] = {}
         self.timeouts: DeadlineQueue[LockWaiter] = DeadlineQueue(self._is_waiting, context.outbox.wake)
         self.waiters = 0
-        # Waiters whose clients have no notice yet that they are in the queue: since the last tick, and since before it.
-        self._fresh: list[LockWaiter] = []
-        self._unnoticed: list[LockWaiter] = []
-        # Those whose clients have it, and when they will have waited for long: roughly in that order.
-        self._patient: deque[tuple[int, LockWaiter]] = deque(maxlen=_PATIENT_MAX)
 
     # ------------------------------------------------------------------ granting
 
@@ -287,7 +276,7 @@ class NodeGrants:
         self._counters.of(message.name).waiting[waiter.mode] += 1
         if session.totals.quota is not None:
             session.totals.quota.waiters += 1
-        self._fresh.append(waiter)
+        self._notices.add(waiter)
         self._clients.by_connection[request.connection].waiters[waiter] = None
         if deadline_ns is not None:
             self.timeouts.push(deadline_ns, waiter)
@@ -303,7 +292,7 @@ class NodeGrants:
             client.waiters.pop(waiter, None)
         self._clients.by_connection[request.connection].waiters[waiter] = None
         waiter.request = request
-        self._fresh.append(waiter)
+        self._notices.add(waiter)
         if waiter.deadline_ns is not None:
             self.timeouts.abandon()
         waiter.deadline_ns = deadline_ns
@@ -311,43 +300,9 @@ class NodeGrants:
             self.timeouts.push(deadline_ns, waiter)
 
     def on_tick(self, now_ns: int) -> None:
-        """Send the notices that are due now and then, and ask again for generations.
-
-        A client learns that its acquire is in the queue only once it has waited for longer than a tick: most are
-        granted before, and the notice would cost a client that waits for nothing else a wake-up.
-        """
+        """Send the notices that are due now and then, and ask again for generations."""
         self._generations.ask_again()
-        unnoticed, self._unnoticed, self._fresh = self._unnoticed, self._fresh, []
-        context = self._context
-        for waiter in unnoticed:
-            number = slot_of(waiter.lock.name)
-            slot = context.slots.get(number)
-            if slot is None or slot.table.find(waiter.session.id, waiter.acquisition) is not waiter:
-                continue
-            if context.rights.may_serve(number, now_ns=now_ns):
-                context.outbox.send(waiter.request.connection, QueueNotice(waiter.request.request))
-                self._patient.append((waiter.since_ns + LONG_WAIT_NS, waiter))
-            else:
-                self._fresh.append(waiter)
-        self._notify_patient(now_ns)
-
-    def _notify_patient(self, now_ns: int) -> None:
-        """Name the holders to clients that have waited for long, to some of them in each tick."""
-        patient = self._patient
-        for _ in range(min(len(patient), _NOTICES_MAX)):
-            due_ns, waiter = patient[0]
-            if due_ns > now_ns:
-                return
-            patient.popleft()
-            number = slot_of(waiter.lock.name)
-            slot = self._context.slots.get(number)
-            if slot is None or slot.table.find(waiter.session.id, waiter.acquisition) is not waiter:
-                continue
-            if self._context.rights.may_serve(number, now_ns=now_ns):
-                request = waiter.request
-                holders = self._blockers.of(waiter.lock, waiter.session, request.connection)
-                position = slot.table.position_of(waiter)
-                self._context.outbox.send(request.connection, QueueNotice(request.request, holders, position))
+        self._notices.on_tick(now_ns)
 
     def time_out_due(self, now_ns: int) -> None:
         """Refuse the waiters whose time is up."""

@@ -22,7 +22,7 @@ def hides_ids(access: Grantee) -> bool:
     return access.is_enforced and not access.permissions.is_admin
 
 
-class LockView(NamedTuple):
+class ShownLock(NamedTuple):
     """A lock and its events as some identity may see them."""
 
     lock: LockRecord
@@ -46,15 +46,15 @@ class LockViews:
         owners: Sequence[str],
         owner_of: Callable[[SessionId], str],
     ) -> None:
-        self._open = LockView(lock, list(events))
+        self._open = ShownLock(lock, list(events))
         self._event_owners = owners
         self._owner_of = owner_of
-        self._hidden: LockView | None = None
+        self._hidden: ShownLock | None = None
         self._holder_owners: list[str] = []
         self._waiter_owners: list[str] = []
         self._owners: frozenset[str] = frozenset()
 
-    def shown(self, access: Grantee | None) -> LockView:
+    def shown(self, access: Grantee | None) -> ShownLock:
         """Return what an identity may see; None stands for any client of a server that checks no rights."""
         if access is None or not hides_ids(access):
             return self._open
@@ -63,7 +63,7 @@ class LockViews:
             return hidden
         return self._with_own(access.key, hidden)
 
-    def _hide(self) -> LockView:
+    def _hide(self) -> ShownLock:
         lock, events = self._open
         self._holder_owners = [self._owner_of(each.session) for each in lock.holders]
         self._waiter_owners = [self._owner_of(each.session) for each in lock.waiters]
@@ -72,7 +72,7 @@ class LockViews:
         sessions += [each.session for each in lock.waiters]
         sessions += [each.session for each in events]
         ids = {each: hidden_id(each) for each in dict.fromkeys(sessions)}
-        self._hidden = LockView(
+        self._hidden = ShownLock(
             msgspec.structs.replace(
                 lock, holders=_hidden(lock.holders, ids), waiters=_hidden(lock.waiters, ids)
             ),
@@ -80,10 +80,10 @@ class LockViews:
         )
         return self._hidden
 
-    def _with_own(self, key: str, hidden: LockView) -> LockView:
+    def _with_own(self, key: str, hidden: ShownLock) -> ShownLock:
         """Return the view of an identity that has sessions in it. It hides nothing again."""
         lock, events = self._open
-        return LockView(
+        return ShownLock(
             msgspec.structs.replace(
                 lock,
                 holders=_chosen(lock.holders, hidden.lock.holders, self._holder_owners, key),
