@@ -26,6 +26,7 @@ CREDENTIAL_BYTES_MAX: Final = 8 * 1024
 """Longest `authorization` of a call: a JWT has one or two thousand bytes."""
 
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
+_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _UNIT_NS: Final = {
     b"H": 3600 * NS_PER_S,
     b"M": 60 * NS_PER_S,
@@ -159,6 +160,11 @@ class GrpcCall:
         return (
             None if self._deadline_ns is None else max(0.0, (self._deadline_ns - monotonic_ns()) / NS_PER_S)
         )
+
+    def traceparent(self) -> str:
+        """Return the trace that the call belongs to (W3C Trace Context), "" for none or a malformed one."""
+        found = _single(self._headers, b"traceparent") or b""
+        return found.decode("ascii") if _TRACEPARENT.fullmatch(found) else ""
 
     def credential(self) -> str:
         """Return the token or JWT that the call shows, "" for none.

@@ -313,6 +313,8 @@ class GrpcConnection(asyncio.Protocol):
         """End the calls. Called by the event loop."""
         self._end("the client has gone" if exc is None else str(exc))
         self._transport = None
+        # The library's object refers to itself, and would keep its memory until a collection of garbage.
+        vars(self._http).clear()
         self._port.closed(self)
 
     # ----------------------------------------------------------------------- reading
@@ -448,8 +450,10 @@ class GrpcConnection(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._unflushed_bytes = 0
+        if self._transport is None:
+            return
         data = self._http.data_to_send()
-        if data and self._transport is not None and not self._transport.is_closing():
+        if data and not self._transport.is_closing():
             self._transport.write(data)
 
     # ----------------------------------------------------------------------- the end

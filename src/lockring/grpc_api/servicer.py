@@ -60,7 +60,7 @@ class LockServicer:
     async def Lock(self, request: pb.LockRequest, call: GrpcCall) -> pb.LockResponse:  # noqa: N802
         """Acquire a lock."""
         arrived_ns = monotonic_ns()
-        wanted = wanted_of(request, ttl_ms_max=self._ttl_ms_max)
+        wanted = wanted_of(request, ttl_ms_max=self._ttl_ms_max)._replace(traceparent=call.traceparent())
         ticket = await acquire(self._driver, wanted)
         return pb.LockResponse(
             generation=ticket.generation,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 import zlib
 from typing import Any
 
@@ -260,6 +262,26 @@ def test_a_flood_of_frames_that_carry_nothing_ends_its_connection(frame: bytes) 
                 b"too many frames that begin no call",
             )
         assert (await health_of(served.address)).status == NOT_SERVING
+
+    assert with_server(test) == []
+
+
+def test_a_connection_that_has_ended_leaves_nothing_to_collect() -> None:
+    async def test(served: Served) -> None:
+        gc.collect()
+        gc.disable()
+        try:
+            async with await RawClient.open(served.address) as client:
+                client.call(HEALTH, http2.message(b""))
+                await client.trailers()
+                client.call(WATCH, http2.message(b""), stream=3)
+                await until(lambda: served.calls == 1)
+                (connection,) = served.server._connections
+                parts = [weakref.ref(connection), weakref.ref(connection._http)]
+                del connection
+            await until(lambda: all(each() is None for each in parts))
+        finally:
+            gc.enable()
 
     assert with_server(test) == []
 
