@@ -293,6 +293,8 @@ class GrpcCall:
     def release(self) -> None:
         """Give back what the call has kept, after the end of its task."""
         self.is_over = True
+        self.task = None
+        self._error = None  # its traceback has the call: memory that only a collection would free
         self._give_room()
         self._reader = None
         self._requests.clear()

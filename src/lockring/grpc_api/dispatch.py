@@ -49,6 +49,10 @@ class Dispatcher:
             async with limit:
                 await self._serve(call, requests)
             call.finish(Code.OK)
+        except asyncio.CancelledError:
+            # The task would keep the error, whose traceback has the task: memory that only a collection would free.
+            if not call.is_over:
+                raise
         except CallEnded as end:
             call.finish(end.code, str(end))
         except LockringError as error:

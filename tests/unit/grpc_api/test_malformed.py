@@ -6,6 +6,7 @@ import asyncio
 import gc
 import weakref
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -277,7 +278,7 @@ def test_a_connection_that_has_ended_leaves_nothing_to_collect() -> None:
                 client.call(WATCH, http2.message(b""), stream=3)
                 await until(lambda: served.calls == 1)
                 (connection,) = served.server._connections
-                parts = [weakref.ref(connection), weakref.ref(connection._http)]
+                parts: list[Callable[[], object]] = [weakref.ref(connection), weakref.ref(connection._http)]
                 del connection
             await until(lambda: all(each() is None for each in parts))
         finally:
