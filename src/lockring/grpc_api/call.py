@@ -57,7 +57,7 @@ class CallStreams(Protocol):
     known: KnownCredentials
 
     def hold(self, size: int) -> bool:
-        """Count bytes of incomplete or unread requests, fewer if negative. Returns whether there is room for them."""
+        """Count bytes of messages that wait, fewer if negative. Returns whether there is room for them."""
 
     def room_of(self, call: GrpcCall) -> int:
         """Return how many bytes of a response may be sent now. If none may, the call is woken once that changes."""
@@ -102,6 +102,7 @@ class GrpcCall:
         "_requests",
         "_taken",
         "_unread_bytes",
+        "_unsent_bytes",
         "_wake_reader",
         "_wake_writer",
         "is_half_closed",
@@ -123,6 +124,7 @@ class GrpcCall:
         self._requests: deque[bytes] = deque()
         self._unread_bytes = 0
         self._queued_bytes = 0
+        self._unsent_bytes = 0
         self._held_bytes = 0
         self._taken = False
         self._error: Exception | None = None
@@ -251,7 +253,11 @@ class GrpcCall:
     # ----------------------------------------------------------------------- responses
 
     async def send(self, message: bytes) -> None:
-        """Send a response, as the client has room for it. Does nothing after the end of the call."""
+        """Send a response, as the client has room for it. Does nothing after the end of the call.
+
+        Raises:
+            CallEnded: too many responses wait for room.
+        """
         data = memoryview(framed(message))
         at = 0
         while at < len(data):
@@ -259,6 +265,11 @@ class GrpcCall:
             if self.is_over:
                 return
             if room <= 0:
+                self._unsent_bytes = len(data) - at
+                if not self._count():
+                    raise CallEnded(
+                        Code.RESOURCE_EXHAUSTED, "this node has too many responses that are unread"
+                    )
                 self._wake_writer = asyncio.get_running_loop().create_future()
                 await self._wake_writer
                 continue
@@ -266,6 +277,9 @@ class GrpcCall:
             part = data[at : at + room]
             self.stream.send_data(self, bytes(part))
             at += len(part)
+        if self._unsent_bytes:
+            self._unsent_bytes = 0
+            self._count()
 
     def finish(self, code: int, text: str = "", details: bytes = b"") -> None:
         """End the call with a status. Does nothing on one that has ended."""
@@ -298,7 +312,7 @@ class GrpcCall:
         self._give_room()
         self._reader = None
         self._requests.clear()
-        self._queued_bytes = 0
+        self._queued_bytes = self._unsent_bytes = 0
         self._count()
 
     # ----------------------------------------------------------------------- inner
@@ -317,8 +331,10 @@ class GrpcCall:
             self.stream.give_room(self, size)
 
     def _count(self) -> bool:
-        """Count what is kept of requests. Returns whether there is room for it."""
-        held_bytes = self._queued_bytes + (0 if self._reader is None else len(self._reader.rest))
+        """Count what is kept of requests and responses. Returns whether there is room for it."""
+        held_bytes = (
+            self._queued_bytes + self._unsent_bytes + (0 if self._reader is None else len(self._reader.rest))
+        )
         more, self._held_bytes = held_bytes - self._held_bytes, held_bytes
         return self.stream.hold(more)
 

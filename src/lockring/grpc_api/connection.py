@@ -51,7 +51,13 @@ FRAMES_BURST: Final = 1_000
 FRAMES_PER_S: Final = 50
 """How many frames may come at once, and on average, that begin no call and carry no request."""
 
-UNREAD_BYTES_MAX: Final = 256 * 1024
+RESET_WEIGHT: Final = 0.1
+"""A reset counts as a tenth: waits that run into their deadlines at the client end by one each, many at once."""
+
+_TABLE_BYTES_MAX: Final = 4096
+"""Headers of responses that are kept to be abbreviated later. A client may allow more, and fill memory by that."""
+
+UNREAD_BYTES_MAX: Final = 64 * 1024
 """How much a client may leave unread until responses wait for it, and nothing more of it is read."""
 
 LINGER_S: Final = 1.0
@@ -60,7 +66,7 @@ LINGER_S: Final = 1.0
 _PART_BYTES: Final = 4 * 1024
 """How much of a read is handled at once: as many of the smallest frames take some milliseconds."""
 
-_FLUSH_BYTES: Final = 64 * 1024
+_FLUSH_BYTES: Final = 32 * 1024
 _CLOSED_STREAMS_MAX: Final = 2_000
 
 log = logging.getLogger("lockring.grpc")
@@ -94,7 +100,7 @@ class CallPort(Protocol):
         """Carry a call out, or refuse it."""
 
     def hold(self, size: int) -> bool:
-        """Count bytes of incomplete or unread requests, fewer if negative. Returns whether there is room for them."""
+        """Count bytes of messages that wait, fewer if negative. Returns whether there is room for them."""
 
 
 class GrpcConnection(asyncio.Protocol):
@@ -181,7 +187,7 @@ class GrpcConnection(asyncio.Protocol):
     # ----------------------------------------------------------------------- for calls
 
     def hold(self, size: int) -> bool:
-        """Count bytes of incomplete or unread requests. See `CallPort`."""
+        """Count bytes of messages that wait. See `CallPort`."""
         return self._port.hold(size)
 
     def room_of(self, call: GrpcCall) -> int:
@@ -378,7 +384,7 @@ class GrpcConnection(asyncio.Protocol):
                 if call is not None:
                     call.half_closed()
             case h2.events.StreamReset():
-                self._count_frame(now_ns)
+                self._count_frame(now_ns, RESET_WEIGHT)
                 call = self.calls.get(_required(each.stream_id))
                 if call is not None:
                     call.end()
@@ -386,6 +392,8 @@ class GrpcConnection(asyncio.Protocol):
                 self._grow(each.stream_id or 0)
             case h2.events.RemoteSettingsChanged():
                 self._has_greeted = True
+                if self._http.encoder.header_table_size > _TABLE_BYTES_MAX:
+                    self._http.encoder.header_table_size = _TABLE_BYTES_MAX
                 self._count_frame(now_ns)
                 self._grow(0)
             case h2.events.ConnectionTerminated():
@@ -427,9 +435,9 @@ class GrpcConnection(asyncio.Protocol):
         for call in writers:
             call.wake_writer()
 
-    def _count_frame(self, now_ns: int) -> None:
+    def _count_frame(self, now_ns: int, weight: float = 1.0) -> None:
         refilled = (now_ns - self._frames_ns) / NS_PER_S * FRAMES_PER_S
-        self._frames = max(0.0, self._frames - refilled) + 1
+        self._frames = max(0.0, self._frames - refilled) + weight
         self._frames_ns = now_ns
         if self._frames > FRAMES_BURST and not self._is_ending:
             self.close("too many frames that begin no call", h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)

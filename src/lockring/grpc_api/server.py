@@ -40,10 +40,14 @@ CALLS_MAX: Final = 4_000
 """Calls that are open at a node, streams and waits among them; more are refused with RESOURCE_EXHAUSTED."""
 
 HELD_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Bytes of requests that are incomplete or unread, of all calls. Beyond, calls are refused with RESOURCE_EXHAUSTED."""
+"""Bytes of all messages that wait: requests that are incomplete or unread, and responses.
+
+Beyond, calls are refused with RESOURCE_EXHAUSTED.
+"""
 
 _BACKLOG: Final = 1024
 _LOOK_S: Final = 1.0
+_CANCEL_S_MAX: Final = 5.0
 
 log: Final = logging.getLogger("lockring.grpc")
 
@@ -129,7 +133,7 @@ class GrpcServer:
         for connection in list(self._connections):
             connection.close("the node stops")
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks, timeout=_CANCEL_S_MAX)
         if self._connections:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace_s):
@@ -179,7 +183,7 @@ class GrpcServer:
         call.stream.call_ended(call)
 
     def hold(self, size: int) -> bool:
-        """Count bytes of incomplete or unread requests. See `CallPort`."""
+        """Count bytes of messages that wait. See `CallPort`."""
         self._held_bytes += size
         return self._held_bytes <= HELD_BYTES_MAX
 

@@ -231,10 +231,8 @@ def test_only_so_many_connections_are_accepted() -> None:
 def test_calls_that_are_reset_at_once_leave_nothing() -> None:
     async def test(served: Served) -> None:
         async with await RawClient.open(served.address) as client:
-            reset = (8).to_bytes(4, "big")
             for number in range(400):
-                client.call(WATCH, http2.message(b""), stream=2 * number + 1)
-                client.send(http2.frame(http2.RESET, 2 * number + 1, reset))
+                client.send(begun_and_reset(2 * number + 1))
             client.call(HEALTH, http2.message(b""), stream=801)
             assert (await client.trailers(801))["grpc-status"] == "0"
             (connection,) = served.server._connections
@@ -283,6 +281,55 @@ def test_a_connection_that_has_ended_leaves_nothing_to_collect() -> None:
             await until(lambda: all(each() is None for each in parts))
         finally:
             gc.enable()
+
+    assert with_server(test) == []
+
+
+def begun_and_reset(stream: int) -> bytes:
+    """A call that its client gives up at once."""
+    headers = http2.frame(http2.HEADERS, stream, http2.call_headers(KEEP), flags=http2.END_HEADERS)
+    return headers + http2.frame(http2.RESET, stream, (8).to_bytes(4, "big"))
+
+
+def test_resets_may_come_more_often_and_not_forever() -> None:
+    async def test(served: Served) -> None:
+        async with await RawClient.open(served.address) as client:
+            for number in range(3_000):
+                client.send(begun_and_reset(2 * number + 1))
+            client.call(HEALTH, http2.message(b""), stream=99_999)
+            assert (await client.trailers(99_999))["grpc-status"] == "0", "as when many deadlines pass"
+            for number in range(50_000, 64_000):
+                client.send(begun_and_reset(2 * number + 1))
+            assert goodbye_of(await client.end())[0] == ENHANCE_YOUR_CALM
+        await until(lambda: served.calls == 0)
+
+    assert with_server(test) == []
+
+
+def test_a_client_cannot_have_the_server_keep_more_headers_of_responses() -> None:
+    async def test(served: Served) -> None:
+        async with await RawClient.open(served.address) as client:
+            table_size = b"\x00\x01" + (2**31).to_bytes(4, "big")
+            client.send(http2.frame(http2.SETTINGS, 0, table_size))
+            client._decoder.max_allowed_table_size = 2**31
+            client.call(HEALTH, http2.message(b""))
+            assert (await client.trailers())["grpc-status"] == "0"
+            (connection,) = served.server._connections
+            assert connection._http.encoder.header_table_size == 4096
+
+    assert with_server(test) == []
+
+
+def test_responses_that_are_not_read_are_bounded_over_all_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "HELD_BYTES_MAX", 1_000)
+
+    async def test(served: Served) -> None:
+        async with await RawClient.open(served.address) as client:
+            no_room = b"\x00\x04" + (0).to_bytes(4, "big")
+            client.send(http2.frame(http2.SETTINGS, 0, no_room))
+            for number in range(20):
+                client.call(REFLECTION, LIST, stream=2 * number + 1, ends=False)
+            assert (await client.trailers(39))["grpc-status"] == "8"
 
     assert with_server(test) == []
 
