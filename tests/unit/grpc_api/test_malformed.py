@@ -358,8 +358,9 @@ def test_a_client_that_never_reads_is_read_no_more() -> None:
                 client.call(REFLECTION, LIST * 200, stream=2 * number + 1, ends=False)
             (connection,) = served.server._connections
             await until(lambda: connection._is_full)
-            buffered = connection._transport.get_write_buffer_size()  # type: ignore[union-attr]
-            assert buffered < 3 * connections.UNREAD_BYTES_MAX
+            mine: Any = connection._transport
+            assert not mine.is_reading()
+            assert mine.get_write_buffer_size() < 3 * connections.UNREAD_BYTES_MAX
             assert (await health_of(served.address)).status == NOT_SERVING
             transport.abort()
         await until(lambda: served.calls == 0)
