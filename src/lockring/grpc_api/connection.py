@@ -302,10 +302,8 @@ class GrpcConnection(asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
-        """Let responses wait, and read no more. Called by the event loop."""
+        """Let responses wait, and hold what comes. Called by the event loop."""
         self._is_full = True
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Go on. Called by the event loop."""
