@@ -156,8 +156,8 @@ class GrpcConnection(asyncio.Protocol):
                 )
             return
         unsent_bytes = transport.get_write_buffer_size()
-        if unsent_bytes < self._unsent_bytes:
-            self._alive_ns = now_ns  # it reads, slowly
+        if unsent_bytes < self._unsent_bytes or (self._held and not self._is_full):
+            self._alive_ns = now_ns  # it reads, slowly; or its answer may be among what is held back
         self._unsent_bytes = unsent_bytes
         if self._asked_ns > self._alive_ns:
             if now_ns - self._asked_ns >= ANSWER_S_MAX * NS_PER_S:

@@ -47,6 +47,7 @@ Beyond, calls are refused with RESOURCE_EXHAUSTED.
 
 _BACKLOG: Final = 1024
 _LOOK_S: Final = 1.0
+_LATE_S_MAX: Final = 2.0
 _CANCEL_S_MAX: Final = 5.0
 
 log: Final = logging.getLogger("lockring.grpc")
@@ -98,6 +99,7 @@ class GrpcServer:
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_stopping = False
+        self._looked_ns = monotonic_ns()
 
     async def start(self, listen: str) -> str:
         """Listen at HOST:PORT, port 0 for any free one, and return it with the port that it is.
@@ -200,5 +202,8 @@ class GrpcServer:
         """Look, once a second, at what only the passing of time brings about."""
         self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
         now_ns, wall_s = monotonic_ns(), wall_ns() / NS_PER_S
+        last_ns, self._looked_ns = self._looked_ns, now_ns
+        if now_ns - last_ns > (_LOOK_S + _LATE_S_MAX) * NS_PER_S:
+            return  # this process stood still: first it must read the signs of life that have come meanwhile
         for connection in list(self._connections):
             connection.look(now_ns, wall_s)

@@ -457,6 +457,31 @@ def test_a_client_that_answers_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert with_server(test) == []
 
 
+def test_a_server_that_stood_still_reads_what_has_come_before_it_judges_silence() -> None:
+    async def test(served: Served) -> None:
+        server = served.server
+
+        def look() -> None:
+            assert server._timer is not None
+            server._timer.cancel()
+            server._look()
+
+        async with await RawClient.open(served.address) as client:
+            client.call(HEALTH, http2.message(b""))
+            await client.trailers()
+            (connection,) = server._connections
+            connection._alive_ns -= 100 * 10**9
+            connection._asked_ns = connection._alive_ns + 1
+            server._looked_ns -= 60 * 10**9
+            look()
+            assert not connection._is_ending
+            look()
+            assert connection._is_ending
+            assert await client.end() == []
+
+    assert with_server(test) == []
+
+
 def test_a_call_ends_at_its_deadline_and_with_its_connection() -> None:
     async def test(served: Served) -> None:
         async with await RawClient.open(served.address) as client:
