@@ -47,7 +47,8 @@ class Acquisitions:
         # Counted from now, and never longer than the coordinator's lease: what a lone primary promises must have ended
         # before its slots are given away.
         left_ns = self._context.rights.coordinator_lease.until_ns - now_ns
-        request = OpenRequest(connection, message.request, now_ns, session.promise_ms(left_ns))
+        access = self._clients.by_connection[connection].access
+        request = OpenRequest(connection, message.request, now_ns, session.promise_ms(left_ns), access)
         deadline_ns = None if message.wait_ms == WAIT_FOREVER else now_ns + message.wait_ms * NS_PER_MS
         session.last_acquire = (connection, message.request)
         table = slot.table
@@ -123,7 +124,7 @@ class Acquisitions:
             if message.acquire and entry.session.last_acquire != (connection, message.acquire):
                 entry = None
             elif isinstance(entry, LockHolder):
-                self._grants.drop_holder(slot, entry, now_ns)
+                self._grants.drop_holder(slot, entry, now_ns, asked_by=connection)
             else:
                 self._grants.withdraw(entry, "cancelled")
         self._context.outbox.send(connection, ReleaseReply(message.request, entry is not None))

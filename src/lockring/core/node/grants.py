@@ -3,14 +3,18 @@
 A grant is recorded at once and answered later: when its copies and the journal have it, and only if the node may then
 still serve the slot, on the clock of that moment (`answer_grants`). Recording without the right to serve does no harm,
 since no client has heard of it.
+
+A waiter is judged by its identity's rights twice: when it comes, and when its turn comes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lockring.core.access import Quota
+from lockring.core.access import Quota, Verb
 from lockring.core.deadline_queue import DeadlineQueue
+from lockring.core.effects import lock_entry
+from lockring.core.node.access_guard import AccessGuard
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
 from lockring.core.node.generations import Generations
@@ -20,7 +24,7 @@ from lockring.core.node.slot import EndedReign, NodeSlot
 from lockring.core.node.trouble import Troubles
 from lockring.core.refusals import refusal_of
 from lockring.errors import Overloaded
-from lockring.ids import Generation, LockName, SlotNumber
+from lockring.ids import ConnectionId, Generation, LockName, SlotNumber
 from lockring.protocol import Acquire, GrantReply, LockEventKind, Mode, Put, QueueNotice, Refusal, Remove
 from lockring.slots import slot_of
 from lockring.units import NS_PER_MS
@@ -42,8 +46,11 @@ class NodeGrants:
         troubles: Troubles,
         generations: Generations,
         events: LockEvents,
+        *,
+        guard: AccessGuard,
     ) -> None:
         self._context = context
+        self._guard = guard
         self._clients = clients
         self._troubles = troubles
         self._generations = generations
@@ -128,6 +135,8 @@ class NodeGrants:
                 if holder.broken:
                     self._refuse_broken(holder, request)
                 else:
+                    if context.outbox.audits:
+                        self._audit_grant(holder, request, context.slots[number])
                     self._send_grant(holder, request, now_ns)
             if not reign.unanswered:
                 del self.unanswered[number]
@@ -140,11 +149,18 @@ class NodeGrants:
 
     def _serve_lock(self, slot: NodeSlot, lock: LockEntry, now_ns: int) -> None:
         while (waiter := slot.table.next_grantable(lock)) is not None:
+            request = waiter.request
+            access = request.access
+            if access is not None and self._guard.ends(
+                request.connection, request.request, access, lock.name, Verb.ACQUIRE
+            ):
+                self._take_out(slot, waiter, "cancelled")
+                continue
             quota = waiter.session.totals.quota
             if quota is not None and quota.limits.locks is not None and self._refuse_if_over(quota, waiter):
                 self._take_out(slot, waiter, "cancelled")
                 continue
-            if not self.grant(slot, lock.name, waiter.session, waiter, waiter.request, now_ns=now_ns):
+            if not self.grant(slot, lock.name, waiter.session, waiter, request, now_ns=now_ns):
                 return
             self._forget_waiter(waiter)
 
@@ -162,8 +178,6 @@ class NodeGrants:
     def _send_grant(self, holder: LockHolder, request: OpenRequest, now_ns: int) -> None:
         if request.connection not in self._clients.by_connection:
             return
-        if self._context.outbox.audits:
-            self._clients.audit_lock("acquire", holder, connection=request.connection)
         session = holder.session
         request_number, promise_ms = request.request, request.promise_ms
         basis = session.basis
@@ -174,6 +188,43 @@ class NodeGrants:
         self._context.outbox.send(
             request.connection, GrantReply(request.request, holder.generation, promise_ms, request_number)
         )
+
+    def _audit_grant(self, holder: LockHolder, request: OpenRequest, slot: NodeSlot) -> None:
+        """Report a grant for the audit log when it is answered for the first time, be its client still there or not.
+
+        Nothing here says whether a former primary has reported what it granted: such a grant is reported as that.
+        """
+        is_inherited = holder.generation <= slot.table.inherited
+        if not request.index and not is_inherited:
+            return  # its client has asked again
+        entry = lock_entry(
+            "acquire",
+            holder.lock.name,
+            holder.generation,
+            connection=request.connection,
+            access=request.access,
+            is_forwarded=self._clients.is_forwarded(request.connection, request.access),
+            owner=holder.session.identity,
+            verb=Verb.ACQUIRE,
+            reason="granted by a former primary, and answered again here" if is_inherited else "",
+        )
+        self._context.outbox.add(entry)
+
+    def _audit_end(self, holder: LockHolder, reason: str, asked_by: ConnectionId | None) -> None:
+        """Report the end of a grant for the audit log."""
+        client = None if asked_by is None or reason else self._clients.by_connection.get(asked_by)
+        access = None if client is None else client.access
+        entry = lock_entry(
+            "lost" if reason else "release",
+            holder.lock.name,
+            holder.generation,
+            connection=None if client is None else asked_by,
+            access=access,
+            is_forwarded=client is not None and client.own is not access,
+            owner=holder.session.identity,
+            reason=reason,
+        )
+        self._context.outbox.add(entry)
 
     def _refuse_broken(self, holder: LockHolder, request: OpenRequest) -> None:
         text = "this acquisition was broken by an operator"
@@ -276,7 +327,15 @@ class NodeGrants:
 
     # ------------------------------------------------------------------ ends
 
-    def drop(self, slot: NodeSlot, entry: LockHolder | LockWaiter, now_ns: int, *, reason: str = "") -> None:
+    def drop(
+        self,
+        slot: NodeSlot,
+        entry: LockHolder | LockWaiter,
+        now_ns: int,
+        *,
+        reason: str = "",
+        asked_by: ConnectionId | None = None,
+    ) -> None:
         """Drop a holder or a waiter, and grant the lock to the waiters that it blocked.
 
         Args:
@@ -284,23 +343,29 @@ class NodeGrants:
             entry: the holder or waiter.
             now_ns: the time.
             reason: why it was lost; "" if its client gave it up.
+            asked_by: the connection on which its client gave it up, None if it did not.
         """
         if isinstance(entry, LockHolder):
-            self.drop_holder(slot, entry, now_ns, reason)
+            self.drop_holder(slot, entry, now_ns, reason, asked_by=asked_by)
         else:
             self.withdraw(entry, reason or "cancelled")
 
-    def drop_holder(self, slot: NodeSlot, holder: LockHolder, now_ns: int, reason: str = "") -> None:
+    def drop_holder(
+        self,
+        slot: NodeSlot,
+        holder: LockHolder,
+        now_ns: int,
+        reason: str = "",
+        *,
+        asked_by: ConnectionId | None = None,
+    ) -> None:
         """End a grant as `drop` does."""
         reign = slot.reign
         assert reign is not None
         if holder.lock.name in self._events.watched:
             self._events.add_end(holder, reason)
         if self._context.outbox.audits:
-            why = "broken" if holder.broken else reason
-            self._clients.audit_lock(
-                "lost" if why else "release", holder, connection=holder.session.connection, reason=why
-            )
+            self._audit_end(holder, "broken" if holder.broken else reason, asked_by)
         slot.table.remove_holder(holder)
         holder.broken = False
         reign.unanswered.pop(holder, None)
@@ -312,7 +377,13 @@ class NodeGrants:
             self._serve_lock(slot, holder.lock, now_ns)
 
     def drop_session(
-        self, session: Session, now_ns: int, *, is_lost: bool, at_most: int | None = None
+        self,
+        session: Session,
+        now_ns: int,
+        *,
+        is_lost: bool,
+        at_most: int | None = None,
+        asked_by: ConnectionId | None = None,
     ) -> int:
         """Drop a session's acquisitions in the slots served here.
 
@@ -324,6 +395,7 @@ class NodeGrants:
             now_ns: the time.
             is_lost: whether its client is notified, since it did not give them up.
             at_most: end after so many.
+            asked_by: the connection on which its client gave them up, None if it did not.
 
         Returns:
             How many were dropped.
@@ -339,7 +411,8 @@ class NodeGrants:
                     if slot.table.find(session.id, entry.acquisition) is entry:
                         if is_lost:
                             self._clients.notify_lost(entry, "expired")
-                        self.drop(slot, entry, now_ns, reason="expired" if is_lost else "")
+                        reason = "expired" if is_lost else ""
+                        self.drop(slot, entry, now_ns, reason=reason, asked_by=asked_by)
                         dropped += 1
         return dropped
 

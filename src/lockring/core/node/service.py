@@ -94,7 +94,7 @@ class ClientService:
         generations = Generations(context)
         askers = Askers(context, grantee_of)
         self._events = LockEvents()
-        self.grants = NodeGrants(context, self.clients, self.troubles, generations, self._events)
+        self.grants = NodeGrants(context, self.clients, self.troubles, generations, self._events, guard=guard)
         self._leases = SessionLeases(context, self.clients, sessions, self.grants)
         self.groups = Groups(context, self.clients, generations, self._events)
         self._watches = Watches(context, self.clients, self._events, self._leases, guard=guard)
