@@ -20,6 +20,7 @@ from lockring.errors import LockringError
 from lockring.ids import NodeId
 from lockring.log_events import event
 from lockring.net.connection import Outbox
+from lockring.net.descriptors import room_for
 from lockring.server.access_gate import AccessGate
 from lockring.server.access_settings import OPEN, AccessSettings
 from lockring.server.coordinator_link import NodePlace
@@ -94,7 +95,8 @@ class NodeServer:
             if self._tracing is None
             else RequestSpans(self._tracing.tracer, NodeId(settings.id), self._exemplars),
         )
-        self._port = NodePort(outbox, lives, ports=ports, batches=self._batches)
+        self._port = NodePort(outbox, lives, ports=ports, has_calls=settings.grpc, batches=self._batches)
+        self._ports = ports
         self._locals = LocalClients(lambda: lives.present, self._place)
         self._grpc: GrpcServer | None = None
         self._http: HttpServer | None = None
@@ -148,6 +150,7 @@ class NodeServer:
                 advertised=place.address,
                 gate=self._gate,
                 tls=self._tls,
+                room=room_for(self._ports, has_calls=True),
             )
         self._http = await start_http(
             settings,

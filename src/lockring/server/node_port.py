@@ -29,11 +29,14 @@ class NodePort:
         outbox: where writes wait for the flush.
         lives: the node's, whose present one has the connections.
         ports: how many servers are in this process.
+        has_calls: whether the node serves gRPC too.
         batches: counts how long the handling of the requests of one read takes.
     """
 
-    def __init__(self, outbox: Outbox, lives: NodeLives, *, ports: int, batches: Histogram) -> None:
-        self.listener = Listener(self, outbox, ports=ports)
+    def __init__(
+        self, outbox: Outbox, lives: NodeLives, *, ports: int, has_calls: bool, batches: Histogram
+    ) -> None:
+        self.listener = Listener(self, outbox, ports=ports, has_calls=has_calls)
         self._lives = lives
         self._batches = batches
 
