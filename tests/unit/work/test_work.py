@@ -406,10 +406,10 @@ def test_a_lock_takes_two_small_messages_and_few_calls_of_the_client() -> None:
 def test_a_lock_takes_few_calls_of_the_whole_blocking_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, SDK, raising=False)  # another test may have begun to trace
     folder = str(Path(lockring.__file__).parent)
-    least = 10**9
+    calls_max, least = 80, 10**9
     with LockServer() as server, lockring.Client(server.address) as client:
         client.lock("job").acquire().release()
-        for _ in range(PAIRS):
+        for _ in range(20 * PAIRS):
             calls = 0
 
             def note(frame: FrameType, event: str, argument: Any) -> None:
@@ -422,8 +422,10 @@ def test_a_lock_takes_few_calls_of_the_whole_blocking_client(monkeypatch: pytest
             finally:
                 sys.setprofile(None)
             least = min(least, calls)
+            if least <= calls_max:
+                break
     # The least: how often a pair looks for its answers depends on the machine.
-    assert least <= 80
+    assert least <= calls_max
 
 
 @pytest.mark.parametrize("held", [10, 10_000])
