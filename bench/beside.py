@@ -12,7 +12,6 @@ work.
 
 from __future__ import annotations
 
-import functools
 import os
 import socket
 import ssl
@@ -50,62 +49,31 @@ class Beside(NamedTuple):
     begin: Callable[[tuple[int, ...], Path], Runner]
 
 
-class Floor(Runner):
-    """Two processes: one sends, and the other echoes it.
+class Exchange(Runner):
+    """Two processes: one asks, and the other answers.
 
     Args:
-        cores: the cores of both processes; () for any.
-        directory: ignored.
+        other: the process that answers, and first says its port.
+        asker: takes the port, and returns the process that asks.
+        certificates: a directory that is removed with them.
     """
 
-    def __init__(self, cores: tuple[int, ...], directory: Path) -> None:
-        del directory
-        self._echo = Child(_echo, cores)
+    def __init__(
+        self,
+        other: Child[None],
+        asker: Callable[[int], Child[Values]],
+        certificates: tempfile.TemporaryDirectory[str] | None = None,
+    ) -> None:
+        self._other = other
+        self._certificates = certificates
         try:
-            self._asker = OneChild(Child(_ask, self._echo.hear(), cores))
-        except BaseException:
-            self._echo.close()
-            raise
-
-    def slice(self) -> Values:
-        """Exchange messages for a slice, and return the figures of a round trip."""
-        return self._asker.slice()
-
-    def total(self) -> Outcome:
-        """Return the figures of all slices together."""
-        return self._asker.total()
-
-    def pids(self) -> tuple[int, ...]:
-        """Return both processes."""
-        return (self._echo.pid, *self._asker.pids())
-
-    def close(self) -> None:
-        """End both processes."""
-        self._asker.close()
-        self._echo.close()
-
-
-class Pair(Runner):
-    """Two processes that exchange the bytes of a lock and its release.
-
-    Args:
-        cores: the cores of both processes; () for any.
-        directory: where the certificates of TLS lie meanwhile.
-        has_tls: whether they go through TLS.
-    """
-
-    def __init__(self, cores: tuple[int, ...], directory: Path, *, has_tls: bool) -> None:
-        self._certificates = tempfile.TemporaryDirectory(dir=directory) if has_tls else None
-        certificates = None if self._certificates is None else _issued(Path(self._certificates.name))
-        self._other = Child(_answer_pairs, cores, certificates)
-        try:
-            self._asker = OneChild(Child(_ask_pairs, self._other.hear(), cores, certificates))
+            self._asker = OneChild(asker(other.hear()))
         except BaseException:
             self._close_other()
             raise
 
     def slice(self) -> Values:
-        """Exchange messages for a slice, and return the figures of a pair."""
+        """Exchange messages for a slice, and return the figures of one exchange."""
         return self._asker.slice()
 
     def total(self) -> Outcome:
@@ -125,6 +93,27 @@ class Pair(Runner):
         self._other.close()
         if self._certificates is not None:
             self._certificates.cleanup()
+
+
+def _floor(cores: tuple[int, ...], directory: Path) -> Runner:
+    """Return a process that sends, and another one that echoes it."""
+    del directory
+    return Exchange(Child(_echo, cores), lambda port: Child(_ask, port, cores))
+
+
+def _pair(cores: tuple[int, ...], directory: Path) -> Runner:
+    """Return two processes that exchange the bytes of a lock and its release."""
+    del directory
+    return Exchange(Child(_answer_pairs, cores, None), lambda port: Child(_ask_pairs, port, cores, None))
+
+
+def _tls_pair(cores: tuple[int, ...], directory: Path) -> Runner:
+    """Return the same through TLS, with the certificates in a directory."""
+    place = tempfile.TemporaryDirectory(dir=directory)
+    issued = _issued(Path(place.name))
+    return Exchange(
+        Child(_answer_pairs, cores, issued), lambda port: Child(_ask_pairs, port, cores, issued), place
+    )
 
 
 class _Certificates(NamedTuple):
@@ -267,8 +256,8 @@ def _in_slices(inbox: Inbox, operation: Callable[[], None]) -> Values:
 
 
 BESIDE: Final = {
-    FLOOR: Beside("a round trip of 64 bytes (the floor)", Floor),
-    PAIR: Beside("the bytes of a pair, raw", functools.partial(Pair, has_tls=False)),
-    TLS_PAIR: Beside("the bytes of a pair, raw TLS", functools.partial(Pair, has_tls=True)),
+    FLOOR: Beside("a round trip of 64 bytes (the floor)", _floor),
+    PAIR: Beside("the bytes of a pair, raw", _pair),
+    TLS_PAIR: Beside("the bytes of a pair, raw TLS", _tls_pair),
     SYNC: Beside("64 bytes appended and synced", _sync),
 }

@@ -7,7 +7,6 @@ from typing import Any, Final, NamedTuple
 
 from bench.figures import Summary
 from bench.peers import OURS, PEERS
-from bench.report import PEER_TITLES
 from bench.results import Results
 from bench.workloads.base import ONE_CORE
 
@@ -103,7 +102,7 @@ def _panel(axis: Any, panel: Panel, summary: Summary) -> None:
         [(found.high - found.median) * panel.scale for _, found in bars],
     ]
     axis.barh(
-        [PEER_TITLES[peer].replace("`", "") for peer, _ in bars],
+        [PEERS[peer].title.replace("`", "") for peer, _ in bars],
         medians,
         xerr=whiskers,
         color=[_OURS if peer in OURS else _THEIRS for peer, _ in bars],

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from bench.beside import BESIDE, FLOOR, SYNC, TLS_PAIR
 from bench.figures import Spread, Summary
-from bench.peers import OURS
+from bench.peers import OURS, PEERS
 from bench.results import Results
 from bench.targets import DURABILITY_TARGETS, TARGETS, Target
 from bench.workloads.base import ONE_CORE
@@ -220,36 +220,10 @@ def tables_of(part: Part, results: Results) -> str:
     return "\n\n".join(parts)
 
 
-PEER_TITLES: Final = {
-    "lockring": "lockring, one node",
-    "lockring+tls": "lockring, one node, TLS",
-    "lockring+rights": "lockring, one node, TLS and rights",
-    "lockring+compiled": "lockring, one node, compiled",
-    "lockring+compiled+process": "lockring, one node, `process`, compiled",
-    "lockring+compiled+disk": "lockring, one node, `disk`, compiled",
-    "lockring+compiled+tls": "lockring, one node, compiled, TLS",
-    "lockring+compiled+rights": "lockring, one node, compiled, TLS and rights",
-    "lockring-3": "lockring, three nodes, `sync`",
-    "lockring-3+compiled": "lockring, three nodes, `sync`, compiled",
-    "lockring-3+compiled+process": "lockring, three nodes, `sync`, `process`, compiled",
-    "lockring-3+compiled+disk": "lockring, three nodes, `sync`, `disk`, compiled",
-    "lockring+frames": "lockring's node alone",
-    "lockring+process": "lockring, one node, `process`",
-    "lockring+disk": "lockring, one node, `disk`",
-    "lockring-3+process": "lockring, three nodes, `sync`, `process`",
-    "lockring-3+disk": "lockring, three nodes, `sync`, `disk`",
-    "redis": "redis-py `Lock`",
-    "redis+wait": "redis-py `Lock`, one replica, `WAIT 1`",
-    "redis+sync": "redis-py `Lock`, `appendfsync always`",
-    "postgres": "PostgreSQL advisory lock",
-    "zookeeper": "kazoo `Lock`",
-    "etcd": "etcd",
-    "zookeeper-3": "kazoo `Lock`, three servers",
-    "etcd-3": "etcd, three members",
-    "zookeeper+tmpfs": "kazoo `Lock`, data on tmpfs",
-    "etcd+tmpfs": "etcd, data on tmpfs",
+TITLES: Final = {
+    **{name: peer.title for name, peer in PEERS.items()},
+    **{name: beside.title for name, beside in BESIDE.items()},
 }
-TITLES: Final = {**PEER_TITLES, **{name: beside.title for name, beside in BESIDE.items()}}
 """The titles of all rows, in their order."""
 
 

@@ -20,7 +20,7 @@ from bench.disk import Disk, NoDisk, find_disk
 from bench.field import FAILURES, Field
 from bench.figures import neighbour_ratios, quantile
 from bench.install import Ready
-from bench.peers import server_class
+from bench.peers import server as server_of
 from bench.peers.base import Server
 from bench.processes import busy_share
 from bench.report import COMPARED, number
@@ -189,7 +189,7 @@ def _take(
         for peer in step.peers:
             try:
                 servers[peer] = stack.enter_context(
-                    server_class(peer)(directory, is_patient=step.workload.is_patient)
+                    server_of(peer, directory, is_patient=step.workload.is_patient)
                 )
             except FAILURES as error:
                 leave_out(peer, ", ".join(step.variants), error)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, Literal, NamedTuple
 
-from bench.beside import FLOOR, PAIR, TLS_PAIR
+from bench.beside import FLOOR
 from bench.figures import Spread, Summary, ratio, spread
 from bench.peers import OURS
 from bench.workloads.base import ONE_CORE
-from bench.workloads.doors import GUARDED, OPEN
+from bench.workloads.doors import GUARDED, OPEN, own_work_us
 from bench.workloads.durability import ONE_CLIENT, ONE_NODE, OVERLAPPING, SYNCED, THREE_NODES
 from bench.workloads.killed import CLIENT_KILLED, CLIENT_TOLD, COMMAND, HOLDER, PRIMARY
 from bench.workloads.many import MILLION
@@ -136,17 +136,10 @@ def _doors_targets() -> Iterator[Target]:
 
 
 def _own_work(plain: str, guarded: str) -> Value:
-    """Return a function for what a pair takes beyond its bytes over raw TLS, as part of the same without TLS."""
+    """Return a function for our own work with TLS and rights, as part of that without."""
 
     def value(summary: Summary) -> Spread | None:
-        def median_us(peer: str) -> float | None:
-            return summary.median("doors", ONE_CORE, peer, "median_us")
-
-        with_us, raw_tls_us = median_us(guarded), median_us(TLS_PAIR)
-        without_us, raw_us = median_us(plain), median_us(PAIR)
-        if with_us is None or raw_tls_us is None or without_us is None or raw_us is None:
-            return None
-        found = ratio(with_us - raw_tls_us, without_us - raw_us)
+        found = ratio(own_work_us(summary, guarded), own_work_us(summary, plain))
         return None if found is None else spread([found])
 
     return value

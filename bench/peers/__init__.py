@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Final, NamedTuple, cast
 
 import uvloop
 
 from bench.peers.base import AsyncClient, Client, Endpoint, Server
+from bench.peers.variants import VARIANTS
 
 
 class Peer(NamedTuple):
-    """The place of a peer.
+    """A peer.
 
     Attributes:
+        title: its name in tables.
         module: its module in `bench.peers`.
         server: name of the server's class.
         has_asyncio: whether its library has an asyncio client; otherwise threads overlap.
@@ -26,6 +29,7 @@ class Peer(NamedTuple):
         is_compiled: whether it needs the compiled build of this project.
     """
 
+    title: str
     module: str
     server: str
     has_asyncio: bool = True
@@ -34,46 +38,37 @@ class Peer(NamedTuple):
 
 
 PEERS: Final[dict[str, Peer]] = {
-    "lockring": Peer("lockring", "OneNode"),
-    "lockring+process": Peer("lockring", "OneNodeWritten"),
-    "lockring+disk": Peer("lockring", "OneNodeSynced"),
-    "lockring+tls": Peer("lockring", "OneNodeTls"),
-    "lockring+rights": Peer("lockring", "OneNodeRights"),
-    "lockring+compiled": Peer("lockring", "OneNodeCompiled", is_compiled=True),
-    "lockring+compiled+process": Peer("lockring", "OneNodeCompiledWritten", is_compiled=True),
-    "lockring+compiled+disk": Peer("lockring", "OneNodeCompiledSynced", is_compiled=True),
-    "lockring+compiled+tls": Peer("lockring", "OneNodeTlsCompiled", is_compiled=True),
-    "lockring+compiled+rights": Peer("lockring", "OneNodeRightsCompiled", is_compiled=True),
-    "lockring-3": Peer("lockring", "ThreeNodes"),
-    "lockring-3+process": Peer("lockring", "ThreeNodesWritten"),
-    "lockring-3+disk": Peer("lockring", "ThreeNodesSynced"),
-    "lockring-3+compiled": Peer("lockring", "ThreeNodesCompiled", is_compiled=True),
-    "lockring-3+compiled+process": Peer("lockring", "ThreeNodesCompiledWritten", is_compiled=True),
-    "lockring-3+compiled+disk": Peer("lockring", "ThreeNodesCompiledSynced", is_compiled=True),
-    "lockring+frames": Peer("prepared", "NodeAlone"),
-    "redis": Peer("redis", "RedisServer"),
-    "redis+wait": Peer("replicated_redis", "RedisReplicated"),
-    "redis+sync": Peer("redis", "RedisSynced"),
-    "postgres": Peer("postgres", "PostgresServer"),
-    "zookeeper": Peer("zookeeper", "ZooKeeperServer", has_asyncio=False),
-    "etcd": Peer("etcd", "EtcdServer", waits_in_asyncio=True),
-    "zookeeper-3": Peer("zookeeper", "ZooKeeperEnsemble", has_asyncio=False),
-    "etcd-3": Peer("etcd", "EtcdCluster", waits_in_asyncio=True),
-    "zookeeper+tmpfs": Peer("zookeeper", "ZooKeeperInMemory", has_asyncio=False),
-    "etcd+tmpfs": Peer("etcd", "EtcdInMemory", waits_in_asyncio=True),
+    **{each.name: Peer(each.title, "lockring", "Servers", is_compiled=each.is_compiled) for each in VARIANTS},
+    "lockring+frames": Peer("lockring's node alone", "prepared", "Servers"),
+    "redis": Peer("redis-py `Lock`", "redis", "RedisServer"),
+    "redis+wait": Peer("redis-py `Lock`, one replica, `WAIT 1`", "replicated_redis", "RedisReplicated"),
+    "redis+sync": Peer("redis-py `Lock`, `appendfsync always`", "redis", "RedisSynced"),
+    "postgres": Peer("PostgreSQL advisory lock", "postgres", "PostgresServer"),
+    "zookeeper": Peer("kazoo `Lock`", "zookeeper", "ZooKeeperServer", has_asyncio=False),
+    "etcd": Peer("etcd", "etcd", "EtcdServer", waits_in_asyncio=True),
+    "zookeeper-3": Peer("kazoo `Lock`, three servers", "zookeeper", "ZooKeeperServer", has_asyncio=False),
+    "etcd-3": Peer("etcd, three members", "etcd", "EtcdServer", waits_in_asyncio=True),
+    "zookeeper+tmpfs": Peer("kazoo `Lock`, data on tmpfs", "zookeeper", "ZooKeeperServer", has_asyncio=False),
+    "etcd+tmpfs": Peer("etcd, data on tmpfs", "etcd", "EtcdServer", waits_in_asyncio=True),
 }
 
 OURS: Final = tuple(name for name in PEERS if name.startswith("lockring"))
 """The servers of this project; the first one is that with which all others are compared."""
 
 
-def server_class(peer: str) -> type[Server]:
-    """Return the class of a peer's server.
+def server(peer: str, directory: Path | None = None, *, is_patient: bool = False) -> Server:
+    """Return a peer's server, not yet started.
+
+    Args:
+        peer: key of `PEERS`.
+        directory: in which it makes its directory; None for the usual one of temporary files.
+        is_patient: whether leases between servers last a minute, for a workload that slows one of them down.
 
     Raises:
         ImportError: its client library is not installed.
     """
-    return cast(type[Server], getattr(_module(peer), PEERS[peer].server))
+    made = cast(type[Server], getattr(_module(peer), PEERS[peer].server))
+    return made(peer, directory, is_patient=is_patient)
 
 
 def blocking(endpoint: Endpoint) -> Client:

@@ -77,24 +77,22 @@ class Server(ABC):
     Not safe for use by several threads. As a context manager it is stopped at the end, and the directory removed.
 
     Args:
+        peer: the name of its figures, a key of `bench.peers.PEERS`.
         directory: in which it makes its directory; None for the usual one of temporary files.
         is_patient: whether leases between servers last a minute, for a workload that slows one of them down.
 
     Attributes:
-        peer: the name of its figures.
-        title: the same in words.
         renewals: how a lock is kept while its holder lives: by one message per lock and TTL ("lock"), one for all of
             a client's locks ("session"), or the mere connection ("connection").
     """
 
-    peer: ClassVar[str]
-    title: ClassVar[str]
     renewals: ClassVar[str]
     warm_up_s: ClassVar[float] = 0.3
 
-    def __init__(self, directory: Path | None = None, *, is_patient: bool = False) -> None:
+    def __init__(self, peer: str, directory: Path | None = None, *, is_patient: bool = False) -> None:
+        self.peer = peer
         self.is_patient = is_patient
-        self.directory = Path(tempfile.mkdtemp(prefix=f"lockring-bench-{self.peer}-", dir=directory))
+        self.directory = Path(tempfile.mkdtemp(prefix=f"lockring-bench-{peer}-", dir=directory))
 
     def __enter__(self) -> Self:
         try:

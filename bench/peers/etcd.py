@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import ClassVar, Final, NamedTuple
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 import aetcd
 import etcd3gw
 
-from bench.peers.base import HOST, Endpoint, Server
+from bench.peers.base import HOST, Endpoint
+from bench.peers.ensemble import Ensemble, Member
 from bench.processes import ServerProcess
 from lockring.server.local.children import free_ports
 
@@ -23,38 +23,20 @@ _POLL_S: Final = 0.1
 """The interval at which a waiter tries again, as often as redis-py does: etcd3gw's lock tries once."""
 
 
-class _Member(NamedTuple):
-    """One member.
+class EtcdServer(Ensemble):
+    """One etcd server, or three."""
 
-    Attributes:
-        port: for clients.
-        peer: its URL for other members.
-        process: its process.
-    """
-
-    port: int
-    peer: str
-    process: ServerProcess
-
-
-class EtcdServer(Server):
-    """One etcd server."""
-
-    peer = "etcd"
-    title = "etcd (etcd3gw, aetcd)"
     renewals = "lock"
-    size: ClassVar[int] = 1
 
-    def __init__(self, directory: Path | None = None, *, is_patient: bool = False) -> None:
-        super().__init__(directory, is_patient=is_patient)
+    def prepare(self) -> Sequence[Member]:
+        """Return the members, each with a directory of its own."""
         ports = free_ports(HOST, 2 * self.size)
         peers = [f"http://{HOST}:{port}" for port in ports[self.size :]]
         everybody = ",".join(f"m{number}={url}" for number, url in enumerate(peers))
-        self._members = [
-            _Member(port, url, self._process(number, port, url, everybody))
+        return [
+            Member(port, self._process(number, port, url, everybody))
             for number, (port, url) in enumerate(zip(ports, peers, strict=False))
         ]
-        self._leader = self._members[0]
 
     def _process(self, number: int, port: int, peer: str, everybody: str) -> ServerProcess:
         client = f"http://{HOST}:{port}"
@@ -73,55 +55,17 @@ class EtcdServer(Server):
         words = (word for name, value in flags.items() for word in (f"--{name}", value))
         return ServerProcess(["etcd", *words], where / "log")
 
-    def start(self) -> None:
-        """Start the servers, and wait until each reports that it is healthy."""
-        for member in self._members[:-1]:  # none is healthy before most of them run
-            member.process.start(lambda: True)
-        last = self._members[-1]
-        last.process.start(lambda: all(self._is_healthy(member) for member in self._members))
-        self._leader = next((member for member in self._members if self._leads(member)), last)
-
-    def _is_healthy(self, member: _Member) -> bool:
+    def serves(self, member: Member) -> bool:
+        """Return whether a member reports that it is healthy."""
         with urllib.request.urlopen(f"http://{HOST}:{member.port}/health", timeout=2) as answer:
             return b'"true"' in answer.read()
 
-    def _leads(self, member: _Member) -> bool:
+    def leads(self, member: Member) -> bool:
+        """Return whether a member reports itself as the leader."""
         url = f"http://{HOST}:{member.port}/v3/maintenance/status"
         with urllib.request.urlopen(urllib.request.Request(url, b"{}"), timeout=2) as answer:
             status = json.load(answer)
         return bool(status["leader"] == status["header"]["member_id"])
-
-    def stop(self) -> None:
-        """Kill the servers."""
-        for member in self._members:
-            member.process.stop()
-
-    def pids(self) -> tuple[int, ...]:
-        """Return the servers' processes."""
-        return tuple(member.process.pid for member in self._members)
-
-    @property
-    def address(self) -> str:
-        """The address of the leader."""
-        return f"{HOST}:{self._leader.port}"
-
-
-class EtcdCluster(EtcdServer):
-    """Three etcd servers: each change is on two of their disks before it is answered."""
-
-    peer = "etcd-3"
-    title = "etcd, three members"
-    size = 3
-
-
-class EtcdInMemory(EtcdServer):
-    """The same server with its data on tmpfs, so that the disk costs nothing."""
-
-    peer = "etcd+tmpfs"
-    title = "etcd, data on tmpfs"
-
-    def __init__(self, directory: Path | None = None, *, is_patient: bool = False) -> None:
-        super().__init__(directory or Path("/dev/shm"), is_patient=is_patient)
 
 
 class BlockingClient:

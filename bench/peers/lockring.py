@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import lockring
 import lockring.aio
 from bench.builds import compiled_python
 from bench.peers.base import Endpoint, Server
+from bench.peers.variants import Variant
 from lockring.server.access_settings import OPEN, AccessSettings
 from lockring.testing import COORDINATOR, Durability, LocalCluster
 from lockring.testing.process import TestedProcess
@@ -69,28 +70,33 @@ def _enforced(directory: Path) -> AccessSettings:
     return AccessSettings(auth="enforcing", acl_file=str(path))
 
 
-class OneNode(Server):
-    """A coordinator and one node, each a process, so that the node's processor time has a count of its own."""
+class Servers(Server):
+    """A coordinator and nodes, each a process, so that the nodes' processor time has a count of its own.
 
-    peer = "lockring"
-    title = "lockring, one node"
+    Args:
+        peer: the name of its figures, which says how the nodes and their clients are built and set up.
+        directory: in which it makes its directory; None for the usual one of temporary files.
+        is_patient: whether leases between servers last a minute, for a workload that slows one of them down.
+    """
+
     renewals = "session"
-    nodes: ClassVar[int] = 1
-    durability: ClassVar[Durability] = "none"
-    has_tls: ClassVar[bool] = False
-    has_rights: ClassVar[bool] = False
 
-    def __init__(self, directory: Path | None = None, *, is_patient: bool = False) -> None:
-        super().__init__(directory, is_patient=is_patient)
+    def __init__(self, peer: str, directory: Path | None = None, *, is_patient: bool = False) -> None:
+        super().__init__(peer, directory, is_patient=is_patient)
+        self._variant = variant = Variant.of(peer)
         self.cluster = _Cluster(
             self.python(),
             self.directory,
-            nodes=self.nodes,
-            durability=self.durability,
+            nodes=variant.nodes,
+            durability=variant.durability,
             is_patient=is_patient,
-            tls=self.has_tls,
-            access=_enforced(self.directory) if self.has_rights else OPEN,
+            tls=variant.has_tls,
+            access=_enforced(self.directory) if variant.has_rights else OPEN,
         )
+
+    def python(self) -> str:
+        """Return the interpreter of its processes and clients: the one that has their build."""
+        return compiled_python() if self._variant.is_compiled else super().python()
 
     def start(self) -> None:
         """Start the cluster, and wait until every slot is served."""
@@ -119,129 +125,6 @@ class OneNode(Server):
         """Return the files of the cluster's own client."""
         certificates = self.cluster.certificates
         return {} if certificates is None else dict(certificates.client_files)
-
-
-class OneNodeTls(OneNode):
-    """The same, with mutual TLS on all ports."""
-
-    peer = "lockring+tls"
-    title = "lockring, one node, TLS"
-    has_tls = True
-
-
-class OneNodeRights(OneNodeTls):
-    """The same, with rights: each acquire is judged by a hundred rules."""
-
-    peer = "lockring+rights"
-    title = "lockring, one node, TLS and rights"
-    has_rights = True
-
-
-class ThreeNodes(OneNode):
-    """A coordinator and three nodes: each grant is on two of them before it is answered."""
-
-    peer = "lockring-3"
-    title = "lockring, three nodes, sync"
-    nodes = 3
-
-
-class OneNodeCompiled(OneNode):
-    """One node and its clients, with the modules of the hot path compiled."""
-
-    peer = "lockring+compiled"
-    title = "lockring, one node, compiled"
-
-    def python(self) -> str:
-        """Return the interpreter that has the compiled build."""
-        return compiled_python()
-
-
-class OneNodeTlsCompiled(OneNodeCompiled):
-    """One compiled node and its clients, with mutual TLS on all ports."""
-
-    peer = "lockring+compiled+tls"
-    title = "lockring, one node, compiled, TLS"
-    has_tls = True
-
-
-class OneNodeRightsCompiled(OneNodeTlsCompiled):
-    """The same, with rights."""
-
-    peer = "lockring+compiled+rights"
-    title = "lockring, one node, compiled, TLS and rights"
-    has_rights = True
-
-
-class ThreeNodesCompiled(OneNodeCompiled):
-    """Three nodes and their clients, with the modules of the hot path compiled."""
-
-    peer = "lockring-3+compiled"
-    title = "lockring, three nodes, sync, compiled"
-    nodes = 3
-
-
-class OneNodeWritten(OneNode):
-    """The same, with each grant written to the node's journal before it is answered: it survives the process."""
-
-    peer = "lockring+process"
-    title = "lockring, one node, process"
-    durability = "process"
-
-
-class OneNodeSynced(OneNode):
-    """The same, with each grant synced to disk before it is answered: it survives the loss of power."""
-
-    peer = "lockring+disk"
-    title = "lockring, one node, disk"
-    durability = "disk"
-
-
-class ThreeNodesWritten(ThreeNodes):
-    """Each grant is in two nodes' journals before it is answered."""
-
-    peer = "lockring-3+process"
-    title = "lockring, three nodes, sync, process"
-    durability = "process"
-
-
-class ThreeNodesSynced(ThreeNodes):
-    """Each grant is on two nodes' disks before it is answered."""
-
-    peer = "lockring-3+disk"
-    title = "lockring, three nodes, sync, disk"
-    durability = "disk"
-
-
-class OneNodeCompiledWritten(OneNodeCompiled):
-    """The compiled build, with each grant written before it is answered."""
-
-    peer = "lockring+compiled+process"
-    title = "lockring, one node, process, compiled"
-    durability = "process"
-
-
-class OneNodeCompiledSynced(OneNodeCompiled):
-    """The compiled build, with each grant synced to disk before it is answered."""
-
-    peer = "lockring+compiled+disk"
-    title = "lockring, one node, disk, compiled"
-    durability = "disk"
-
-
-class ThreeNodesCompiledWritten(ThreeNodesCompiled):
-    """The compiled build, with each grant in two nodes' journals before it is answered."""
-
-    peer = "lockring-3+compiled+process"
-    title = "lockring, three nodes, sync, process, compiled"
-    durability = "process"
-
-
-class ThreeNodesCompiledSynced(ThreeNodesCompiled):
-    """The compiled build, with each grant on two nodes' disks before it is answered."""
-
-    peer = "lockring-3+compiled+disk"
-    title = "lockring, three nodes, sync, disk, compiled"
-    durability = "disk"
 
 
 class BlockingClient:

@@ -29,12 +29,10 @@ _ACQUIRE_IN_TRANSACTION: Final = "SELECT pg_advisory_xact_lock(hashtextextended(
 class PostgresServer(Server):
     """One PostgreSQL server, with room for 300 connections and for 100,000 locks."""
 
-    peer = "postgres"
-    title = "PostgreSQL advisory lock"
     renewals = "connection"
 
-    def __init__(self, directory: Path | None = None, *, is_patient: bool = False) -> None:
-        super().__init__(directory, is_patient=is_patient)
+    def __init__(self, peer: str, directory: Path | None = None, *, is_patient: bool = False) -> None:
+        super().__init__(peer, directory, is_patient=is_patient)
         (self._port,) = free_ports(HOST, 1)
         where = postgres_programs()
         if where is None:

@@ -13,7 +13,7 @@ from itertools import count
 import msgspec
 
 from bench.peers.base import HOST, Endpoint
-from bench.peers.lockring import OneNode
+from bench.peers.lockring import Servers
 from lockring.ids import (
     NO_CLUSTER,
     AcquisitionNumber,
@@ -26,14 +26,9 @@ from lockring.ids import (
 from lockring.net.frames import FrameReader, encode_frame
 from lockring.protocol import PROTOCOL, Acquire, ClientHello, Release, Routes, ToClient
 
+__all__ = ["BlockingClient", "Servers"]
+
 _READ_BYTES = 65_536
-
-
-class NodeAlone(OneNode):
-    """The same servers as `OneNode`."""
-
-    peer = "lockring+frames"
-    title = "lockring's node alone, asked by bare frames"
 
 
 class BlockingClient:

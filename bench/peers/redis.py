@@ -18,13 +18,11 @@ from lockring.server.local.children import free_ports
 class RedisServer(Server):
     """One Redis server."""
 
-    peer = "redis"
-    title = "redis-py Lock"
     renewals = "lock"
     flags: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, directory: Path | None = None, *, is_patient: bool = False) -> None:
-        super().__init__(directory, is_patient=is_patient)
+    def __init__(self, peer: str, directory: Path | None = None, *, is_patient: bool = False) -> None:
+        super().__init__(peer, directory, is_patient=is_patient)
         (self._port,) = free_ports(HOST, 1)
         place = ("--bind", HOST, "--port", str(self._port), "--dir", str(self.directory))
         seldom = (
@@ -58,8 +56,6 @@ class RedisServer(Server):
 class RedisSynced(RedisServer):
     """The same server with a log of all changes, synced before each answer."""
 
-    peer = "redis+sync"
-    title = "redis-py Lock, appendfsync always"
     flags = ("--appendonly", "yes", "--appendfsync", "always")
 
 

@@ -28,12 +28,10 @@ class NotReplicated(RuntimeError):
 class RedisReplicated(RedisServer):
     """A Redis server and its replica."""
 
-    peer = "redis+wait"
-    title = "redis-py Lock, one replica, WAIT 1"
     flags = ("--repl-diskless-sync-delay", "0")
 
-    def __init__(self, directory: Path | None = None, *, is_patient: bool = False) -> None:
-        super().__init__(directory, is_patient=is_patient)
+    def __init__(self, peer: str, directory: Path | None = None, *, is_patient: bool = False) -> None:
+        super().__init__(peer, directory, is_patient=is_patient)
         (replica_port,) = free_ports(HOST, 1)
         where = self.directory / "replica"
         where.mkdir()

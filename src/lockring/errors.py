@@ -86,10 +86,11 @@ class LockLost(LockringError):
     """A grant ended although its holder did not release it.
 
     Attributes:
-        reason: "local-deadline" (the client could not renew in time), "expired" (the node ended the session),
-            "broken" (an operator broke it), "session-ended" (the client was closed), "forked", "replaced" (of a
-            group member: another process joined under its id), "other-cluster" (the addresses of the client's
-            servers belong to another cluster now).
+        reason: "local-deadline" (the client could not renew in time), "denied" and "unauthenticated" (it was not let:
+            its rights were removed, or its credential has ended), "expired" (the node ended the session), "broken"
+            (an operator broke it), "session-ended" (the client was closed), "forked", "replaced" (of a group member:
+            another process joined under its id), "other-cluster" (the addresses of the client's servers belong to
+            another cluster now).
     """
 
     code = "lost"
@@ -106,12 +107,14 @@ class LockLost(LockringError):
 
 _EXPLAINED: dict[str, str] = {
     "broken": "an operator broke it",
+    "denied": "its holder may not keep it any more, since its rights were removed",
     "expired": "its lease expired at the node",
     "forked": "the process was forked",
     "local-deadline": "it could not be renewed before its lease ended",
     "other-cluster": "its servers' addresses belong to another cluster now, which does not know it",
     "replaced": "another process joined under its id",
     "session-ended": "the client was closed",
+    "unauthenticated": "its holder's credential has ended, or is not accepted any more",
 }
 
 

@@ -99,6 +99,7 @@ FIRST_SLOT: Final = SlotNumber(0)
 FIRST_GENERATION: Final = Generation(1)
 """The generation of the first grant in a slot that has reserved no other."""
 
+NO_SESSION: Final = SessionId("")
 NO_CLUSTER: Final = ClusterId("")
 """The id of a cluster that has none yet, or of any cluster."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -60,6 +61,25 @@ def test_a_server_at_an_address_of_a_namespace_is_refused_unless_it_is_told_to_b
         found = json.loads(told.text)
         assert found["coordinator_insecure"] is True
         assert [each["insecure"] for each in found["members"]] == [True]
+
+
+def test_a_local_cluster_with_certificates_of_its_own_starts_there_and_demands_them(
+    space: tuple[str, ...], tmp_path: Path
+) -> None:
+    directory = tmp_path / "a place"
+    with running(
+        *("up", "--host", HOST, "--nodes", "2", "--tls", "--data-dir", str(directory)), within=space
+    ) as up:
+        up.wait_for("2 nodes ready")
+        assert "--insecure" not in up.text
+        exports = [shlex.split(line)[1] for line in up.lines if line.startswith("    export ")]
+        assert {each.partition("=")[0] for each in exports} == {
+            "LOCKRING_SERVER", "LOCKRING_CA", "LOCKRING_CERT", "LOCKRING_KEY",
+        }  # fmt: skip
+        bare = [each for each in exports if not each.startswith(("LOCKRING_CERT", "LOCKRING_KEY"))]
+        for given, code in ((exports, 0), (bare, 77)):
+            locked = Running("lock", "x", "--", "true", within=(*space, "env", *given))
+            assert locked.wait() == code, locked.text
 
 
 def test_a_server_with_certificates_starts_there_and_is_not_open(

@@ -209,9 +209,9 @@ def test_others_see_no_id_by_which_a_lock_could_be_released(doors: Doors) -> Non
         assert own.idempotency_key == "k"
         assert shown.idempotency_key == ""
         assert shown.session not in ("", own.session)
-        with pytest.raises(grpc.RpcError) as denied:
+        with pytest.raises(grpc.RpcError) as refused:
             other.unlock(name, "k")
-        assert refusal(denied.value).code == grpc.StatusCode.PERMISSION_DENIED
+        assert refusal(refused.value).code == grpc.StatusCode.FAILED_PRECONDITION
         owner.unlock(name, "k")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import signal
 import sys
 import traceback
@@ -54,6 +55,9 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
 """Modules of the commands. Each is imported when it is called, which keeps the others quick to start."""
 
 _ALIASES: Final = {"run": "lock"}
+
+_CREDENTIAL: Final = re.compile(r"lr_[\w.-]+_[\w-]{8,}|eyJ[\w-]+\.[\w-]+\.[\w-]+")
+"""A token or a JWT, whole or cut off."""
 
 
 class _Root(click.Group):
@@ -133,7 +137,7 @@ def _run(given: list[str]) -> int:
         print(error.format_message(), file=sys.stderr)
         return exits.USAGE
     except click.ClickException as error:
-        _report(InvalidRequest(_urls_of(given).scrubbed(_sentence(error))), as_json)
+        _report(InvalidRequest(_secrets_of(given).scrubbed(_sentence(error))), as_json)
         return exits.USAGE
     except OutputFailed as error:
         if streams.is_closed_pipe(error):
@@ -147,7 +151,7 @@ def _run(given: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return SignalEnd(signal.SIGINT)
     except Exception as error:  # noqa: BLE001 - the last resort: report a bug as such, with its traceback
-        hidden = _urls_of(given)
+        hidden = _secrets_of(given)
         sys.stderr.write(hidden.scrubbed(traceback.format_exc()))
         text = f"this is a bug in lockring, please report it: {error!r}"
         _report(InternalError(hidden.scrubbed(text)), as_json)
@@ -161,15 +165,18 @@ def _report(error: LockringError, as_json: bool) -> None:
     output.report(error, as_json)
 
 
-def _urls_of(given: Sequence[str]) -> Secrets:
-    """Return the URLs among the words of a command: one with a password may have been given in the wrong place."""
+def _secrets_of(given: Sequence[str]) -> Secrets:
+    """Return what is secret among the words of a command, where it may have been given in the wrong place: URLs with a
+    password, tokens and JWTs.
+    """
     from lockring.store.url_parts import Secrets  # only needed after an error
 
-    values = (each.partition("=")[2] if each.startswith("-") and "=" in each else each for each in given)
+    values = [each.partition("=")[2] if each.startswith("-") and "=" in each else each for each in given]
     words = [
         each for each in (*values, os.environ.get("LOCKRING_STORE", "")) if "://" in each and "@" in each
     ]
-    return Secrets([*words, *(repr(each)[1:-1] for each in words)])
+    tokens = [found for each in given for found in _CREDENTIAL.findall(each)]
+    return Secrets([*words, *(repr(each)[1:-1] for each in words), *tokens])
 
 
 def _sentence(error: click.ClickException) -> str:

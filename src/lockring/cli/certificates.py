@@ -8,9 +8,7 @@ from typing import Any, Final
 
 from lockring.cli.output import duration
 from lockring.protocol import CertificateInfo, ServerStatus
-
-SOON_S: Final = 14 * 86_400
-"""How long before its end a certificate is remarked on."""
+from lockring.protocol.infos import CERTIFICATE_ENDS_SOON_S
 
 _SHOWN_TO: Final = {"clients": "for clients", "servers": "for other servers"}
 
@@ -37,13 +35,11 @@ def about_certificates(statuses: Mapping[str, ServerStatus], wall_s: float) -> l
         wall_s: the time, in seconds since 1970.
     """
     remarks: dict[tuple[str, str, int], list[str]] = {}
-    named = {
-        each.not_after_s for status in statuses.values() for each in status.certificates if _is_own(each)
-    }
+    named = [each for status in statuses.values() for each in status.certificates if _is_own(each)]
     for server, status in sorted(statuses.items()):
         for each in _ending(status.certificates, wall_s):
             # All peers of a server would repeat its own words.
-            if _is_own(each) or each.not_after_s not in named:
+            if _is_own(each) or not any(_is_same(each, own) for own in named):
                 key = (each.side, each.name, each.not_after_s)
                 remarks.setdefault(key, []).append(server)
     return [_sentence(*key, servers, wall_s) for key, servers in remarks.items()]
@@ -53,8 +49,15 @@ def _is_own(certificate: CertificateInfo) -> bool:
     return certificate.side in _SHOWN_TO
 
 
+def _is_same(one: CertificateInfo, other: CertificateInfo) -> bool:
+    """Return whether two servers speak of one certificate. Those of an earlier version name no fingerprint."""
+    if one.fingerprint and other.fingerprint:
+        return one.fingerprint == other.fingerprint
+    return one.not_after_s == other.not_after_s
+
+
 def _ending(certificates: Iterable[CertificateInfo], wall_s: float) -> list[CertificateInfo]:
-    return [each for each in certificates if each.not_after_s - wall_s <= SOON_S]
+    return [each for each in certificates if each.not_after_s - wall_s <= CERTIFICATE_ENDS_SOON_S]
 
 
 def _sentence(side: str, name: str, not_after_s: int, servers: list[str], wall_s: float) -> str:

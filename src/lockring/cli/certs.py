@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from lockring.cli.output import print_json, say
-from lockring.errors import ExtraMissing
 from lockring.exits import OK
 from lockring.native import to_native
+from lockring.security.cert_making import cert_maker
 from lockring.terminals import shown
 
 if TYPE_CHECKING:
@@ -93,13 +93,7 @@ def node(node: str, hosts: tuple[str, ...], directory: str, days: int, force: bo
 
 
 def _maker(directory: str, force: bool) -> CertMaker:
-    try:
-        from lockring.security.certs import CertMaker  # needs an extra
-    except ImportError as error:
-        raise ExtraMissing(
-            f"lockring certs needs a package that is not installed ({error}): install lockring[certs]"
-        ) from error
-    return CertMaker(Path(to_native(directory)), replace=force)
+    return cert_maker(Path(to_native(directory)), replace=force, asked_by="lockring certs")
 
 
 def _report(made: Sequence[CertFiles], as_json: bool) -> None:

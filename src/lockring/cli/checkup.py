@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple
 
-from lockring.cli.certificates import SOON_S
 from lockring.cli.output import count, duration
 from lockring.protocol import ServerStatus
+from lockring.protocol.infos import CERTIFICATE_ENDS_SOON_S
 from lockring.units import NS_PER_MS, NS_PER_S
 
 Level = Literal["ok", "warn", "bad"]
@@ -100,7 +100,7 @@ def about_certificates_of(server: str, status: ServerStatus, wall_s: float) -> l
         else:
             text, level = (
                 f"{what} ends in {count(int(left_s // _DAY_S), 'day')}",
-                "ok" if left_s > SOON_S else "warn",
+                "ok" if left_s > CERTIFICATE_ENDS_SOON_S else "warn",
             )
         advice = "" if level == "ok" else "replace the file: it is in use within a second"
         findings.append(CheckResult(level, "certificate", server, text, advice))  # type: ignore[arg-type]

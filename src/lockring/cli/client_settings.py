@@ -6,9 +6,14 @@ from typing import Annotated
 
 import msgspec
 
-from lockring.addresses import names_of, split_scheme
+from lockring.addresses import check_host, names_of, split_scheme
 from lockring.config import setting
 from lockring.errors import ConfigError, InvalidRequest
+
+
+def _server_name(name: str) -> None:
+    if name:
+        check_host(name)
 
 
 class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +50,9 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
     server_name: Annotated[
         str,
         setting(
-            "Name that servers' certificates must have, instead of the host that is dialed.", metavar="NAME"
+            "Name that servers' certificates must have, instead of the host that is dialed.",
+            metavar="NAME",
+            check=_server_name,
         ),
     ] = ""
     token_file: Annotated[

@@ -98,13 +98,8 @@ def ask(settings: ClientSettings, question: Question[_A]) -> _A:
 def _ask_one(dial: Dial, server: str, timeout_s: float, question: Question[_A]) -> _A:
     from lockring.cli.waiting import of_answer, telling
 
-    try:
-        with telling(of_answer(server, timeout_s), _voice()):
-            return question(dial, server, timeout_s)
-    except ProtocolError as error:
-        if str(error).startswith(server):
-            raise
-        raise ProtocolError(f"{server} is not a lockring server: {error}") from error
+    with telling(of_answer(server, timeout_s), _voice()):
+        return question(dial, server, timeout_s)
 
 
 def _may_pass(error: LockringError) -> bool:

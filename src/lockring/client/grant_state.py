@@ -16,7 +16,16 @@ from typing import Any, Final, Protocol, Self, TypeVar
 from lockring.client.process_bound import ProcessBound
 from lockring.client.tracing import HoldSpan
 from lockring.clock import monotonic_ns, wall_ns
-from lockring.core.client import ENDED, HELD, ClientCore, HolderReference, Ticket, deadline_ns_of, not_held
+from lockring.core.client import (
+    ENDED,
+    HELD,
+    ClientCore,
+    HolderReference,
+    Ticket,
+    deadline_ns_of,
+    not_held,
+    reason_of_expiry,
+)
 from lockring.core.refusals import holder_of
 from lockring.errors import InvalidRequest, LockLost, LockringError
 from lockring.holders import Holder as Holder
@@ -216,10 +225,11 @@ class GrantState(ProcessBound):
     def _why_not_held(self) -> LockringError:
         ticket = self._ticket
         if ticket.state == HELD:  # the lease has ended, and the client has not processed that yet
+            reason = reason_of_expiry(ticket)
             return LockLost(
-                f"the lock {ticket.name!r} was lost: {LockLost.explained('local-deadline')}",
+                f"the lock {ticket.name!r} was lost: {LockLost.explained(reason)}",
                 name=ticket.name,
-                reason="local-deadline",
+                reason=reason,
             )
         return not_held(ticket)
 

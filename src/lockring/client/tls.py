@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from lockring.addresses import PLAIN_SCHEME, TLS_SCHEME
 from lockring.client.arguments import ServerList
-from lockring.errors import LockringError, ProtocolError, Unauthenticated, Unavailable
+from lockring.errors import InvalidRequest, LockringError, ProtocolError, Unauthenticated, Unavailable
 from lockring.native import from_native
 from lockring.security.tls_errors import TlsError
 
@@ -45,13 +45,32 @@ VARIABLES: Final = ClientFiles("LOCKRING_CA", "LOCKRING_CERT", "LOCKRING_KEY", "
 def files_of(
     ca: FilePath | None, cert: FilePath | None, key: FilePath | None, server_name: str | None
 ) -> ClientFiles:
-    """Return the files that the arguments name, or variables for those that are None."""
-    given = (ca, cert, key, server_name)
-    found = [
-        from_native(os.environ.get(variable, "")) if each is None else os.fspath(each)
-        for each, variable in zip(given, VARIABLES, strict=True)
-    ]
-    return ClientFiles(*found)
+    """Return the files that the arguments name, or variables for those that are None.
+
+    Raises:
+        InvalidRequest: a file is not given as a path, or the name is not given as text.
+    """
+    if server_name is None:
+        server_name = from_native(os.environ.get(VARIABLES.server_name, ""))
+    elif not isinstance(server_name, str):
+        raise InvalidRequest(f"server_name is a text, not a value of the type {type(server_name).__name__}")
+    return ClientFiles(
+        _path("ca", ca, VARIABLES.ca),
+        _path("cert", cert, VARIABLES.cert),
+        _path("key", key, VARIABLES.key),
+        server_name,
+    )
+
+
+def _path(argument: str, path: FilePath | None, variable: str) -> str:
+    if path is None:
+        return from_native(os.environ.get(variable, ""))
+    try:
+        return os.fsdecode(path)
+    except TypeError:
+        raise InvalidRequest(
+            f"{argument} is the path of a file, not a value of the type {type(path).__name__}"
+        ) from None
 
 
 def tls_of(servers: ServerList, files: ClientFiles) -> ClientTls | None:
@@ -62,7 +81,7 @@ def tls_of(servers: ServerList, files: ClientFiles) -> ClientTls | None:
         files: those that it was given.
 
     Raises:
-        ConfigError: a file is missing or malformed, or does not fit.
+        ConfigError: a file is missing or malformed, or does not fit; or no host can have the server's name.
     """
     if servers.scheme == PLAIN_SCHEME or (servers.scheme != TLS_SCHEME and not any(files)):
         return None
@@ -73,10 +92,14 @@ def tls_of(servers: ServerList, files: ClientFiles) -> ClientTls | None:
 
 
 def layer_to(tls: ClientTls, host: str) -> TlsLayer:
-    """Return the TLS of a new connection to a host. The files are read again if they have changed."""
+    """Return the TLS of a new connection to a host. The files are read again if they have changed.
+
+    Certificates name hosts without the dot that may end a name, and addresses without their zone, which is a matter of
+    this machine alone.
+    """
     from lockring.security.tls_layer import TlsLayer
 
-    return TlsLayer.dial(tls.context, tls.server_name or host)
+    return TlsLayer.dial(tls.context, tls.server_name or host.partition("%")[0].removesuffix("."))
 
 
 def failure_of(error: TlsError, address: str = "") -> LockringError:

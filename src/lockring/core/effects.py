@@ -6,11 +6,11 @@ import enum
 from typing import Final, NamedTuple
 
 from lockring.cluster_state import ClusterState, Replica
-from lockring.core.access import Act, Grantee, MissingRight, Outcome
+from lockring.core.access import Act, Grantee, MissingRight, Outcome, Verb
 from lockring.core.election import Candidate
-from lockring.ids import ConnectionId, OperationNumber, TermId, Version
+from lockring.ids import ConnectionId, Generation, OperationNumber, TermId, Version
 from lockring.protocol import Message, Refusal, Welcome
-from lockring.protocol.identities import Identity
+from lockring.protocol.identities import Identity, identity_of_key
 
 
 class Coordinator(NamedTuple):
@@ -160,16 +160,16 @@ class Note(NamedTuple):
     """A line for the log, on an event that an operator needs to know.
 
     Attributes:
+        event: the event's name, as in `lockring.log_events`.
         text: a sentence.
         asked_by: the connection whose request caused it; None if none did.
         is_warning: whether the operator must act on it.
-        event: the event's name, as in `lockring.log_events`.
     """
 
+    event: str
     text: str
     asked_by: ConnectionId | None = None
     is_warning: bool = False
-    event: str = "note"
 
 
 class AuditEntry(NamedTuple):
@@ -221,6 +221,46 @@ def denied_entry(
         right=missing.right,
         rule=missing.rule,
         reason=missing.text,
+    )
+
+
+def lock_entry(
+    act: Act,
+    name: str,
+    generation: Generation,
+    *,
+    connection: ConnectionId | None = None,
+    access: Grantee | None = None,
+    is_forwarded: bool = False,
+    owner: str = "",
+    verb: Verb | None = None,
+    reason: str = "",
+) -> AuditEntry:
+    """Return the entry about an act on a lock that was carried out.
+
+    Args:
+        act: the act.
+        name: the lock.
+        generation: of the grant.
+        connection: where it was asked for, None if it was not.
+        access: the identity that has asked, and its rights; None if none has, or the server checks none.
+        is_forwarded: whether another node has asked on that identity's behalf.
+        owner: the key of the identity to which the grant belongs, for an act for which none has asked.
+        verb: the right that the act needed, None if it needed none. The entry names the rule that gives it.
+        reason: a sentence or word, for what was lost.
+    """
+    rule = None if access is None or verb is None else access.permissions.rule_for(verb, name)
+    return AuditEntry(
+        act,
+        "ok",
+        connection=connection,
+        identity=identity_of_key(owner) if access is None else access.identity,
+        is_forwarded=is_forwarded,
+        name=name,
+        fencing_token=generation,
+        right="" if verb is None else verb.word,
+        rule="" if rule is None else rule.text,
+        reason=reason,
     )
 
 

@@ -212,7 +212,9 @@ def end_session(
     """
     with _connection(address, timeout_s, dial) as ask:
         welcome = ask(hello_of(credential), Welcome)
-        routes = ask(GetRoutes(NO_VERSION), Routes)  # every client gets them; the state needs a right
+        routes = ask(
+            GetRoutes(NO_VERSION, _REQUEST), Routes
+        )  # every client gets them; the state needs a right
     assert isinstance(welcome, Welcome)
     assert isinstance(routes, Routes)
     for _, _, member in routes.members:
@@ -294,8 +296,15 @@ class Conversation:
                 text = f"{self._address} ended the connection before it answered"
                 raise Unavailable(text, reason="silent")
             if not data:
-                raise ProtocolError("the server ended the connection without an answer")
-            self._read += self._reader.feed(data)
+                raise self._stranger("it ended the connection without an answer")
+            try:
+                self._read += self._reader.feed(data)
+            except ProtocolError as error:
+                raise self._stranger(str(error)) from error
+
+    def _stranger(self, reason: str) -> ProtocolError:
+        """Return the error of a server that does not speak as one of lockring's. Those refuse in their own words."""
+        return ProtocolError(f"{self._address} is not a lockring server: {reason}")
 
 
 _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ToClient)

@@ -99,7 +99,8 @@ class ServerLine:
 
     def roll(self) -> Roll:
         """Ask which servers the cluster has. Raises as `ask_roll`."""
-        routes = self._ask(GetRoutes(NO_VERSION), Routes)
+        self._request += 1
+        routes = self._ask(GetRoutes(NO_VERSION, RequestNumber(self._request)), Routes)
         assert self._welcome is not None
         nodes = tuple(address for _, _, address in sorted(routes.members))
         return Roll(self._welcome.cluster, routes.coordinator or self._welcome.coordinator, nodes)

@@ -11,6 +11,7 @@ from lockring.ids import (
     NO_GENERATION,
     NO_INCARNATION,
     NO_NODE,
+    NO_REQUEST,
     NO_VERSION,
     ClusterId,
     Epoch,
@@ -68,10 +69,12 @@ class Routes(Message, tag=30):
 class GetRoutes(Message, tag=23):
     """Ask the server that has sent a `RoutesDifference` for all routes, since it did not fit. Answered `Routes`.
 
-    `version` is that of the routes that the client has.
+    `version` is that of the routes that the client has, and `request` the number that a refusal names: without one, as
+    in earlier versions, a request that is refused gets no answer.
     """
 
     version: Version
+    request: RequestNumber = NO_REQUEST
 
 
 class RoutesDifference(Message, tag=58):

@@ -59,7 +59,7 @@ class Welcome(Message, tag=3):
     """The hello or join is accepted. `role` is "node" or "coordinator"; `coordinator` is its HOST:PORT.
 
     `has_others`: other coordinators may take over from this one, since it shares its store. `identities`: the server
-    understands `OnBehalfOf`. `probes`: it answers `Probe`.
+    understands `OnBehalfOf`, as nodes do. `probes`: it answers `Probe`.
     """
 
     protocol: int

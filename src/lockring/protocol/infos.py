@@ -133,16 +133,22 @@ class LockRecords(list[LockRecord]):
         self.unserved_slots = unserved_slots
 
 
+CERTIFICATE_ENDS_SOON_S: Final = 14 * 86_400
+"""How long before its end a certificate is reported, in seconds."""
+
+
 class CertificateInfo(msgspec.Struct, array_like=True, gc=False):
     """When a certificate ends that a server shows or was shown.
 
     `side` is "clients" or "servers" for one of its own that is shown to them, whose file `name` is; "peer" for that of
-    another server, called `name`, which ends soon. `not_after_s` is the end in seconds since 1970.
+    another server, called `name`, which ends soon. `not_after_s` is the end in seconds since 1970. `fingerprint` tells
+    it from all others: the SHA-256 of its DER form, in hexadecimal digits, "" if unknown.
     """
 
     side: str
     name: str
     not_after_s: int
+    fingerprint: str = ""
 
 
 class ServerStatus(msgspec.Struct, array_like=True, gc=False):

@@ -107,6 +107,10 @@ class AccessControl:
         quota = self._quota(ANONYMOUS, EVERYTHING)
         return Grantee(ANONYMOUS, EVERYTHING, quota, is_enforced=self._is_enforced)
 
+    def begin_life(self) -> None:
+        """Count the use of limits from nothing, as a node's new life does: it has none of the sessions of the last."""
+        self._quotas.clear()
+
     def look_if_due(self) -> None:
         """Look at the file unless that was done a moment ago."""
         if monotonic_ns() - self._looked_ns >= LOOK_NS:
@@ -188,7 +192,7 @@ class AccessControl:
                 raise Unauthenticated(
                     "this server lets in no client without credentials: show a token (--token-file) or a certificate (--cert)"
                 )
-            raise Denied(f"{proof.identity} has no role here; the ACL file gives it one")
+            raise Denied(f"{proof.identity} has no role here that allows anything; the ACL file gives it one")
         return self._new_grantee(proof, permissions)
 
     def _new_grantee(self, proof: IdentityProof, permissions: Permissions) -> Grantee:

@@ -1,11 +1,14 @@
 """When a certificate in a PEM file begins and ends, read without a library: the standard one shows only a peer's.
 
+And its fingerprint, which tells it from all others: two that were made in the same second end in the same one.
+
 A certificate is a tree of DER values, each a tag, a length and a content; the two times are the fifth value of the
 first part. Only certificates that TLS has loaded are read, so this need not check them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import ssl
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
@@ -27,8 +30,25 @@ class ValidTime(NamedTuple):
     not_after_s: float
 
 
-def valid_times(pem: str) -> list[ValidTime]:
-    """Return the times of all certificates in a PEM text, in their order.
+class FileCertificate(NamedTuple):
+    """A certificate in a file.
+
+    Attributes:
+        times: when it is valid.
+        fingerprint: see `fingerprint_of`.
+    """
+
+    times: ValidTime
+    fingerprint: str
+
+
+def fingerprint_of(der: bytes) -> str:
+    """Return the SHA-256 of a certificate in DER form, in hexadecimal digits."""
+    return hashlib.sha256(der).hexdigest()
+
+
+def certificates_in(pem: str) -> list[FileCertificate]:
+    """Return all certificates in a PEM text, in their order.
 
     Raises:
         InvalidRequest: the text has none, or one is malformed.
@@ -43,7 +63,8 @@ def valid_times(pem: str) -> list[ValidTime]:
         if not end:
             raise InvalidRequest("the last certificate in it is cut off")
         try:
-            found.append(_time_of(ssl.PEM_cert_to_DER_cert(f"{_BEGIN}\n{body.strip()}\n{_END}")))
+            der = ssl.PEM_cert_to_DER_cert(f"{_BEGIN}\n{body.strip()}\n{_END}")
+            found.append(FileCertificate(_time_of(der), fingerprint_of(der)))
         except (ValueError, IndexError):
             raise InvalidRequest("a certificate in it is damaged") from None
     if not found:

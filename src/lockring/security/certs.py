@@ -35,6 +35,12 @@ CLIENTS_CA: Final = "ca"
 PEERS_CA: Final = "peer-ca"
 """The stem of the files of the authority for servers among themselves."""
 
+_AUTHORITIES: Final = {
+    CLIENTS_CA: "lockring development CA",
+    PEERS_CA: "lockring development CA of servers",
+}
+"""The names in their certificates, by the stems of their files."""
+
 CA_DAYS: Final = 3_650
 LEAF_DAYS: Final = 365
 DAYS_MAX: Final = 36_500
@@ -85,10 +91,23 @@ class CertMaker:
         Raises:
             InvalidRequest: one is there already and may not be replaced, or the directory cannot be written.
         """
-        self._require_absent(CLIENTS_CA, PEERS_CA)
+        self._require_absent(*_AUTHORITIES)
+        return [self._authority(stem, title, days) for stem, title in _AUTHORITIES.items()]
+
+    def missing_authorities(self, *, days: int = CA_DAYS) -> list[CertFiles]:
+        """Make each of the two authorities whose certificate is missing, and return their files.
+
+        One whose certificate is there stays, since others trust it. A key without a certificate is what was left when
+        the making ended in between, and is replaced.
+
+        Raises:
+            InvalidRequest: the directory cannot be written.
+        """
+        made = CertMaker(self._directory, replace=True, now=self._now)
         return [
-            self._authority(CLIENTS_CA, "lockring development CA", days),
-            self._authority(PEERS_CA, "lockring development CA of servers", days),
+            made._authority(stem, title, days)
+            for stem, title in _AUTHORITIES.items()
+            if not self.files(stem).cert.exists()
         ]
 
     def server(self, hosts: Sequence[str], *, stem: str = "server", days: int = LEAF_DAYS) -> CertFiles:

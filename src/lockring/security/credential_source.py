@@ -26,13 +26,19 @@ class CredentialSource:
         token_file: the file, None for what the variables say.
 
     Raises:
-        ConfigError: the file cannot be read, or has no credential.
+        ConfigError: the file cannot be read, or it or the variable has no credential that a server could accept. The
+            text shows nothing of it.
     """
 
     def __init__(self, token_file: str | os.PathLike[str] | None = None) -> None:
         named = token_file or os.environ.get(TOKEN_FILE_VARIABLE, "")
-        self._path = os.fspath(named)
-        self._newest = _read(self._path) if self._path else os.environ.get(TOKEN_VARIABLE, "").strip()
+        try:
+            self._path = os.fsdecode(named)
+        except TypeError:
+            raise ConfigError(
+                f"token_file is the path of a file, not a value of the type {type(named).__name__}"
+            ) from None
+        self._newest = _read(self._path) if self._path else _checked(os.environ.get(TOKEN_VARIABLE, ""))
 
     def __call__(self) -> str:
         """Return the credential, "" for none."""
@@ -45,10 +51,20 @@ class CredentialSource:
         return self._newest
 
 
+# Most clients have no credential, and need not load the modules of these.
+
+
 def _read(path: str) -> str:
-    # Most clients have none, and need not load these.
     from pathlib import Path
 
-    from lockring.security.tokens import read_credential
+    from lockring.security.tokens import check_form, read_credential
 
-    return read_credential(Path(path))
+    return check_form(read_credential(Path(path)), f"the token file {path}")
+
+
+def _checked(text: str) -> str:
+    if not text.strip():
+        return ""
+    from lockring.security.tokens import check_credential, check_form
+
+    return check_form(check_credential(text, TOKEN_VARIABLE), TOKEN_VARIABLE)

@@ -15,12 +15,15 @@ import threading
 import urllib.request
 from collections.abc import Callable, Mapping
 from email.message import Message as HttpHeaders
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple, NoReturn
 from urllib.error import HTTPError, URLError
+from urllib.parse import unquote, urlsplit
 
 import jwt
 
+from lockring.addresses import check_host
 from lockring.clock import monotonic_ns
 from lockring.errors import ConfigError, Unavailable
 from lockring.log_events import event
@@ -38,6 +41,7 @@ HURRY_S: Final = 10.0
 """How often they are read again for a key that is not known, at most: a stranger may name any."""
 
 FETCH_S_MAX: Final = 5.0
+CLOSE_S_MAX: Final = 2.0
 KEYS_BYTES_MAX: Final = 1024 * 1024
 
 log = logging.getLogger("lockring.jwt")
@@ -78,10 +82,20 @@ def check_place(place: str) -> None:
     """Check the place that keys are read from.
 
     Raises:
-        ConfigError: it is a URL that anyone on the way could answer.
+        ConfigError: it is a URL that anyone on the way could answer, or one of a host that cannot be.
     """
     scheme, separator, rest = place.partition("://")
-    if not separator or scheme == "https":
+    if not separator:
+        return
+    try:
+        parts = urlsplit(place)
+        check_host(unquote(parts.hostname or ""))
+        _ = parts.port  # raises if it is none
+    except ValueError as error:
+        raise ConfigError(
+            f"the place of the keys is a URL with a host or port that cannot be: {error}"
+        ) from None
+    if scheme == "https":
         return
     host = rest.partition("/")[0].rpartition("@")[2].rpartition(":")[0] or rest.partition("/")[0]
     if scheme != "http" or host not in ("localhost", "127.0.0.1", "[::1]"):
@@ -118,7 +132,7 @@ def _fetched(place: JwksPlace) -> bytes:
         reason = error.reason
         text = reason_of(reason) if isinstance(reason, BaseException) else str(reason)
         raise Unavailable(f"{place.place} cannot be reached: {text}") from error
-    except OSError as error:
+    except (OSError, HTTPException) as error:  # the second, if what answers does not speak HTTP
         raise Unavailable(f"{place.place} cannot be reached: {reason_of(error)}") from error
 
 
@@ -212,11 +226,11 @@ class IssuerKeys:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread; waits for a read that is under way."""
+        """End the thread; waits for a read that is under way, for `CLOSE_S_MAX` at most."""
         self._closed.set()
         self._wakes.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(CLOSE_S_MAX)
 
     def _run(self) -> None:
         while not self._closed.is_set():

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from lockring.protocol.identities import CLAIM_BYTES_MAX, CLAIMS_MAX, SAN, Claim, Identity
+from lockring.security.certificate_times import fingerprint_of
 
 NODE_URN: Final = "urn:lockring:node:"
 """The beginning of an alternative name that names a node id. A certificate that has one makes no other node."""
@@ -25,6 +26,7 @@ class PeerCertificate(NamedTuple):
         serial: its serial number, which names it if nothing else does.
         not_after_s: its end, in seconds since 1970.
         is_server: whether an authority of the servers' own has issued it, so that it makes a node.
+        fingerprint: see `certificate_times`; "" if unknown.
     """
 
     uris: tuple[str, ...]
@@ -33,6 +35,7 @@ class PeerCertificate(NamedTuple):
     serial: str
     not_after_s: float
     is_server: bool
+    fingerprint: str = ""
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -55,12 +58,15 @@ class PeerCertificate(NamedTuple):
         return Identity("certificate", names[0] if names else unnamed, claims)
 
 
-def certificate_of(shown: Mapping[str, Any] | None, *, is_server: bool) -> PeerCertificate | None:
+def certificate_of(
+    shown: Mapping[str, Any] | None, *, is_server: bool, der: bytes | None = None
+) -> PeerCertificate | None:
     """Return a certificate as the standard library shows a verified one, None if there was none.
 
     Args:
         shown: what `ssl.SSLObject.getpeercert` returns.
         is_server: see `PeerCertificate.is_server`.
+        der: the certificate itself, None if it is unknown.
     """
     if not shown:
         return None
@@ -73,4 +79,5 @@ def certificate_of(shown: Mapping[str, Any] | None, *, is_server: bool) -> PeerC
         serial=str(shown.get("serialNumber", "")),
         not_after_s=ssl.cert_time_to_seconds(shown["notAfter"]),
         is_server=is_server,
+        fingerprint="" if der is None else fingerprint_of(der),
     )

@@ -10,17 +10,20 @@ new files make a new context, which knows none.
 
 from __future__ import annotations
 
+import re
 import ssl
 from typing import Final, Literal, NoReturn
 
 from lockring.errors import ConfigError
-from lockring.security.tls_files import TlsContent, TlsPaths, read_files
+from lockring.security.tls_files import HalfWritten, TlsContent, TlsPaths, read_files
 
 ClientAuth = Literal["none", "optional", "required"]
 """Whether a port asks clients for certificates, and refuses those without."""
 
 PEER_NAME: Final = "server.lockring.internal"
 """The server name by which one server asks another for the certificate that it shows to servers alone."""
+
+_PLACE_IN_LIBRARY: Final = re.compile(r" *\(_ssl\.c:\d+\)")
 
 _CERT_MODES: Final[dict[ClientAuth, ssl.VerifyMode]] = {
     "none": ssl.CERT_NONE,
@@ -38,7 +41,8 @@ def port_context(paths: TlsPaths, content: TlsContent, client_auth: ClientAuth) 
         client_auth: what is asked of the other side.
 
     Raises:
-        ConfigError: a file is malformed, the key is not that of the certificate, or the files have changed since.
+        ConfigError: the key is encrypted; or, as `HalfWritten`, a file is malformed, the key is not that of the
+            certificate, or the files have changed since.
     """
     context = _strict(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
     context.options |= ssl.OP_NO_TICKET
@@ -104,16 +108,17 @@ def _load_pair(context: ssl.SSLContext, paths: TlsPaths) -> None:
             " only the server's user read it"
         ) from None
     except ssl.SSLError as error:
-        raise ConfigError(f"{_pair(paths)} do not fit together: {_plain(error)}") from None
+        raise HalfWritten(f"{_pair(paths)} do not fit together: {_plain(error)}") from None
     except OSError as error:
-        raise ConfigError(f"{_pair(paths)} cannot be read: {_plain(error)}") from None
+        # They were read a moment ago.
+        raise HalfWritten(f"{_pair(paths)} cannot be read: {_plain(error)}") from None
 
 
 def _load_authorities(context: ssl.SSLContext, paths: TlsPaths, content: TlsContent) -> None:
     try:
         context.load_verify_locations(cadata=content.ca.decode("ascii", "ignore"))
     except ssl.SSLError as error:
-        raise ConfigError(
+        raise HalfWritten(
             f"{paths.ca or 'the CA file'} has no certificate of an authority in PEM form: {_plain(error)}"
         ) from (None)
 
@@ -121,7 +126,7 @@ def _load_authorities(context: ssl.SSLContext, paths: TlsPaths, content: TlsCont
 def _require_unchanged(paths: TlsPaths, content: TlsContent) -> None:
     """Check that what was loaded by its path is what was read: a pair of files is not replaced in one step."""
     if read_files(paths) != content:
-        raise ConfigError(f"{paths.cert or paths.ca} and the files beside it are changing at this moment")
+        raise HalfWritten(f"{paths.cert or paths.ca} and the files beside it are changing at this moment")
 
 
 def _pair(paths: TlsPaths) -> str:
@@ -130,7 +135,10 @@ def _pair(paths: TlsPaths) -> str:
 
 def _plain(error: OSError) -> str:
     reason = getattr(error, "reason", None)
-    return str(reason).replace("_", " ").lower() if reason else (error.strerror or str(error)).lower()
+    text = (
+        str(reason).replace("_", " ") if reason else _PLACE_IN_LIBRARY.sub("", error.strerror or str(error))
+    )
+    return text.lower()
 
 
 class _EncryptedKeyError(Exception):

@@ -8,6 +8,7 @@ again later.
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -16,6 +17,13 @@ from lockring.system_errors import reason_of
 
 FILE_BYTES_MAX: Final = 4 * 1024 * 1024
 """Longest file: a bundle of all public authorities has a quarter of a megabyte."""
+
+
+class HalfWritten(ConfigError):
+    """Files that are cut off or do not fit together, as in the moment in which they are replaced.
+
+    A program never gets this, but a `ConfigError` once it is certain that no replacement is under way.
+    """
 
 
 class TlsPaths(NamedTuple):
@@ -60,9 +68,28 @@ def read_files(paths: TlsPaths) -> TlsContent:
     """Read the files.
 
     Raises:
-        ConfigError: one cannot be read, is empty, or is too long.
+        ConfigError: one cannot be read or is too long, or, as `HalfWritten`, is empty.
     """
     return TlsContent(*(_content(path) for path in paths))
+
+
+def changed_since(paths: TlsPaths, wall_ns: int) -> bool:
+    """Return whether one of the files was written, replaced or renamed after a time.
+
+    Their inodes' times are what counts here: unlike a file's own time, no tool that copies files can set them back.
+
+    Args:
+        paths: of the files; one that is missing has not changed.
+        wall_ns: nanoseconds since 1970.
+    """
+    for path in filter(None, paths):
+        for look in (os.stat, os.lstat):  # the file itself, and the link that may lead to it
+            try:
+                if look(path).st_ctime_ns > wall_ns:
+                    return True
+            except (OSError, ValueError):
+                continue
+    return False
 
 
 def _content(path: str) -> bytes:
@@ -71,10 +98,10 @@ def _content(path: str) -> bytes:
     try:
         with Path(path).open("rb") as file:
             data = file.read(FILE_BYTES_MAX + 1)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the second, of a path with a null character
         raise ConfigError(f"{path} cannot be read: {reason_of(error)}") from None
     if len(data) > FILE_BYTES_MAX:
         raise ConfigError(f"{path} is longer than {FILE_BYTES_MAX // 2**20} MiB, which no certificate is")
     if not data.strip():
-        raise ConfigError(f"{path} is empty")
+        raise HalfWritten(f"{path} is empty")
     return data

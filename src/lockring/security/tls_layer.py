@@ -153,7 +153,8 @@ class TlsLayer:
     @property
     def certificate(self) -> PeerCertificate | None:
         """The verified certificate of the other side, None if it has shown none. Once `is_ready`."""
-        return certificate_of(self._tls.getpeercert(), is_server=self.is_server)
+        der = self._tls.getpeercert(binary_form=True)
+        return certificate_of(self._tls.getpeercert(), is_server=self.is_server, der=der)
 
     @property
     def tls_object(self) -> ssl.SSLObject:
@@ -217,7 +218,7 @@ class TlsLayer:
 def _explained(error: ssl.SSLError) -> TlsError:
     """Return an error of the library with words that say what to do."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return TlsError(f"its certificate is refused: {error.verify_message}", "untrusted")
+        return TlsError(f"its certificate is refused: {error.verify_message.rstrip('.')}", "untrusted")
     reason = (error.reason or str(error)).replace("_", " ").lower()
     # Versions of the library name alerts differently: sslv3, tlsv1, tlsv13, or ssl/tls for all of them.
     _, is_alert, alert = reason.partition(" alert ")

@@ -12,29 +12,35 @@ from __future__ import annotations
 
 import logging
 import ssl
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
+from lockring.addresses import check_host
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.errors import ConfigError, InvalidRequest
 from lockring.log_events import event
-from lockring.security.certificate_times import valid_times
+from lockring.protocol.infos import CERTIFICATE_ENDS_SOON_S
+from lockring.security.certificate_times import certificates_in
 from lockring.security.tls_contexts import ClientAuth, client_context, peer_context, port_context
-from lockring.security.tls_files import TlsContent, TlsPaths, read_files
+from lockring.security.tls_files import HalfWritten, TlsContent, TlsPaths, changed_since, read_files
 from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_S
 
 LOOK_NS: Final = NS_PER_S
 """How often the files are looked at, at most."""
 
-WARN_S: Final = 14 * 86_400
-"""How long before its end a certificate is reported."""
+WARN_S: Final = CERTIFICATE_ENDS_SOON_S
 
 _ATTEMPTS_MAX: Final = 4
 _PAUSE_S: Final = 0.05
-"""How often files that do not fit together are read at the start, and how long after one another."""
+"""How often files that are just being replaced are read at the start, and how long after one another."""
+
+_LATELY_NS: Final = NS_PER_S
+"""How soon after a change the rest of the files may still have to follow."""
 
 _REMIND_NS: Final = 86_400 * NS_PER_S
 
@@ -62,11 +68,13 @@ class CertificateExpiry(NamedTuple):
         side: "clients" or "servers": the connections on which it is shown; "client" in a client.
         path: its file.
         not_after_s: its end, in seconds since 1970: the earliest in the file.
+        fingerprint: of the certificate itself, see `certificate_times`.
     """
 
     side: str
     path: str
     not_after_s: float
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,7 @@ class _Edition(Generic[_T]):
     content: TlsContent
     made: _T
     not_after_s: float
+    fingerprint: str
 
 
 class _FileSet(Generic[_T]):
@@ -142,27 +151,54 @@ class _FileSet(Generic[_T]):
         """Return when the certificate ends; an empty list if none is shown."""
         if not self.paths.cert:
             return []
-        return [CertificateExpiry(self.side, self.paths.cert, self.edition.not_after_s)]
+        shown = self.edition
+        return [CertificateExpiry(self.side, self.paths.cert, shown.not_after_s, shown.fingerprint)]
 
     def _first_edition(self) -> _Edition[_T]:
-        """Make the first edition; a process may begin in the moment in which its files are replaced."""
-        for _ in range(_ATTEMPTS_MAX - 1):
+        """Make the first edition; a process may begin in the moment in which its files are replaced.
+
+        Anything else that is wrong is an error at once, and so it is with files that have not changed lately: they are
+        as they are meant to be.
+        """
+        attempts = 0
+        while True:
             try:
                 return self._edition(read_files(self.paths))
-            except ConfigError:
+            except HalfWritten as error:
+                attempts += 1
+                if attempts == _ATTEMPTS_MAX or not changed_since(self.paths, wall_ns() - _LATELY_NS):
+                    raise ConfigError(str(error)) from None
                 time.sleep(_PAUSE_S)
-        return self._edition(read_files(self.paths))
 
     def _edition(self, content: TlsContent) -> _Edition[_T]:
-        not_after_s = float("inf")
+        not_after_s, fingerprint = float("inf"), ""
         if content.cert:
             try:
-                not_after_s = min(
-                    each.not_after_s for each in valid_times(content.cert.decode("ascii", "ignore"))
-                )
+                found = certificates_in(content.cert.decode("ascii", "ignore"))
             except InvalidRequest as error:
-                raise ConfigError(f"{self.paths.cert}: {error}") from None
-        return _Edition(content.edition, content, self._make(content), not_after_s)
+                raise HalfWritten(f"{self.paths.cert}: {error}") from None
+            not_after_s = min(each.times.not_after_s for each in found)
+            fingerprint = found[0].fingerprint
+        return _Edition(content.edition, content, self._make(content), not_after_s, fingerprint)
+
+
+class _Pace:
+    """When files were looked at last, and that one thread at a time does so."""
+
+    def __init__(self) -> None:
+        self._looking = threading.Lock()
+        self._looked_ns = monotonic_ns()
+
+    def is_due(self, now_ns: int) -> bool:
+        """Return whether it is time to look, and no other thread does."""
+        return now_ns - self._looked_ns >= LOOK_NS and not self._looking.locked()
+
+    @contextmanager
+    def begins(self, now_ns: int) -> Iterator[None]:
+        """Look, once another thread is done."""
+        with self._looking:
+            self._looked_ns = now_ns
+            yield
 
 
 class _ServerSide(NamedTuple):
@@ -171,7 +207,9 @@ class _ServerSide(NamedTuple):
 
 
 class TlsPolicy:
-    """The TLS of a server's process. Any thread may ask for contexts; `look` is for one at a time.
+    """The TLS of a server's process. Safe for use by several threads.
+
+    It reads its files again whenever it is asked for a context, at most once in `LOOK_NS`.
 
     Args:
         clients: certificate, key and authority for clients; None if clients come without TLS.
@@ -188,7 +226,7 @@ class TlsPolicy:
         self.client_auth: Final = client_auth
         self._clients: _FileSet[ssl.SSLContext] | None = None
         self._peers: _FileSet[_ServerSide] | None = None
-        self._looked_ns = monotonic_ns()
+        self._pace = _Pace()
         if clients is not None:
             paths = _complete(clients, "tls", needs_ca=client_auth != "none")
 
@@ -210,7 +248,7 @@ class TlsPolicy:
     @property
     def port_contexts(self) -> PortContexts:
         """The contexts for a connection that is accepted now."""
-        self._look_if_due()
+        self.look_if_due()
         return PortContexts(
             None if self._clients is None else self._clients.edition.made,
             None if self._peers is None else self._peers.edition.made.accepts,
@@ -219,13 +257,13 @@ class TlsPolicy:
     @property
     def dial_context(self) -> ssl.SSLContext | None:
         """The context for a connection to another server that is opened now, None for one without TLS."""
-        self._look_if_due()
+        self.look_if_due()
         return None if self._peers is None else self._peers.edition.made.dials
 
     @property
     def client_files(self) -> TlsContent | None:
         """The files for clients as they are in use, for libraries that have TLS of their own; None without."""
-        self._look_if_due()
+        self.look_if_due()
         return None if self._clients is None else self._clients.edition.content
 
     def expiries(self) -> list[CertificateExpiry]:
@@ -254,20 +292,21 @@ class TlsPolicy:
         """
         now_ns = monotonic_ns() if now_ns is None else now_ns
         wall_s = wall_ns() / NS_PER_S if wall_s is None else wall_s
-        self._looked_ns = now_ns
         is_new = False
-        for side in self._sides():
-            is_new = side.look(now_ns) or is_new
-            side.warn(now_ns, wall_s)
+        with self._pace.begins(now_ns):
+            for side in self._sides():
+                is_new = side.look(now_ns) or is_new
+                side.warn(now_ns, wall_s)
         return is_new
+
+    def look_if_due(self, *, now_ns: int | None = None) -> None:
+        """Read the files again unless that was done a moment ago, or another thread is about it. See `look`."""
+        now_ns = monotonic_ns() if now_ns is None else now_ns
+        if self._pace.is_due(now_ns):
+            self.look(now_ns=now_ns)
 
     def _sides(self) -> list[_FileSet[Any]]:
         return [side for side in (self._clients, self._peers) if side is not None]
-
-    def _look_if_due(self) -> None:
-        now_ns = monotonic_ns()
-        if now_ns - self._looked_ns >= LOOK_NS:
-            self.look(now_ns=now_ns)
 
     def _require_apart(self, authorities: bytes, other: _FileSet[Any] | None) -> None:
         """Check that no authority makes both clients and servers."""
@@ -281,29 +320,35 @@ class TlsPolicy:
 
 
 class ClientTls:
-    """The TLS of a client. Any thread may ask for the context.
+    """The TLS of a client. Safe for use by several threads.
 
     Args:
         paths: see `tls_contexts.client_context`.
         server_name: the name that the server's certificate must have, "" for the host that is dialed.
 
     Raises:
-        ConfigError: a file is missing or malformed, or does not fit.
+        ConfigError: a file is missing or malformed, or does not fit; or no host can have that name.
     """
 
     def __init__(self, paths: TlsPaths = TlsPaths(), *, server_name: str = "") -> None:  # noqa: B008 - immutable
         if bool(paths.cert) != bool(paths.key):
             missing, there = ("--key", "--cert") if paths.cert else ("--cert", "--key")
             raise ConfigError(f"{there} needs {missing}: a certificate is of no use without its key")
-        self.server_name: Final = server_name
+        try:
+            self.server_name: Final = check_host(server_name) if server_name else ""
+        except InvalidRequest as error:
+            raise ConfigError(
+                f"--server-name (server_name, LOCKRING_SERVER_NAME) is {server_name[:80]!r}, which no certificate has:"
+                f" {error}"
+            ) from None
         self._files = _FileSet("client", paths, lambda content: client_context(paths, content))
-        self._looked_ns = monotonic_ns()
+        self._pace = _Pace()
 
     @property
     def context(self) -> ssl.SSLContext:
         """The context for a connection that is opened now."""
         now_ns = monotonic_ns()
-        if now_ns - self._looked_ns >= LOOK_NS:
+        if self._pace.is_due(now_ns):
             self.look(now_ns=now_ns)
         return self._files.edition.made
 
@@ -311,9 +356,9 @@ class ClientTls:
         """See `TlsPolicy.look`."""
         now_ns = monotonic_ns() if now_ns is None else now_ns
         wall_s = wall_ns() / NS_PER_S if wall_s is None else wall_s
-        self._looked_ns = now_ns
-        is_new = self._files.look(now_ns)
-        self._files.warn(now_ns, wall_s)
+        with self._pace.begins(now_ns):
+            is_new = self._files.look(now_ns)
+            self._files.warn(now_ns, wall_s)
         return is_new
 
     def expiries(self) -> list[CertificateExpiry]:

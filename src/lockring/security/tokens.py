@@ -20,13 +20,16 @@ from lockring.system_errors import reason_of
 
 TOKEN_PREFIX: Final = "lr_"
 SECRET_CHARS: Final = 43
-CREDENTIAL_BYTES_MAX: Final = 16 * 1024
-"""Longest token or JWT that is looked at."""
+CREDENTIAL_BYTES_MAX: Final = 12 * 1024
+"""Longest token or JWT that is shown or looked at. The rest of a hello has room beside it, within its own limit."""
 
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SECRET: Final = re.compile(rf"[A-Za-z0-9_-]{{{SECRET_CHARS}}}")
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
+_JWT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _NO_HASH: Final = bytes(32)
+_WHITE_BYTES_MAX: Final = 1024
+"""How much white space a file may have around its credential."""
 
 
 class TokenEntry(NamedTuple):
@@ -159,16 +162,67 @@ def read_credential(path: Path) -> str:
     """Return the token or JWT in a file, without the line's end.
 
     Raises:
-        ConfigError: it cannot be read, is empty, or has several lines.
+        ConfigError: it cannot be read, is empty or too long, or has several lines. The text shows nothing of it.
     """
     try:
         with path.open("rb") as file:
-            data = file.read(CREDENTIAL_BYTES_MAX + 1)
-    except OSError as error:
+            data = file.read(CREDENTIAL_BYTES_MAX + _WHITE_BYTES_MAX + 1)
+    except (OSError, ValueError) as error:  # the second, of a path with a null character
+        if _is_like_credential(path.name):
+            raise ConfigError(
+                "a token is given in the place of the name of its file, where other users can see it: replace it, write the"
+                " new one into a file and name that, or put it into LOCKRING_TOKEN"
+            ) from None
         raise ConfigError(f"the token file {path} cannot be read: {reason_of(error)}") from None
-    text = data.strip().decode("ascii", "replace")
-    if not text or len(data) > CREDENTIAL_BYTES_MAX or not text.isascii() or len(text.split()) != 1:
+    return check_credential(data.decode("utf-8", "replace"), f"the token file {path}")
+
+
+def check_credential(text: str, place: str) -> str:
+    """Return the credential in a text, without the white space around it, if it could be sent to a server.
+
+    Args:
+        text: of a file or a variable.
+        place: names that, as the subject of the error's sentence.
+
+    Raises:
+        ConfigError: it is empty, too long, or no single word of printable ASCII. The text shows nothing of it.
+    """
+    found = text.strip()
+    if not found:
+        raise ConfigError(f"{place} has no token; it has one line, as lockring token create writes it")
+    if len(found) > CREDENTIAL_BYTES_MAX:
+        raise ConfigError(f"{place} is too long: a token or JWT has at most {CREDENTIAL_BYTES_MAX:,} bytes")
+    if len(found.split()) != 1:
         raise ConfigError(
-            f"the token file {path} has no token; it has one line, as lockring token create writes it"
+            f"{place} has no token but several words; it has one line, as lockring token create writes it"
         )
-    return text
+    if not found.isascii() or not found.isprintable():
+        raise ConfigError(f"{place} has a character that is in no token and no JWT; was it damaged?")
+    return found
+
+
+def check_form(credential: str, place: str) -> str:
+    """Return a credential if it has the form of a token or a JWT, so that a server can accept it.
+
+    Args:
+        credential: see `check_credential`.
+        place: as there.
+
+    Raises:
+        ConfigError: it has neither form. The text shows nothing of it.
+    """
+    if is_token(credential):
+        try:
+            id_of_token(credential)
+        except Unauthenticated as error:
+            raise ConfigError(f"{place} is of no use: {error}") from None
+    elif not _JWT.fullmatch(credential):
+        raise ConfigError(
+            f"{place} has neither a token of lockring, which begins with {TOKEN_PREFIX}, nor a JWT, which has three parts"
+            " between dots"
+        )
+    return credential
+
+
+def _is_like_credential(text: str) -> bool:
+    return is_token(text) or _JWT.fullmatch(text) is not None

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from lockring.clock import monotonic_ns
 from lockring.core.access import (
@@ -29,7 +29,7 @@ from lockring.core.access import (
     Quota,
 )
 from lockring.core.effects import AuditEntry
-from lockring.errors import Denied, LockringError, Unauthenticated
+from lockring.errors import Denied, ExtraMissing, LockringError, Unauthenticated
 from lockring.ids import ConnectionId, NodeId
 from lockring.log_events import event
 from lockring.protocol import ClientHello, Message
@@ -39,14 +39,17 @@ from lockring.security.audit import AuditLog
 from lockring.security.peer_certificates import PeerCertificate
 from lockring.server.access_settings import AccessSettings, danger_of
 from lockring.server.reload_records import ReloadRecords
-from lockring.troubles import RepeatedTrouble
+from lockring.troubles import REMIND_NS, RepeatedTrouble
 
 if TYPE_CHECKING:
     from lockring.security.jwks import IssuerKeys
     from lockring.security.jwt_verifier import JwtVerifier
 
 _REPORTED_MAX: Final = 1_000
-"""Identities whose missing rights have a line in the log each minute; those of others are only counted."""
+"""Identities whose missing rights have a line in the log each minute; those of others are only counted.
+
+An identity that has missed none for as long makes room for another.
+"""
 
 TLS_FILES: Final = "tls"
 """Name of the files of TLS in the audit log."""
@@ -67,6 +70,13 @@ def not_accepted(grantee: Grantee) -> Unauthenticated:
 def _short(edition: str) -> str:
     """Return as much of a digest as a person compares."""
     return edition[:12]
+
+
+class _MissingRights(NamedTuple):
+    """The missing rights of one identity: what the log has of them, and when it missed one last."""
+
+    trouble: RepeatedTrouble
+    at_ns: int
 
 
 class AccessGate:
@@ -100,7 +110,7 @@ class AccessGate:
         self._server = server
         self._demands_node_certificates = demands_node_certificates
         self._is_enforced = settings.auth == "enforcing"
-        self._reported: dict[str, RepeatedTrouble] = {}
+        self._reported: dict[str, _MissingRights] = {}  # the one that was refused last is the last
         self._control: AccessControl | None = None
         self._keys: IssuerKeys | None = None
         if settings.acl_file is not None:
@@ -136,9 +146,15 @@ class AccessGate:
     def _verifier(self, settings: AccessSettings) -> JwtVerifier | None:
         if not settings.jwt_jwks:
             return None
-        from lockring.security.jwks import IssuerKeys, JwksPlace  # need packages of the extra `jwt`
-        from lockring.security.jwt_verifier import JwtVerifier
+        try:
+            import cryptography  # noqa: F401 - without it, PyJWT knows no signature that is accepted
 
+            from lockring.security.jwks import IssuerKeys, JwksPlace
+            from lockring.security.jwt_verifier import JwtVerifier
+        except ImportError as error:
+            raise ExtraMissing(
+                f"--jwt-jwks needs a package that is not installed ({error}): install lockring[jwt]"
+            ) from error
         place = JwksPlace(settings.jwt_jwks, settings.jwt_ca or "", settings.jwt_token_file or "")
         self._keys = IssuerKeys.at(place)
         return JwtVerifier(self._keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
@@ -259,14 +275,24 @@ class AccessGate:
 
     def _report(self, who: str, text: str) -> None:
         self.would_refuse += 1
-        trouble = self._reported.get(who)
-        if trouble is None:
-            if len(self._reported) >= _REPORTED_MAX:
-                return
-            trouble = self._reported[who] = RepeatedTrouble()
-        told = trouble.fails(text, now_ns=monotonic_ns())
+        now_ns = monotonic_ns()
+        self._forget_quiet(now_ns)
+        found = self._reported.pop(who, None)
+        if found is None and len(self._reported) >= _REPORTED_MAX:
+            return
+        trouble = RepeatedTrouble() if found is None else found.trouble
+        self._reported[who] = _MissingRights(trouble, now_ns)
+        told = trouble.fails(text, now_ns=now_ns)
         if told:
             log.warning("would be refused: %s", told, extra=event("would-be-refused"))
+
+    def _forget_quiet(self, now_ns: int) -> None:
+        """Forget the identities that have missed no right for so long that the next line is due at once."""
+        while self._reported:
+            who, oldest = next(iter(self._reported.items()))
+            if now_ns - oldest.at_ns < REMIND_NS:
+                return
+            del self._reported[who]
 
     # ----------------------------------------------------------------------- files
 
@@ -275,6 +301,7 @@ class AccessGate:
         control = self._control
         if control is None:
             return
+        self._forget_quiet(monotonic_ns())
         control.look()
         # Either was read just now, or since the last look for a new connection.
         self._acl_reloads.note(_short(control.content.edition), control.problem)
@@ -284,6 +311,11 @@ class AccessGate:
         if self._tls_reloads is None:
             self._tls_reloads = ReloadRecords(self._audit, TLS_FILES, edition)
         self._tls_reloads.note(edition, problem)
+
+    def begin_life(self) -> None:
+        """Hear that the server begins another life; see `AccessControl.begin_life`."""
+        if self._control is not None:
+            self._control.begin_life()
 
     def start(self) -> None:
         """Begin to read the keys of JWTs."""

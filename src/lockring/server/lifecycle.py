@@ -68,6 +68,7 @@ def run_service(
         reason; 70 after a bug, which is logged with its traceback.
     """
     set_up_logging(style, name, parts)
+    threading.excepthook = _broken_thread
     if not __debug__:
         log.error(
             "cannot run under python -O, which removes checks that this server relies on; start it without -O",
@@ -151,6 +152,18 @@ def _broken(context: dict[str, Any], end: asyncio.Future[int]) -> None:
     log.critical("this is a bug in lockring: %s", context.get("message"), exc_info=error, extra=event("bug"))
     if not end.done():
         end.set_result(exits.INTERNAL)
+
+
+def _broken_thread(about: threading.ExceptHookArgs) -> None:
+    """Log the exception that has ended a thread, in the format of the log; Python would print a bare traceback."""
+    if about.exc_value is None or isinstance(about.exc_value, SystemExit):
+        return
+    log.critical(
+        "this is a bug in lockring, or in a library: it has ended the thread %s",
+        "?" if about.thread is None else about.thread.name,
+        exc_info=about.exc_value,
+        extra=event("bug"),
+    )
 
 
 def new_event_loop() -> Callable[[], asyncio.AbstractEventLoop]:

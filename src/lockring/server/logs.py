@@ -90,24 +90,27 @@ class _Json(_Lines):
 
 
 def set_up_logging(style: LogStyle, name: str, parts: Mapping[str, str] | None = None) -> None:
-    """Log lockring's events to stderr.
+    """Log to stderr: lockring's events, and the warnings and errors of the libraries in this process.
+
+    All of them have the format of the style, so that nothing between lines of JSON is none.
 
     Args:
-        style: the level and the format.
+        style: the level, of lockring's events, and the format.
         name: of this process, in each line.
         parts: other names for the lines of some loggers, where several servers are in one process.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter((_Json if style.format == "json" else _Lines)(name, parts or {}))
-    root = logging.getLogger("lockring")
+    root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(style.level.upper())
-    root.propagate = False
+    root.setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+    logging.getLogger("lockring").setLevel(style.level.upper())
 
 
 def name_cluster(cluster: ClusterId) -> None:
     """Have each line of JSON name the cluster that this process is in, from now on."""
-    for handler in logging.getLogger("lockring").handlers:
+    for handler in logging.getLogger().handlers:
         if isinstance(handler.formatter, _Json):
             handler.formatter.cluster = cluster
 

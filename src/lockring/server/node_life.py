@@ -230,6 +230,8 @@ class NodeLife:
             link.dialer.close(reason)
         guests, self.guests = self.guests, {}
         for number in sorted(guests):
+            if self.spans is not None:
+                self.spans.left(number)  # the ends of these connections are not reported any more
             guests[number].close(reason)
         self._links.clear()
         self._incoming.clear()
@@ -339,7 +341,7 @@ class NodeLife:
                 self._admit(effect)
             case Refuse(to, refusal):
                 self._refuse(to, error_of(refusal))
-            case Note(text, asked_by, is_warning, name):
+            case Note(name, text, asked_by, is_warning):
                 by = None if asked_by is None else self.guests.get(asked_by)
                 level = logging.WARNING if is_warning else logging.INFO
                 whom = f", asked for by {by.remote}" if by is not None else ""

@@ -123,6 +123,7 @@ class NodeLives:
     def begin_life(self, incarnation: Incarnation) -> None:
         """See `Joiner`."""
         self.present.end("this node begins a new life")
+        self._gate.begin_life()
         try:
             life = self._begin(max(incarnation, Incarnation(wall_ns() // NS_PER_US)))
         except JournalError as error:

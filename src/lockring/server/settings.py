@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from lockring.addresses import PORT_MAX, format_address, split_address
+from lockring.addresses import PORT_MAX, check_host, format_address, split_address
 from lockring.config import setting, shown_without_secrets
 from lockring.core.timing import HEARTBEATS_PER_LEASE, Timing
 from lockring.errors import CannotListen, ConfigError, InvalidRequest
@@ -82,6 +82,16 @@ _LOG_FORMAT: Final = (
 
 def _address(text: str) -> None:
     split_address(text)
+
+
+def _host(text: str) -> None:
+    """Check that this is a host alone: the name of one, or an address without brackets and a port."""
+    try:
+        check_host(text)
+    except InvalidRequest as error:
+        raise InvalidRequest(
+            f"expected a host or an address without a port, such as 127.0.0.1, got {text[:80]!r}: {error}"
+        ) from None
 
 
 def _directory(text: str) -> None:
@@ -183,6 +193,7 @@ class NodeSettings(_Server, frozen=True, kw_only=True):
         check_tls(self)
         _check_reachable(self.listen, self.advertise, "--advertise")
         _check_grpc(self)
+        _check_apart(self)
         if self.data_dir is None:
             _check_durability(self.durability, "")
 
@@ -259,6 +270,7 @@ class ServeSettings(_Server, frozen=True, kw_only=True):
         check_tls(self)
         _check_reachable(self.listen, self.advertise, "--advertise")
         _check_grpc(self)
+        _check_apart(self)
         _check_reachable(self.coordinator_listen, self.coordinator_advertise, "--coordinator-advertise")
         _check_leases(self.backup_lease_s, self.coordinator_lease_s, self.member_lease_s)
         ports = [split_address(each)[1] for each in (self.listen, self.coordinator_listen)]
@@ -315,7 +327,9 @@ class UpSettings(_Server, frozen=True, kw_only=True):
     """The settings of `lockring up`: coordinators and `nodes` nodes on one machine, on consecutive ports."""
 
     nodes: Annotated[int, setting("How many nodes to start.", minimum=1, maximum=50)] = 3
-    host: Annotated[str, setting("Address that all of them listen on.", metavar="HOST")] = "127.0.0.1"
+    host: Annotated[str, setting("Address that all of them listen on.", metavar="HOST", check=_host)] = (
+        "127.0.0.1"
+    )
     port: Annotated[
         int,
         setting(
@@ -371,6 +385,25 @@ def _check_reachable(listen: str, advertise: str, flag: str) -> None:
         raise ConfigError(
             f"listening on {listen} needs {flag} HOST:PORT, the address at which others reach this process"
         )
+
+
+def _check_apart(settings: NodeSettings | ServeSettings) -> None:
+    """Check that the ports of one process are different ones."""
+    named = {"--listen": settings.listen}
+    if isinstance(settings, ServeSettings):
+        named["--coordinator-listen"] = settings.coordinator_listen
+    if settings.grpc and settings.grpc_listen:
+        named["--grpc-listen"] = settings.grpc_listen
+    elif settings.grpc:
+        host, port = split_address(settings.listen)
+        if 0 < port <= PORT_MAX - GRPC_PORT_OFFSET:
+            named["the gRPC port, that of --listen + 100"] = format_address(host, port + GRPC_PORT_OFFSET)
+    flags: dict[tuple[str, int], str] = {}
+    for flag, address in named.items():
+        place = split_address(address)
+        other = flags.setdefault(place, flag)
+        if place[1] and other != flag:
+            raise ConfigError(f"{address} is both {other} and {flag}: give each a port of its own")
 
 
 def _check_grpc(settings: NodeSettings | ServeSettings) -> None:

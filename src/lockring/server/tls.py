@@ -28,7 +28,7 @@ from lockring.security.peer_certificates import PeerCertificate
 from lockring.security.tls_contexts import PEER_NAME
 from lockring.security.tls_files import TlsPaths
 from lockring.security.tls_layer import TlsLayer
-from lockring.security.tls_policy import LOOK_NS, WARN_S, TlsPolicy
+from lockring.security.tls_policy import WARN_S, TlsPolicy
 from lockring.security.tls_protocol import TlsTransport, accepting, open_tls
 from lockring.security.tls_socket import TlsStream, shake_hands
 from lockring.server.tls_settings import TlsSettings
@@ -54,7 +54,7 @@ class ServerTls:
     """TLS for the ports and the outgoing connections of one process. Lives in one event loop.
 
     Args:
-        policy: has the contexts. This object alone calls its `look`.
+        policy: has the contexts. It reads its files again when it is asked for one, and `look` sees to it in between.
 
     Attributes:
         policy: the same.
@@ -63,7 +63,6 @@ class ServerTls:
     def __init__(self, policy: TlsPolicy) -> None:
         self.policy: Final = policy
         self._peers: weakref.WeakSet[TlsTransport] = weakref.WeakSet()
-        self._looked_ns = monotonic_ns()
         self._looked_at_peers_ns = monotonic_ns() - _LOOK_AT_PEERS_NS
         self._warned_ns: dict[str, int] = {}
 
@@ -114,24 +113,24 @@ class ServerTls:
 
     def look(self, now_ns: int) -> None:
         """Read the files again if that is due, and report certificates that end soon. Called at least once a second."""
-        if now_ns - self._looked_ns >= LOOK_NS:
-            self.reload(now_ns)
+        self.policy.look_if_due(now_ns=now_ns)
         if now_ns - self._looked_at_peers_ns >= _LOOK_AT_PEERS_NS:
             self._looked_at_peers_ns = now_ns
             self._warn_of_peers(now_ns)
 
     def reload(self, now_ns: int) -> None:
         """Read the files again, at once."""
-        self._looked_ns = now_ns
         self.policy.look(now_ns=now_ns)
 
     def certificates(self) -> list[CertificateInfo]:
         """Return when this process's own certificates end, and those of other servers that end soon."""
         own = [
-            CertificateInfo(each.side, each.path, int(each.not_after_s)) for each in self.policy.expiries()
+            CertificateInfo(each.side, each.path, int(each.not_after_s), each.fingerprint)
+            for each in self.policy.expiries()
         ]
         return own + [
-            CertificateInfo("peer", name, int(end_s)) for name, end_s in self._peers_that_end().items()
+            CertificateInfo("peer", name, int(each.not_after_s), each.fingerprint)
+            for name, each in self._peers_that_end().items()
         ]
 
     # ----------------------------------------------------------------------- inner
@@ -140,32 +139,33 @@ class ServerTls:
         if transport.certificate is not None and transport.certificate.is_server:
             self._peers.add(transport)
 
-    def _peers_that_end(self) -> dict[str, float]:
-        """Return the other servers whose certificates end soon, each with the end in seconds since 1970."""
+    def _peers_that_end(self) -> dict[str, PeerCertificate]:
+        """Return the other servers whose certificates end soon, each with the certificate."""
         open_ones = [each for each in list(self._peers) if not each.is_closing()]
         shown = [each.certificate for each in open_ones if each.certificate is not None]
         until_s = wall_ns() / NS_PER_S + WARN_S
         if all(each.not_after_s > until_s for each in shown):
             return {}  # as nearly always: this is asked for twice a second, and a node may have a thousand peers
-        ends_s: dict[str, float] = {}
+        last: dict[str, PeerCertificate] = {}
         for certificate in shown:
             name = certificate.identity().name
-            ends_s[name] = max(certificate.not_after_s, ends_s.get(name, 0.0))
-        return {name: end_s for name, end_s in sorted(ends_s.items()) if end_s <= until_s}
+            if name not in last or certificate.not_after_s > last[name].not_after_s:
+                last[name] = certificate
+        return {name: each for name, each in sorted(last.items()) if each.not_after_s <= until_s}
 
     def _warn_of_peers(self, now_ns: int) -> None:
         """Log once a day for each server that the certificate that it has shown ends soon."""
         ending = self._peers_that_end()
         self._warned_ns = {name: at_ns for name, at_ns in self._warned_ns.items() if name in ending}
         wall_s = wall_ns() / NS_PER_S
-        for name, end_s in ending.items():
+        for name, certificate in ending.items():
             if now_ns - self._warned_ns.get(name, now_ns - _REMIND_NS) >= _REMIND_NS:
                 self._warned_ns[name] = now_ns
                 log.warning(
                     "the certificate that %s has shown ends in %.1f days: replace it there, unless that was done since it"
                     " connected",
                     name,
-                    (end_s - wall_s) / 86_400,
+                    (certificate.not_after_s - wall_s) / 86_400,
                     extra=event("certificate-of-peer-expires", peer=name),
                 )
 

@@ -164,7 +164,7 @@ class CoordinatorShell(Shell):
                 # The core does nothing more. The process stays, so that the checkers see whether that holds.
                 if self.world.story is not None:
                     self.world.tell(self.name, reason)
-            case Note(text):
+            case Note(text=text):
                 if self.world.story is not None:
                     self.world.tell(self.name, text)
             case StoreRead(operation):

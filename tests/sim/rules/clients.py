@@ -354,8 +354,8 @@ def _unlisted_stays() -> list[Change]:
     """A node keeps acquisitions that a client's list shows as given up."""
     compare = Renewals._compare_list
 
-    def changed(self: Renewals, session: Any, listing: Any, through: Any, now_ns: int) -> Any:
-        return compare(self, session, listing, AcquisitionNumber(0), now_ns)
+    def changed(self: Renewals, session: Any, listing: Any, through: Any, *rest: Any, **named: Any) -> Any:
+        return compare(self, session, listing, AcquisitionNumber(0), *rest, **named)
 
     return [(Renewals, "_compare_list", changed)]
 

@@ -539,8 +539,10 @@ def answered_when_asked() -> list[Change]:
     """A grant that its copies do not have yet is shown as held to a client that lists it."""
     compare = Renewals._compare_list
 
-    def changed(self: Renewals, session: Any, listing: SlotList, *rest: Any) -> list[AcquisitionVerdict]:
-        answers = compare(self, session, listing, *rest)
+    def changed(
+        self: Renewals, session: Any, listing: SlotList, *rest: Any, **named: Any
+    ) -> list[AcquisitionVerdict]:
+        answers = compare(self, session, listing, *rest, **named)
         share = session.totals.served.get(listing.slot)
         for at, answer in enumerate(answers):
             entry = None if share is None else share.entries.get(answer.acquisition)

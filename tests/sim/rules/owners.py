@@ -24,10 +24,10 @@ def anyone_releases() -> list[Change]:
 
     def changed(
         self: AccessGuard, connection: ConnectionId, access: Grantee, message: Any, session: Session
-    ) -> bool:
-        return False
+    ) -> Any:
+        return message
 
-    return [(AccessGuard, "refuses_session", changed)]
+    return [(AccessGuard, "in_session", changed)]
 
 
 @drill

@@ -23,8 +23,6 @@ PASSES = 4
 class NoServer(Server):
     """A server without a process, for clients that need none."""
 
-    peer = "none"
-    title = "none"
     renewals = "connection"
 
     def start(self) -> None:
@@ -46,8 +44,6 @@ class NoServer(Server):
 class Failing(NoServer):
     """The same for clients that fail in their second slice."""
 
-    peer = "failing"
-
 
 def counted(inbox: Inbox, slices_max: int) -> Values:
     """Say the numbers of the slices, and fail after that many."""
@@ -65,9 +61,7 @@ def begin(server: Any, variant: str, scale: Scale) -> Runner:
     return OneChild(Child(counted, 1 if isinstance(server, Failing) else PASSES))
 
 
-def measured(
-    tmp_path: Path, *servers: type[Server], beside: tuple[str, ...] = ()
-) -> tuple[list[Any], list[str]]:
+def measured(tmp_path: Path, *servers: Server, beside: tuple[str, ...] = ()) -> tuple[list[Any], list[str]]:
     workload = Workload(
         name="counting",
         title="Counting",
@@ -79,7 +73,7 @@ def measured(
     failed: list[str] = []
     field = Field(
         workload,
-        {each.peer: each(tmp_path) for each in servers},
+        {each.peer: each for each in servers},
         round_=7,
         directory=tmp_path,
         left_out=lambda peer, variant, error: failed.append(f"{peer} {variant} {type(error).__name__}"),
@@ -101,7 +95,7 @@ def test_no_neighbour_is_favoured_by_the_order(count: int) -> None:
 
 
 def test_every_slice_is_kept_with_its_place_in_time(tmp_path: Path) -> None:
-    (found,), failed = measured(tmp_path, NoServer)
+    (found,), failed = measured(tmp_path, NoServer("none", tmp_path))
     assert failed == []
     assert (found.peer, found.round, found.variant) == ("none", 7, "any")
     assert [values["number"] for values in found.slices] == [1, 2, 3, 4]
@@ -112,13 +106,13 @@ def test_every_slice_is_kept_with_its_place_in_time(tmp_path: Path) -> None:
 
 
 def test_a_peer_that_fails_is_left_out_and_the_others_have_all_their_slices(tmp_path: Path) -> None:
-    found, failed = measured(tmp_path, NoServer, Failing)
+    found, failed = measured(tmp_path, NoServer("none", tmp_path), Failing("failing", tmp_path))
     assert [(each.peer, len(each.slices)) for each in found] == [("none", PASSES)]
     assert failed == [f"failing any {ChildFailed.__name__}"]
 
 
 def test_what_the_machine_can_do_is_measured_in_turn_with_the_servers(tmp_path: Path) -> None:
-    found, _ = measured(tmp_path, NoServer, beside=(FLOOR, SYNC))
+    found, _ = measured(tmp_path, NoServer("none", tmp_path), beside=(FLOOR, SYNC))
     floor, sync, server = found
     assert (floor.peer, sync.peer, server.peer) == (FLOOR, SYNC, "none")
     assert floor.values["median_us"] > 0 and sync.values["median_us"] > 0

@@ -7,6 +7,7 @@ import pytest
 from bench.beside import FLOOR, PAIR, TLS_PAIR
 from bench.figures import Summary
 from bench.targets import DURABILITY_TARGETS, TARGETS, Target
+from bench.workloads.doors import own_work_us
 from bench.workloads.table import WORKLOADS
 from tests.unit.bench.canned import measurement
 
@@ -87,6 +88,9 @@ def test_what_tls_itself_takes_is_on_neither_side_of_the_aim() -> None:
     aim = target("acquire and release, one core, interpreted: own work")
     value = aim.value(summary)
     assert value is not None
+    assert own_work_us(summary, "lockring") == 160
+    assert own_work_us(summary, "lockring+rights") == 172
+    assert own_work_us(summary, "lockring+compiled") is None
     assert value.median == (232 - 60) / (200 - 40)
     assert aim.verdict(summary) == "reached"
 

@@ -72,6 +72,26 @@ def no_variables(monkeypatch):
         (["lock", "x", "--on-lost", "fly", "--", "true"], "--on-lost: expected one of term, kill, ignore"),
         (["lock", "x", "--server", "nowhere", "--", "true"], "--server: invalid address"),
         (["lock", "x", "--server", "a:1,b:99999", "--", "true"], "--server: invalid address"),
+        (["lock", "x", "--server", "a..b:1", "--", "true"], "--server: invalid address 'a..b:1': a part of"),
+        (["status", "--server", f"lockrings://{'a' * 64}:1"], "the host's name is too long"),
+        (["status", "--server-name", "a..b"], "--server-name: a part of the host's name is empty"),
+        (
+            ["status", "--server-name", "ä..b"],
+            "--server-name: the host cannot be written as an international",
+        ),
+        *[
+            ([*server, flag, f"{host}:1"], f"{flag}: invalid address")
+            for host in ("a..b", "a" * 64, "ä..b")
+            for server, flag in (
+                (["node", "--id", "n1"], "--listen"),
+                (["node", "--id", "n1"], "--advertise"),
+                (["node", "--id", "n1"], "--grpc-listen"),
+                (["node", "--id", "n1"], "--coordinator"),
+                (["coordinator"], "--listen"),
+                (["serve"], "--coordinator-listen"),
+            )
+        ],
+        (["up", "--host", "a..b"], "--host: a part of the host's name is empty"),
         (["ls", "\udcff"], "is not valid UTF-8"),
         (["describe"], "missing argument 'NAME'"),
         (["describe", ""], "a lock name must not be empty"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from lockring.cli.certificates import about_certificates, certificate_facts
 from lockring.cli.health import NO_ANSWER, ServerAnswer, diagnose
 from lockring.cluster_state import ClusterState, Replica
@@ -44,6 +46,24 @@ def test_a_peer_speaks_for_a_server_that_does_not_answer_and_for_no_other() -> N
         "the certificate that N3 has shown N1 ends in 2 d: replace it there, unless that was done since",
         "the certificate n2.pem of N2 for other servers ends in 1 d: replace it, and it is in use within a second",
     ]
+
+
+def test_certificates_that_end_in_the_same_second_are_told_apart_by_their_fingerprints() -> None:
+    ends_s = NOW_S + DAY_S
+    own = CertificateInfo("servers", "n2.pem", ends_s, "aa")
+    seen = [CertificateInfo("peer", "N2", ends_s + 1, "aa"), CertificateInfo("peer", "N3", ends_s, "bb")]
+    found = about_certificates({"N1": status(*seen), "N2": status(own)}, NOW_S)
+    assert [each.partition(" of ")[0].partition(" has ")[0] for each in found] == [
+        "the certificate that N3", "the certificate n2.pem",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [("aa", ""), ("", "aa"), ("", "")])
+def test_one_of_an_earlier_version_without_a_fingerprint_is_known_by_its_end(mine: str, theirs: str) -> None:
+    own = CertificateInfo("servers", "n2.pem", NOW_S + DAY_S, mine)
+    seen = CertificateInfo("peer", "N2", NOW_S + DAY_S, theirs)
+    (found,) = about_certificates({"N1": status(seen), "N2": status(own)}, NOW_S)
+    assert "n2.pem" in found
 
 
 def test_a_certificate_that_ends_soon_degrades_a_cluster_that_serves() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from lockring.cli.client_settings import ClientSettings
 from lockring.cli.connect import ask
-from lockring.errors import LastNode, LockringError, NotCoordinator, Unavailable
+from lockring.errors import LastNode, LockringError, NotCoordinator, ProtocolError, Unavailable
 from lockring.net.oneshot import Dial
 
 A, B, C = "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"
@@ -44,6 +44,13 @@ def test_the_first_server_that_answers_is_enough() -> None:
     servers = Servers(lambda server, _: unreachable(server) if server == A else "yes")
     assert ask(settings(A, B, C), servers) == "yes"
     assert servers.asked == [A, B]
+
+
+def test_the_refusal_of_a_server_is_passed_on_as_it_is() -> None:
+    refusal = ProtocolError("this port is for nodes")
+    with pytest.raises(ProtocolError) as caught:
+        ask(settings(A, timeout_s=0), Servers(lambda server, _: refusal))
+    assert caught.value is refusal
 
 
 def test_the_leader_that_a_standby_names_is_asked_too() -> None:

@@ -12,9 +12,9 @@ from lockring.cli.demo.ledger import Entry, Ledger
 
 def test_a_write_under_a_lower_token_is_refused(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger")
-    assert ledger.read() == Entry(0, 0)
+    assert ledger.read() == Entry()
     assert [ledger.write(token) for token in (5, 5, 4, 6, 5)] == [True, True, False, True, False]
-    assert ledger.read() == Entry(6, 3)
+    assert ledger.read() == Entry(token=6, writes=3, refused=2, writers=2)
 
 
 @given(st.lists(st.integers(0, 2**63 - 1), max_size=20))
@@ -27,4 +27,5 @@ def test_it_takes_exactly_the_writes_that_are_not_below_the_highest(
         assert ledger.write(token) == (token >= highest)
         writes += token >= highest
         highest = max(highest, token)
-    assert ledger.read() == Entry(highest, writes)
+    taken = [token for place, token in enumerate(tokens) if token >= max(tokens[:place], default=0)]
+    assert ledger.read() == Entry(highest, writes, len(tokens) - writes, len(set(taken)))

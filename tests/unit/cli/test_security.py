@@ -219,7 +219,11 @@ roles = ["jobs"]
         (["web-1", "drain", "n1"], 'have no rule "drain n1"', 77),
         (["late", "read", "x"], "but the token has expired", 77),
         (["certificate:spiffe://prod/w", "read", "x"], "yes: certificate spiffe://prod/w may read 'x'", 0),
-        (["certificate:spiffe://test/w", "read", "x"], 'it has no role, and so no rule "read x"', 77),
+        (
+            ["certificate:spiffe://test/w", "read", "x"],
+            'it has no role that allows anything, and so no rule "read x"',
+            77,
+        ),
         (["jwt:worker", "read", "x"], "no: jwt worker may not read 'x'", 77),
         (
             ["jwt:worker", "read", "x", "--claim", "kubernetes.io/namespace=prod"],

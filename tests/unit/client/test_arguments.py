@@ -101,6 +101,7 @@ def test_servers_are_a_string_with_commas_or_a_list() -> None:
     assert server_addresses("h1:1, h2:2") == ["h1:1", "h2:2"]
     assert server_addresses(["h1:1", "h2:2,h3:3", "h1:1"]) == ["h1:1", "h2:2", "h3:3"]
     assert server_addresses("[::1]:5") == ["[::1]:5"]
+    assert server_addresses("lockrings://[fe80::1%25eth0]:5") == ["[fe80::1%eth0]:5"]
 
 
 def test_without_servers_the_environment_and_then_the_default_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,9 +109,10 @@ def test_without_servers_the_environment_and_then_the_default_counts(monkeypatch
     assert server_addresses(None) == ["127.0.0.1:9501"]
     monkeypatch.setenv("LOCKRING_SERVER", "h1:1,h2:2")
     assert server_addresses(None) == ["h1:1", "h2:2"]
-    monkeypatch.setenv("LOCKRING_SERVER", "nonsense")
-    with pytest.raises(ConfigError, match="LOCKRING_SERVER"):
-        server_addresses(None)
+    for wrong in ("nonsense", "a..b:1", f"lockrings://{'a' * 64}:1", "ä..b:1"):
+        monkeypatch.setenv("LOCKRING_SERVER", wrong)
+        with pytest.raises(ConfigError, match="LOCKRING_SERVER"):
+            server_addresses(None)
 
 
 def test_the_default_owner_names_user_host_and_process(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+import lockring
 from lockring.client.arguments import ServerList, server_addresses
 from lockring.client.blocking.connection import ClientConnection
-from lockring.client.tls import VARIABLES, ClientFiles, failure_of, files_of, tls_of
+from lockring.client.tls import VARIABLES, ClientFiles, failure_of, files_of, layer_to, tls_of
 from lockring.errors import ConfigError, InvalidRequest, ProtocolError, Unauthenticated, Unavailable
 from lockring.ids import LinkId
 from lockring.security.certs import CertMaker
@@ -57,6 +58,28 @@ def test_files_that_cannot_be_used_are_named(certs: Path) -> None:
         tls_of(servers, ClientFiles(cert=str(certs / "client-web-1.pem")))
     with pytest.raises(ConfigError, match=r"missing\.pem cannot be read"):
         tls_of(servers, ClientFiles(ca=str(certs / "missing.pem")))
+
+
+def test_a_certificate_names_hosts_without_a_last_dot_and_addresses_without_a_zone(
+    certs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls = tls_of(server_addresses("lockrings://a:1"), ClientFiles(ca=str(certs / "ca.pem")))
+    assert tls is not None
+    for host, expected in (("localhost.", "localhost"), ("fe80::1%eth0", "fe80::1"), ("::1", "::1")):
+        assert layer_to(tls, host).tls_object.server_hostname == expected
+
+
+def test_arguments_of_a_wrong_type_are_refused() -> None:
+    for argument in ("ca", "cert", "key"):
+        with pytest.raises(
+            InvalidRequest, match=f"{argument} is the path of a file, not a value of the type int"
+        ):
+            lockring.Client(**{argument: 5})  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match="server_name is a text"):
+        lockring.Client(server_name=5)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="cannot be read: embedded null byte"):
+        lockring.Client("lockrings://a:1", ca="a\0b")
+    assert files_of(b"ca", None, None, "") == ClientFiles(ca="ca")  # type: ignore[arg-type]
 
 
 def test_only_failures_that_may_pass_are_retried() -> None:

@@ -33,13 +33,10 @@ def events_in_the_code() -> dict[str, set[str]]:
         for call in calls(path):
             name = ast.unparse(call.func).rpartition(".")[2]
             first = call.args[0] if call.args else None
-            if name in ("event", "note", "warn") and isinstance(first, ast.Constant):
+            if name in ("event", "note", "warn", "Note") and isinstance(first, ast.Constant):
                 fields = {each.arg for each in call.keywords if each.arg} if name == "event" else set()
                 if isinstance(first.value, str) and re.fullmatch("[a-z]+(-[a-z]+)*", first.value):
                     found.setdefault(first.value, set()).update(fields)
-            for keyword in call.keywords:
-                if name == "Note" and keyword.arg == "event" and isinstance(keyword.value, ast.Constant):
-                    found.setdefault(keyword.value.value, set())
     return found
 
 

@@ -250,3 +250,14 @@ def test_a_name_is_that_of_a_uri_or_a_host_or_the_subject() -> None:
     assert first is not None
     assert [each.value for each in first.identity().claims] == ["spiffe://a", "host", "10.0.0.1"]
     assert not first.may_be_node("n1")
+
+
+def test_a_new_life_counts_from_nothing(path: Path) -> None:
+    """The sessions of the former life are none of its own, be that life forgotten already or not."""
+    control = AccessControl(path)
+    former = control.admit(None, OLD, wall_s=NOW_S)
+    former.quota.add_session()
+    control.begin_life()
+    present = control.admit(None, OLD, wall_s=NOW_S)
+    assert present.quota.sessions == 0
+    assert control.admit(None, OLD, wall_s=NOW_S).quota is present.quota

@@ -135,6 +135,33 @@ def test_a_key_whose_certificate_is_gone_is_not_overwritten_either(fresh: Certs)
     assert not fresh.client.cert.exists()
 
 
+@pytest.mark.parametrize("left", [[], ["ca-key"], ["ca-key", "ca"], ["ca-key", "ca", "peer-ca-key"]])
+def test_authorities_whose_making_was_cut_off_are_made_and_those_that_are_there_stay(
+    tmp_path: Path, left: list[str]
+) -> None:
+    """Each key is written before its certificate, and the authority of clients before that of servers."""
+    maker = CertMaker(tmp_path)
+    maker.authorities()
+    kept = {each: (tmp_path / f"{each}.pem").read_bytes() for each in ("ca", "peer-ca") if each in left}
+    for stem in {"ca", "ca-key", "peer-ca", "peer-ca-key"} - set(left):
+        (tmp_path / f"{stem}.pem").unlink()
+    made = maker.missing_authorities()
+    assert len(made) == 2 - len(kept)
+    assert {each: (tmp_path / f"{each}.pem").read_bytes() for each in kept} == kept
+    maker.server(["localhost"])
+    maker.node("N1")
+    assert maker.missing_authorities() == []
+
+
+def test_an_authority_without_its_key_is_not_replaced(tmp_path: Path) -> None:
+    maker = CertMaker(tmp_path)
+    maker.authorities()
+    (tmp_path / "ca-key.pem").unlink()
+    assert maker.missing_authorities() == []
+    with pytest.raises(InvalidRequest, match=r"ca-key\.pem is missing"):
+        maker.server(["localhost"])
+
+
 def test_a_uri_names_a_client(fresh: Certs) -> None:
     files = fresh.maker.client("spiffe://prod/ns/jobs/sa/worker")
     assert files.cert.name == "client-prod-ns-jobs-sa-worker.pem"

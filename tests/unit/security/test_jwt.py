@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from lockring.protocol.identities import Claim
 from lockring.security import jwks
 from lockring.security.jwks import IssuerKeys, JwksPlace, check_place, read_jwks
 from lockring.security.jwt_verifier import JwtVerifier, claims_of
+from tests.processes import PATIENCE_S
 
 ISSUER, AUDIENCE = "https://kubernetes.default.svc", "lockring"
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -92,7 +94,7 @@ def test_keys_of_each_kind_are_accepted(kind: str) -> None:
     [
         (lambda: "", "is neither a token of lockring nor a JWT"),
         (lambda: "a.b.c", "is neither a token of lockring nor a JWT"),
-        (lambda: "x" * 20_000, "is longer than 16 KiB"),
+        (lambda: "x" * 20_000, "is longer than 12 KiB"),
         (lambda: signed(exp=int(time.time()) - 60), "has expired"),
         (lambda: signed(exp=None), 'is not accepted: token is missing the "exp" claim'),
         (lambda: signed(nbf=int(time.time()) + 600), "is not accepted"),
@@ -181,6 +183,28 @@ def test_a_thread_reads_the_keys_at_once_and_again_for_one_that_is_unknown(
     assert not reads.acquire(timeout=0.05)
 
 
+def test_the_end_does_not_wait_for_an_issuer_that_answers_too_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jwks, "CLOSE_S_MAX", 0.1)
+    reads, answers = threading.Event(), threading.Event()
+
+    def read() -> dict[str, Any]:
+        reads.set()
+        answers.wait()
+        return KEYS
+
+    keys = IssuerKeys(read, "here")
+    keys.start()
+    try:
+        assert reads.wait(PATIENCE_S)
+        keys.close()  # the test hangs here if it waits
+        assert keys._thread is not None
+        assert keys._thread.is_alive()
+        assert keys._thread.daemon, "so the process does not wait for it"
+    finally:
+        answers.set()
+    keys._thread.join(PATIENCE_S)
+
+
 def test_keys_for_other_uses_and_shared_secrets_are_passed_over() -> None:
     secret = {"kty": "oct", "k": "c2VjcmV0", "kid": "shared"}
     encrypts = jwk_of(OTHER, "enc", use="enc")
@@ -217,6 +241,15 @@ def test_a_place_that_others_could_answer_for_is_refused(place: str) -> None:
 )
 def test_a_safe_place_is_accepted(place: str) -> None:
     check_place(place)
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["https://a..b/keys", f"https://{'a' * 64}/keys", "https:///keys", "https://a:x/keys", "https://[z/x"],
+)
+def test_a_url_that_no_host_can_have_is_refused(place: str) -> None:
+    with pytest.raises(ConfigError, match="a URL with a host or port that cannot be"):
+        IssuerKeys.at(JwksPlace(place))
 
 
 class Issuer(BaseHTTPRequestHandler):
@@ -267,3 +300,19 @@ def test_a_redirection_is_not_followed(issuer: str) -> None:
 def test_an_issuer_that_is_not_there_is_unavailable() -> None:
     with pytest.raises(Unavailable, match="cannot be reached: connection refused"):
         read_jwks(JwksPlace("http://127.0.0.1:1/keys"))
+
+
+def test_an_issuer_that_does_not_speak_http_is_unavailable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(b"nonsense\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        keys = IssuerKeys.at(JwksPlace(f"http://127.0.0.1:{listener.getsockname()[1]}/keys"))
+        assert not keys.refresh(), "the thread that reads keys goes on"
+        thread.join()

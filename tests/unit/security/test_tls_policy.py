@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
+from lockring.clock import wall_ns
 from lockring.errors import ConfigError
 from lockring.security.certs import CertMaker
 from lockring.security.tls_contexts import client_context, peer_context, port_context
-from lockring.security.tls_files import TlsContent, TlsPaths, read_files
+from lockring.security.tls_files import TlsContent, TlsPaths, changed_since, read_files
 from lockring.security.tls_policy import LOOK_NS, WARN_S, ClientTls, TlsPolicy
 from lockring.units import NS_PER_S
 from tests.unit.security.conftest import Certs
@@ -367,3 +368,87 @@ def test_a_process_that_starts_while_its_files_are_replaced_waits_for_the_rest(
     with pytest.raises(ConfigError, match="do not fit together"):
         ClientTls(fresh.paths(fresh.client))
     assert sum(pauses) < 1, "a mistake is named soon"
+
+
+def pauses_of(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Keep the pauses that the start makes, which then take no time."""
+    pauses: list[float] = []
+    monkeypatch.setattr("lockring.security.tls_policy.time.sleep", pauses.append)
+    return pauses
+
+
+def encrypt(path: Path) -> None:
+    key = serialization.load_pem_private_key(path.read_bytes(), None)
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda paths: Path(paths.key).unlink(), "cannot be read: no such file"),
+        (lambda paths: Path(paths.ca).write_bytes(b"x" * (5 << 20)), "is longer than 4 MiB"),
+        (lambda paths: encrypt(Path(paths.key)), "is encrypted"),
+    ],
+)
+def test_what_no_replacement_explains_is_an_error_at_once(
+    fresh: Certs, monkeypatch: pytest.MonkeyPatch, damage, said: str
+) -> None:
+    paths, pauses = fresh.paths(fresh.client), pauses_of(monkeypatch)
+    damage(paths)
+    with pytest.raises(ConfigError, match=said):
+        ClientTls(paths)
+    assert pauses == []
+
+
+def test_an_authority_for_both_sides_is_an_error_at_once(
+    fresh: Certs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses = pauses_of(monkeypatch)
+    with pytest.raises(ConfigError, match="each client could be a node"):
+        TlsPolicy(fresh.paths(fresh.server), fresh.paths(fresh.server), client_auth="optional")
+    assert pauses == []
+
+
+@pytest.mark.parametrize("part", ["cert", "key", "ca"])
+@pytest.mark.parametrize("content", [b"", b"nonsense"])
+def test_files_that_have_not_changed_lately_are_not_waited_for(
+    fresh: Certs, monkeypatch: pytest.MonkeyPatch, part: str, content: bytes
+) -> None:
+    paths, pauses = fresh.paths(fresh.client), pauses_of(monkeypatch)
+    Path(getattr(paths, part)).write_bytes(content)
+    with pytest.raises(ConfigError):
+        ClientTls(paths)
+    assert len(pauses) == 3, "it may be half written"
+    pauses.clear()
+    monkeypatch.setattr("lockring.security.tls_policy.wall_ns", lambda: wall_ns() + 10 * NS_PER_S)
+    with pytest.raises(ConfigError):
+        ClientTls(paths)
+    assert pauses == []
+
+
+def test_a_change_is_found_whatever_time_a_file_is_given(tmp_path: Path) -> None:
+    path, link = tmp_path / "file", tmp_path / "link"
+    path.write_bytes(b"x")
+    os.utime(path, (0, 0))
+    link.symlink_to(path)
+    now_ns = wall_ns()
+    assert changed_since(TlsPaths(cert=str(path)), now_ns - 60 * NS_PER_S)
+    assert not changed_since(TlsPaths(cert=str(path), key=str(link)), now_ns + 60 * NS_PER_S)
+    assert not changed_since(TlsPaths(cert=str(tmp_path / "missing")), 0)
+
+
+@pytest.mark.parametrize("name", ["a..b", ".a", "a" * 64, "ä..b", "a b", "a:1", "*.example"])
+def test_a_server_name_that_no_certificate_can_have_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"--server-name .* which no certificate has"):
+        ClientTls(server_name=name)
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "::1", "bücher.example"])
+def test_a_server_name_is_a_host(name: str) -> None:
+    assert ClientTls(server_name=name).server_name == name

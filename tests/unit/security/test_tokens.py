@@ -122,11 +122,23 @@ def test_a_credential_is_read_from_a_file_without_the_end_of_the_line(tmp_path: 
         assert read_credential(path) == "lr_x_1"
 
 
-@pytest.mark.parametrize("data", [b"", b"\n", b"a b", b"one\ntwo\n", b"\xff", b"x" * 20_000])
-def test_a_file_without_one_token_is_refused_and_its_content_not_shown(tmp_path: Path, data: bytes) -> None:
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "has no token; it has one line"),
+        (b"\n", "has no token; it has one line"),
+        (b"a b", "has no token but several words"),
+        (b"one\ntwo\n", "has no token but several words"),
+        (b"\xff", "has a character that is in no token"),
+        (b"x" * 20_000, "is too long"),
+    ],
+)
+def test_a_file_without_one_token_is_refused_and_its_content_not_shown(
+    tmp_path: Path, data: bytes, said: str
+) -> None:
     path = tmp_path / "token"
     path.write_bytes(data)
-    with pytest.raises(ConfigError, match="has no token; it has one line"):
+    with pytest.raises(ConfigError, match=said):
         read_credential(path)
     path.unlink()
     with pytest.raises(ConfigError, match="cannot be read: no such file"):

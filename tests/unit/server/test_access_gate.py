@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ import pytest
 
 from lockring.core.access import EVERYTHING, NO_NODE, NOTHING, UNCHECKED, NodeProof, Verb
 from lockring.core.effects import AuditEntry
-from lockring.errors import Denied, Unauthenticated
+from lockring.errors import Denied, ExtraMissing, Unauthenticated
 from lockring.ids import ConnectionId, NodeId
 from lockring.protocol import PROTOCOL, ClientHello, Join, PeerHello
 from lockring.protocol.identities import ANONYMOUS, Identity
 from lockring.security.peer_certificates import PeerCertificate
 from lockring.security.tokens import hash_of, new_token
+from lockring.server import access_gate
 from lockring.server.access_gate import AccessGate, expired_among, not_accepted
 from lockring.server.access_settings import OPEN, AccessSettings
+from lockring.troubles import REMIND_NS
 
 TOKEN, OTHER = new_token("web-1"), new_token("web-1")
 ORIGIN = "10.0.0.7:51234"
@@ -117,6 +120,49 @@ def test_where_rights_are_tried_out_everything_passes_and_is_counted(
     (told,) = caplog.messages
     assert told.startswith(f"would be refused: a client at {ORIGIN}: the token web-1 is not known here")
     assert [line["outcome"] for line in place.lines(gate)] == ["would-refuse"] * 3
+
+
+def test_what_is_remembered_of_missing_rights_is_bounded_and_forgotten(
+    place: Place, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_ns = 10**18
+    monkeypatch.setattr(access_gate, "monotonic_ns", lambda: now_ns)
+    monkeypatch.setattr(access_gate, "_REPORTED_MAX", 3)
+    gate = place.gate("permissive")
+
+    def lines_of(*names: str) -> list[str]:
+        caplog.clear()
+        for name in names:
+            who = Identity("token", name)
+            gate.record(AuditEntry("denied", "would-refuse", identity=who, reason=name), origin=ORIGIN)
+        return [each.removeprefix("would be refused: ") for each in caplog.messages]
+
+    assert lines_of("a", "b", "c", "d", "a") == ["a", "b", "c"], "a fourth one has no room"
+    now_ns += REMIND_NS - 1
+    assert lines_of("d", "b") == []
+    now_ns += 1
+    assert lines_of("d", "e") == ["d", "e"], "a and c were quiet for long enough"
+    assert lines_of("a", "b") == ["b (3 failures in 60 s)"], "b was not"
+    now_ns += REMIND_NS
+    gate.look()
+    assert gate._reported == {}
+    assert lines_of("a") == ["a"]
+    assert gate.would_refuse == 12
+    gate.close()
+
+
+@pytest.mark.parametrize("missing", ["jwt", "cryptography"])
+def test_jwts_without_their_packages_are_refused_with_the_name_of_the_extra(
+    place: Place, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("lockring.security.jwks", "lockring.security.jwt_verifier"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)
+    settings = AccessSettings(
+        auth="enforcing", acl_file=str(place.acl), jwt_jwks="keys.json", jwt_issuer="i", jwt_audience="a"
+    )
+    with pytest.raises(ExtraMissing, match=r"--jwt-jwks needs a package .*: install lockring\[jwt\]"):
+        AccessGate(settings, server="n1")
 
 
 def test_a_right_that_is_missing_where_rights_are_tried_out_is_counted_and_audited(

@@ -66,7 +66,7 @@ async def converse(server: CoordinatorServer, *messages: Message) -> Refusal:
         ((HELLO, HEARTBEAT), "WARNING", "closed the connection of a client at"),
         ((JOIN, GetState(1)), "WARNING", "closed the connection of a node at"),
         ((HEARTBEAT,), "INFO", "refused a stranger at"),
-        ((msgspec.structs.replace(JOIN, protocol=PROTOCOL + 1),), "INFO", "refused a node at"),
+        ((msgspec.structs.replace(JOIN, protocol=PROTOCOL + 1),), "INFO", "refused a stranger at"),
     ],
     ids=["client", "node", "stranger", "join"],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -68,7 +69,7 @@ class Server:
     async def stop(self):
         print("stopped", flush=True)
 
-sys.exit(run_service(Server, style=LogStyle("info", "text"), name="server"))
+sys.exit(run_service(Server, style=LogStyle("info", {format!r}), name="server"))
 """
 
 
@@ -83,8 +84,11 @@ class Program:
         leaves: bool = False,
         reloads: bool = False,
         terminal: int | None = None,
+        log_format: str = "text",
     ) -> None:
-        code = textwrap.dedent(PROGRAM).format(start=start, finished=finished, leaves=leaves, reloads=reloads)
+        code = textwrap.dedent(PROGRAM).format(
+            start=start, finished=finished, leaves=leaves, reloads=reloads, format=log_format
+        )
         if terminal is not None:
             # The first terminal that the leader of a session opens controls the session.
             code = f"import os; os.open({os.ttyname(terminal)!r}, os.O_RDWR)\n{code}"
@@ -173,6 +177,19 @@ def test_an_uncaught_exception_ends_the_process_with_a_traceback() -> None:
     assert (code, output) == (70, "started\nstopped\n")
     assert "this is a bug in lockring" in errors
     assert "ZeroDivisionError" in errors
+
+
+def test_what_ends_a_thread_is_a_line_of_the_log() -> None:
+    code, _, errors = Program(
+        start="import threading; thread = threading.Thread(target=lambda: 1 / 0, name='T'); thread.start(); thread.join()",
+        finished="return 0",
+        log_format="json",
+    ).end()
+    assert code == 0
+    (line,) = [json.loads(each) for each in errors.splitlines()]
+    assert (line["level"], line["event"]) == ("error", "bug")
+    assert line["message"].endswith("it has ended the thread T")
+    assert line["exception"].endswith("ZeroDivisionError: division by zero")
 
 
 def test_an_error_of_the_system_in_a_timer_ends_the_process_too() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import warnings
 
 import pytest
 
@@ -18,10 +19,12 @@ TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d"
 
 @pytest.fixture(autouse=True)
 def logging_as_before():
-    root = logging.getLogger("lockring")
-    before = (root.handlers[:], root.level, root.propagate)
+    root, ours = logging.getLogger(), logging.getLogger("lockring")
+    before, level = (root.handlers[:], root.level), ours.level
     yield
-    root.handlers[:], root.level, root.propagate = before
+    root.handlers[:], root.level = before
+    ours.setLevel(level)  # which also forgets the levels that other loggers remember
+    logging.captureWarnings(False)
 
 
 def test_an_event_is_one_line_whatever_a_stranger_has_put_into_it(capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,6 +96,41 @@ def test_a_line_of_json_without_a_name_has_its_sentence(capsys: pytest.CaptureFi
     (line,) = [json.loads(each) for each in lines_of(capsys)]
     assert line["message"] == "plain"
     assert "event" not in line
+
+
+@pytest.mark.parametrize("logger", ["asyncio", "grpc._server", "opentelemetry.exporter", "uvicorn.error"])
+def test_the_lines_of_libraries_have_the_same_format_from_warnings_on(
+    logger: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up_logging(LogStyle("debug", "json"), "N1")
+    name_cluster("cluster-1")
+    logging.getLogger(logger).info("chatter")
+    logging.getLogger(logger).warning("a library's\ntrouble")
+    (line,) = [json.loads(each) for each in lines_of(capsys)]
+    assert (line["server"], line["logger"], line["cluster"]) == ("N1", logger, "cluster-1")
+    assert (line["level"], line["message"]) == ("warning", "a library's\ntrouble")
+
+
+def test_a_line_is_written_once_and_a_level_above_warnings_holds_for_lockring_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    set_up_logging(LogStyle("error", "text"), "N1")
+    for logger in ("lockring.node", "asyncio"):
+        logging.getLogger(logger).warning("of %s", logger)
+        logging.getLogger(logger).error("grave of %s", logger)
+    assert [line.partition("N1: ")[2] for line in lines_of(capsys)] == [
+        "grave of lockring.node", "of asyncio", "grave of asyncio",
+    ]  # fmt: skip
+
+
+def test_pythons_own_warnings_are_lines_too(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logging(JSON, "N1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn_explicit("soon gone", DeprecationWarning, "file.py", 1)
+    (line,) = [json.loads(each) for each in lines_of(capsys)]
+    assert line["logger"] == "py.warnings"
+    assert "soon gone" in line["message"]
 
 
 def lines_of(capsys: pytest.CaptureFixture[str]) -> list[str]:

@@ -6,6 +6,9 @@ import threading
 from collections.abc import Callable
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from lockring.clock import wall_ns
 from lockring.cluster_state import ClusterState, Member, Replica, encode_state
@@ -15,7 +18,7 @@ from lockring.errors import DuplicateNode, JournalError, LockringError, Unavaila
 from lockring.ids import ClusterId, NodeId, Version
 from lockring.journal.journal import Journal
 from lockring.net.connection import Outbox
-from lockring.protocol import PROTOCOL, ClientHello, Message, State, Welcome
+from lockring.protocol import PROTOCOL, Acquire, ClientHello, Message, State, Welcome
 from lockring.server import node_lives
 from lockring.server.access_gate import AccessGate
 from lockring.server.access_settings import OPEN
@@ -23,6 +26,7 @@ from lockring.server.coordinator_link import NodePlace
 from lockring.server.journal_start import open_journal
 from lockring.server.local_client import LocalClients
 from lockring.server.node_lives import NodeLives
+from lockring.server.request_spans import RequestSpans
 from lockring.server.settings import NodeSettings
 from lockring.units import NS_PER_US
 from tests.unit.net.serving import run
@@ -31,7 +35,7 @@ from tests.unit.net.serving import run
 class Process:
     """A node's process without ports: clients are in the process itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, spans: RequestSpans | None = None) -> None:
         place = NodePlace(weight=100)
         self.locals = LocalClients(lambda: self.lives.present, place)
         self.lives = NodeLives(
@@ -40,6 +44,7 @@ class Process:
             Outbox(),
             gate=AccessGate(OPEN, server="N1"),
             listener=self,
+            spans=spans,
         )
         self.departures: list[Depart] = []
         self.failures: list[LockringError] = []
@@ -61,11 +66,11 @@ class Process:
         self.lives.present.pump.flush()
 
 
-def in_process(test: Callable[[Process], None]) -> None:
+def in_process(test: Callable[[Process], None], spans: RequestSpans | None = None) -> None:
     """Run a test in an event loop, with a node's process that ends after it."""
 
     async def main() -> None:
-        process = Process()
+        process = Process(spans)
         try:
             test(process)
         finally:
@@ -132,6 +137,27 @@ def test_clients_of_a_life_that_ends_hear_why_and_may_come_back() -> None:
         assert welcomes == [former.incarnation, process.lives.replica.incarnation]
 
     in_process(main)
+
+
+def test_spans_of_requests_end_with_the_life_that_would_have_answered_them() -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    spans = RequestSpans(provider.get_tracer("test"), NodeId("N1"))
+
+    def main(process: Process) -> None:
+        line = process.locals.connect_local(lambda message: None, lambda reason: None)
+        line.ask(ClientHello(PROTOCOL, "", "client", 1))
+        process.lives.present.pump.flush()
+        (number,) = process.lives.present.guests
+        traceparent = f"00-{'a' * 32}-{'b' * 16}-01"
+        spans.arrived(number, [Acquire(1, "s", 1000, "o", 1, "nightly", traceparent=traceparent)])
+        process.lives.begin_life(1)
+        assert spans.count == 0
+        (span,) = exporter.get_finished_spans()
+        assert (span.attributes or {})["lockring.outcome"] == "disconnected"
+
+    in_process(main, spans)
 
 
 def test_the_log_reports_what_a_life_has_learned_before_the_next_one_begins(

@@ -97,6 +97,8 @@ def test_a_certificate_that_a_peer_has_shown_is_reported_before_its_end(
             await until(lambda: len(mine._peers) == 2)
             (seen,) = [each for each in mine.certificates() if each.side == "peer"]
             assert seen.name == "N2"
+            (own,) = [each for each in theirs.certificates() if each.side == "servers"]
+            assert seen.fingerprint == own.fingerprint != "", "it is the same certificate"
             now_ns = 10**15
             with caplog.at_level(logging.WARNING, "lockring.tls"):
                 for after_ns in (0, 3600 * NS_PER_S, DAY_NS, DAY_NS + 3600 * NS_PER_S):

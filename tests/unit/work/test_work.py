@@ -13,14 +13,14 @@ from collections import Counter
 from itertools import count
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
 
 import lockring
 from lockring.client.tracing import SDK
-from lockring.core.access import Grantee, Newcomer, name_table
+from lockring.core.access import REQUIREMENTS, Condition, Grantee, Newcomer, name_table
 from lockring.core.client import ClientCore, Connect, TicketState
 from lockring.core.client import SendTo as ClientSend
 from lockring.core.effects import Reply, Send
@@ -36,16 +36,23 @@ from lockring.protocol import (
     CloseSession,
     Describe,
     DescribeGroup,
+    Drain,
+    FollowGroup,
     GetRoutes,
+    GetState,
+    GetStatus,
     GrantReply,
     Keepalive,
     KeepaliveReply,
+    List,
     Message,
     Release,
     ReleaseReply,
     ToClient,
     ToNode,
+    Undrain,
     Unwatch,
+    ViewAck,
     Watch,
     Welcome,
 )
@@ -209,6 +216,8 @@ REQUESTS: list[tuple[Message, int]] = [
     (Describe(6, "job/1"), 1),
     (Describe(6, "job/9"), 1),
     (DescribeGroup(6, "group:g"), 1),
+    (FollowGroup(6, "group:g", SESSION, 1), 1),
+    (ViewAck(6, "group:g", SESSION, 1, 1), 0),
     (Watch(6, "job/1"), 1),
     (Break(6, "job/9", 1), 1),
     (Release(6, SESSION, 1, "job/1"), 0),
@@ -220,6 +229,23 @@ REQUESTS: list[tuple[Message, int]] = [
 """Requests, each with how often a name is looked up in rules for it; job/1 is held, and job/9 is free."""
 
 
+RARE: set[type[Message]] = {
+    List,  # of many names
+    GetState,  # about all names
+    GetStatus,
+    Drain,
+    Undrain,
+}
+"""Kinds of requests that look up all names, or many, or those of nodes."""
+
+
+def test_the_look_ups_of_every_kind_of_request_are_counted_or_it_is_rare() -> None:
+    of_servers = {kind for kind, row in REQUIREMENTS.items() if row.condition is Condition.SERVER}
+    counted = {type(each) for each, _ in REQUESTS}
+    assert not counted & RARE
+    assert counted | RARE == set(get_args(ToNode)) - of_servers - {ClientHello}
+
+
 @pytest.mark.parametrize(("request_", "look_ups"), REQUESTS, ids=lambda each: type(each).__name__)
 @pytest.mark.parametrize("others", [(), ("admin",)], ids=["", "admin"])
 def test_rights_take_at_most_one_look_up_for_a_request(
@@ -228,7 +254,16 @@ def test_rights_take_at_most_one_look_up_for_a_request(
     found = []
     for access in (
         None,
-        grantee("web-1", "acquire job/*", "read *", "watch *", "break *", "deny acquire x/*", *others),
+        grantee(
+            "web-1",
+            "acquire job/*",
+            "acquire group:*",
+            "read *",
+            "watch *",
+            "break *",
+            "deny acquire x/*",
+            *others,
+        ),
     ):
         servers = Servers("A", access=access)
         servers.ask(Acquire(4, SESSION, TTL_MS, OWNER, 1, "job/1"))

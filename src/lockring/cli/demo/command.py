@@ -70,7 +70,7 @@ def _run(narrator: Narrator, directory: Path) -> None:
         narrator.happens(f"it serves, at {cluster.servers}")
         ledger = directory / "ledger"
         with Workers(cluster.servers, list(_WORKERS), ledger) as workers:
-            stage = Stage(cluster, workers, Ledger(ledger), narrator)
+            stage = Stage(cluster, workers, Ledger(ledger), narrator, [])
             try:
                 for scene in SCENES:
                     scene(stage)

@@ -1,7 +1,7 @@
 """A resource that takes fencing tokens seriously: it refuses the writes of former holders.
 
-It is a file with the highest token so far and the sum of the writes, locked while it is changed. A resource of your own
-needs no more than the same comparison.
+It is a file with the highest token so far and the counts of the writes, locked while it is changed. A resource of your
+own needs no more than the comparison with the highest token.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import struct
 from pathlib import Path
 from typing import Final, NamedTuple
 
-_CONTENT: Final = struct.Struct(">QQ")
+_CONTENT: Final = struct.Struct(">QQQQ")
 
 
 class Entry(NamedTuple):
@@ -21,10 +21,15 @@ class Entry(NamedTuple):
     Attributes:
         token: the highest fencing token that has written.
         writes: how many writes were taken.
+        refused: how many were refused, since their token was below the highest.
+        writers: how often a write was taken under a token above all before it: so many holders have written, one after
+            the other.
     """
 
-    token: int
-    writes: int
+    token: int = 0
+    writes: int = 0
+    refused: int = 0
+    writers: int = 0
 
 
 class Ledger:
@@ -43,10 +48,14 @@ class Ledger:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             before = _read(descriptor)
-            if token < before.token:
-                return False
-            os.pwrite(descriptor, _CONTENT.pack(token, before.writes + 1), 0)
-            return True
+            is_taken = token >= before.token
+            if is_taken:
+                is_next = token > before.token or before.writes == 0
+                after = Entry(token, before.writes + 1, before.refused, before.writers + is_next)
+            else:
+                after = before._replace(refused=before.refused + 1)
+            os.pwrite(descriptor, _CONTENT.pack(*after), 0)
+            return is_taken
         finally:
             os.close(descriptor)
 
@@ -55,7 +64,7 @@ class Ledger:
         try:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            return Entry(0, 0)
+            return Entry()
         try:
             return _read(descriptor)
         finally:
@@ -64,4 +73,4 @@ class Ledger:
 
 def _read(descriptor: int) -> Entry:
     content = os.pread(descriptor, _CONTENT.size, 0)
-    return Entry(*_CONTENT.unpack(content)) if len(content) == _CONTENT.size else Entry(0, 0)
+    return Entry(*_CONTENT.unpack(content)) if len(content) == _CONTENT.size else Entry()

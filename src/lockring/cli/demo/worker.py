@@ -46,13 +46,14 @@ def main(servers: str, name: str, ledger_path: str) -> None:
 
 
 def _work(client: lockring.Client, ledger: Ledger) -> None:
+    _say("asks", 0)
     with client.lock(LOCK).acquire() as grant:
         _say("holds", grant.fencing_token)
         for _ in range(_WRITES):
             # As a program does that was stopped between its look at the lock and its write: only the token protects.
             time.sleep(_PAUSE_S)
             _say("writes" if ledger.write(grant.fencing_token) else "refused", grant.fencing_token)
-    _say("released", grant.fencing_token)
+        _say("releases", grant.fencing_token)  # before it does, so that this is never behind the next grant
 
 
 def _is_told_to_end() -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
-from lockring.server.lifecycle import PARENT_VARIABLE
+from lockring.server.local.children import child_environment
 
 _POLL_S: Final = 0.02
 _END_S: Final = 10.0
@@ -28,7 +27,7 @@ class Word(NamedTuple):
 
     Attributes:
         worker: its name.
-        what: "starts", "holds", "writes", "refused" (by the ledger), "released", "lost" or "unavailable".
+        what: "starts", "asks", "holds", "writes", "refused" (by the ledger), "releases", "lost" or "unavailable".
         token: the fencing token that it is about, 0 for none.
         at_ns: when, on the monotonic clock, which all processes of a machine share.
         reason: the error's text, "" for none.
@@ -62,7 +61,7 @@ class Workers:
                 text=True,
                 # Ctrl-C is for the demo, which ends them. However that ends, also a frozen one ends with it.
                 start_new_session=True,
-                env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
+                env=child_environment(),  # of the caller's settings, none may reach them
             )
             assert process.stdout is not None
             self._processes[name] = process
@@ -88,8 +87,10 @@ class Workers:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        for reader in self._readers:
+        for process, reader in zip(self._processes.values(), self._readers, strict=True):
             reader.join(_END_S)
+            if process.stdout is not None and not reader.is_alive():
+                process.stdout.close()
 
     # ----------------------------------------------------------------------- what they say
 
@@ -102,25 +103,19 @@ class Workers:
         """Return the words of one kind behind the first so many of all."""
         return [word for word in self._words[number:] if word.what == what]
 
-    def holder(self) -> str | None:
-        """Return the worker that holds the lock, as far as they have said."""
-        ends = {"released", "lost"}
-        held: dict[str, int] = {}
-        for word in self.words:
-            if word.what == "holds":
-                held[word.worker] = word.token
-            elif word.what in ends:
-                held.pop(word.worker, None)
-        return max(held, key=lambda name: held[name]) if held else None
-
     def wait(self, what: str, for_it: Callable[[], object], timeout_s: float) -> None:
         """Wait until something is true.
 
         Raises:
-            DemoFailed: it is not in time.
+            DemoFailed: it is not in time, or a worker has ended meanwhile.
         """
         end_s = time.monotonic() + timeout_s
         while not for_it():
+            for name, process in self._processes.items():
+                if process.poll() is not None:
+                    raise DemoFailed(
+                        f"the worker {name} has ended with exit code {process.returncode} before this: {what}"
+                    )
             if time.monotonic() > end_s:
                 raise DemoFailed(f"not within {timeout_s:g} s: {what}")
             time.sleep(_POLL_S)

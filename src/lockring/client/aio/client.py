@@ -10,9 +10,9 @@ from typing import Self
 
 from lockring.client.aio._support import Driver
 from lockring.client.aio.driver import AsyncDriver
-from lockring.client.aio.grants import Grant, Grants
+from lockring.client.aio.grants import Grant, Grants, acquire_in_span
 from lockring.client.aio.groups import Group
-from lockring.client.aio.locks import Lock, RWLock, acquire_in_span
+from lockring.client.aio.locks import Lock, RWLock
 from lockring.client.aio.threaded_driver import ThreadedDriver
 from lockring.client.aio.watching import WatchUpdates
 from lockring.client.arguments import (
@@ -203,7 +203,7 @@ class Client(ProcessBound):
                 grant.check()
         except BaseException:
             for grant in reversed(grants.values()):
-                self._driver.let_go(grant._ticket)
+                grant._let_go()
             raise
         return Grants(grants[name] for name in wanted)
 

@@ -8,14 +8,12 @@ import os
 import weakref
 from typing import Protocol, cast
 
-from lockring.client.blocking.connection import CONNECT_S, decoder, not_understood
-from lockring.client.tls import failure_of
+from lockring.client.blocking.connection import CONNECT_S, decoder, not_understood, why_it_ended
 from lockring.errors import LockringError, ProtocolError
 from lockring.ids import LinkId
 from lockring.net.frames import FrameReader
 from lockring.net.sockets import tune
 from lockring.protocol import Message
-from lockring.security.tls_errors import TlsError
 from lockring.system_errors import connect_failure, reason_of
 
 
@@ -77,9 +75,7 @@ class AsyncConnection:
 
     def connection_lost(self, error: Exception | None) -> None:
         """Report the end of the connection to the driver."""
-        reason = "the connection was lost" if self._greeted else "closed the connection without a greeting"
-        # A server that does not accept the client's certificate says so after the client's part of the handshake.
-        wrong = failure_of(error) if isinstance(error, TlsError) and not self._greeted else None
+        reason, wrong = why_it_ended(error, greeted=self._greeted)
         owner = self._owner()
         if owner is not None:
             owner.wire_lost(self, reason, wrong)

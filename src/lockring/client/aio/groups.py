@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from lockring.client.aio._support import Driver, Wakeup, check_on_change, leave_later
 from lockring.client.aio.change_calls import ChangeCalls
-from lockring.client.aio.grants import Grant
+from lockring.client.aio.grants import Grant, acquire_in_span
 from lockring.client.aio.loss_notices import Event
 from lockring.client.arguments import ANSWER_TIMEOUT_S_DEFAULT, Seconds, answer_to_ns, wait_to_ms
 from lockring.client.grant_state import LossCallback, blame, keep_from_being_dropped, may_be_dropped
@@ -24,6 +25,7 @@ from lockring.client.group_state import (
     member_payload,
 )
 from lockring.client.process_bound import ProcessBound
+from lockring.client.tracing import SDK
 from lockring.clock import monotonic_ns
 from lockring.core.client import HELD, ClientCore, Query
 from lockring.errors import LockLost
@@ -87,14 +89,19 @@ class Group(ProcessBound):
         wait_ms = wait_to_ms(timeout)
         until_ns = None if wait_ms == WAIT_FOREVER else monotonic_ns() + max(wait_ms * NS_PER_MS, NS_PER_S)
         lock = lock_of_group(self._name)
-        grant = await self._driver.acquire(
-            Grant, lock, self._ttl_ms, wait_ms, mode=Mode.SHARED, payload=record
-        )
+        if SDK in sys.modules:
+            grant = await acquire_in_span(
+                self._driver, lock, self._ttl_ms, wait_ms, Mode.SHARED, payload=record
+            )
+        else:
+            grant = await self._driver.acquire(
+                Grant, lock, self._ttl_ms, wait_ms, mode=Mode.SHARED, payload=record
+            )
         try:
             membership = Membership(self._driver, self._name, member, grant)
             await membership._wait(membership._first_version, until_ns, "got no view of it")
         except BaseException:
-            self._driver.let_go(grant._ticket)
+            grant._let_go()
             raise
         return membership
 

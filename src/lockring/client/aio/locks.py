@@ -8,12 +8,12 @@ from types import FrameType, TracebackType
 from typing import Any, Final
 
 from lockring.client.aio._support import Driver, current_task
-from lockring.client.aio.grants import Grant
+from lockring.client.aio.grants import Grant, acquire_in_span
 from lockring.client.arguments import Seconds, wait_to_ms
 from lockring.client.blocks import Blocks, waits_for_itself
 from lockring.client.decorators import AsyncFunction, synchronized_async
 from lockring.client.process_bound import ProcessBound
-from lockring.client.tracing import SDK, AcquireSpan
+from lockring.client.tracing import SDK
 from lockring.errors import AcquireTimeout
 from lockring.ids import LockName
 from lockring.protocol import WAIT_FOREVER, Mode
@@ -21,14 +21,6 @@ from lockring.protocol import WAIT_FOREVER, Mode
 # Plain numbers: a member of an enumeration takes longer to compare and to send.
 _EXCLUSIVE: Final[int] = Mode.EXCLUSIVE.value
 _SHARED: Final[int] = Mode.SHARED.value
-
-
-async def acquire_in_span(driver: Driver, name: LockName, ttl_ms: int, wait_ms: int, mode: int) -> Grant:
-    """Acquire a lock as the driver does, in a span of the program's traces."""
-    with AcquireSpan(name, mode) as span:
-        grant = await driver.acquire(Grant, name, ttl_ms, wait_ms, mode, traceparent=span.traceparent)
-        grant._hold = span.granted(grant.fencing_token)
-        return grant
 
 
 class Lock(ProcessBound):

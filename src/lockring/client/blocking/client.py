@@ -24,9 +24,9 @@ from lockring.client.arguments import (
     wait_to_ms,
 )
 from lockring.client.blocking._support import Driver
-from lockring.client.blocking.grants import Grant, Grants
+from lockring.client.blocking.grants import Grant, Grants, acquire_in_span
 from lockring.client.blocking.groups import Group
-from lockring.client.blocking.locks import Lock, RWLock, acquire_in_span
+from lockring.client.blocking.locks import Lock, RWLock
 from lockring.client.blocking.threading_lock import ThreadingLock
 from lockring.client.blocking.watching import WatchUpdates
 from lockring.client.grant_state import Holder
@@ -197,7 +197,7 @@ class Client(ProcessBound):
                 grant.check()
         except BaseException:
             for grant in reversed(grants.values()):
-                self._driver.let_go(grant._ticket)
+                grant._let_go()
             raise
         return Grants(grants[name] for name in wanted)
 

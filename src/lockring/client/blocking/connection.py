@@ -16,7 +16,7 @@ from lockring.addresses import split_address
 from lockring.client.blocking.spinning import SHARED_NS, SpinBudget
 from lockring.client.tls import failure_of, layer_to
 from lockring.clock import monotonic_ns
-from lockring.errors import ProtocolError, Unavailable
+from lockring.errors import LockringError, ProtocolError, Unavailable
 from lockring.ids import LinkId
 from lockring.net.frames import FrameReader
 from lockring.net.sockets import tune
@@ -364,6 +364,22 @@ def _secured(sock: socket.socket, address: str, tls: ClientTls) -> TlsLayer:
     except OSError as error:
         raise Unavailable(connect_failure(error, CONNECT_S)) from error
     return layer
+
+
+def why_it_ended(error: Exception | None, *, greeted: bool) -> tuple[str, LockringError | None]:
+    """Return why a connection has ended, in both clients: a short text for people, and the error of the other side if
+    that does not get better by itself, else None.
+
+    Args:
+        error: what the connection ended with, None for none.
+        greeted: whether the server had answered on it. Then it is one of lockring's that lets this client in, whatever
+            has come since, and the client dials again.
+    """
+    if greeted:
+        return "the connection was lost", None
+    # A server that does not accept the client's certificate says so after the client's part of the handshake.
+    wrong = failure_of(error) if isinstance(error, TlsError) else None
+    return "closed the connection without a greeting", wrong
 
 
 def not_understood(address: str, error: ProtocolError, greeted: bool) -> ProtocolError:

@@ -12,12 +12,11 @@ from collections.abc import Callable
 
 from lockring.client.blocking.background import Background, log
 from lockring.client.blocking.calls import Call, Calls
-from lockring.client.blocking.connection import ClientConnection, not_understood
+from lockring.client.blocking.connection import ClientConnection, not_understood, why_it_ended
 from lockring.client.blocking.connections import Connections
 from lockring.client.blocking.section import Section
 from lockring.client.grant_state import abandon_held, farewell_of, listener_of, tell_lost, what_happened
 from lockring.client.logs import LoggedCore
-from lockring.client.tls import failure_of
 from lockring.core.client import (
     CallResult,
     ClientCore,
@@ -90,16 +89,13 @@ class CoreHost:
             try:
                 data = wire.unseal(wire.tls, data)
             except TlsError as error:
-                self._connections.drop(wire)
-                core.disconnected(link, now_ns=now_ns, error=failure_of(error))
+                self._lose(wire, now_ns, error)
                 self.carry_out(now_ns, me)
                 return
             if not data and not wire.tls.is_ended:
                 return  # the rest of a record has not come yet
         if not data:
-            self._connections.drop(wire)
-            reason = "the connection was lost" if wire.greeted else "closed the connection without a greeting"
-            core.disconnected(link, now_ns=now_ns, reason=reason)
+            self._lose(wire, now_ns, None)
         else:
             try:
                 messages = wire.frames.feed(data)
@@ -113,6 +109,11 @@ class CoreHost:
                 if messages:
                     wire.greeted = True
         self.carry_out(now_ns, me)
+
+    def _lose(self, wire: ClientConnection, now_ns: int, error: TlsError | None) -> None:
+        self._connections.drop(wire)
+        reason, wrong = why_it_ended(error, greeted=wire.greeted)
+        self.core.disconnected(wire.link, now_ns=now_ns, reason=reason, error=wrong)
 
     def carry_out(self, now_ns: int, me: Call | None) -> None:
         """Carry out the core's effects. `me` is the call of this thread, which needs no waking."""

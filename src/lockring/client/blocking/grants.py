@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self, overload
 
 from lockring.client.arguments import ANSWER_TIMEOUT_S_DEFAULT, Seconds, answer_to_ns
+from lockring.client.blocking._support import Driver
 from lockring.client.blocking.loss_notices import Event, LossNotices
 from lockring.client.grant_state import (
     LossCallback,
@@ -19,9 +20,10 @@ from lockring.client.grant_state import (
     may_be_dropped,
 )
 from lockring.client.process_bound import ProcessBound
-from lockring.client.tracing import HoldSpan
+from lockring.client.tracing import HoldSpan, acquire_span
 from lockring.core.client import HELD, Ticket
 from lockring.errors import LockLost
+from lockring.ids import LockName
 
 
 class Grant(LossNotices):
@@ -90,6 +92,12 @@ class Grant(LossNotices):
             self._driver.release(self._ticket)
         else:
             self._release_in_span(self._hold)
+
+    def _let_go(self) -> None:
+        """Release the lock, whatever its state, without waiting for the answer."""
+        self._driver.let_go(self._ticket)
+        if self._hold is not None:
+            self._hold.end("released")
 
     def _release_in_span(self, hold: HoldSpan) -> None:
         with hold.releasing():
@@ -207,4 +215,19 @@ class Grants(ProcessBound, Sequence[Grant]):
 def _let_go(grants: Iterable[Grant]) -> None:
     """Release, without waiting, the locks that an interrupted release of several has left."""
     for grant in grants:
-        grant._driver.let_go(grant._ticket)
+        grant._let_go()
+
+
+def acquire_in_span(
+    driver: Driver, name: LockName, ttl_ms: int, wait_ms: int, mode: int, *, payload: bytes = b""
+) -> Grant:
+    """Acquire a lock as the driver does, in a span of the program's traces if OpenTelemetry is there as a whole."""
+    span = acquire_span(name, mode)
+    if span is None:
+        return driver.acquire(Grant, name, ttl_ms, wait_ms, mode=mode, payload=payload)
+    with span:
+        grant = driver.acquire(
+            Grant, name, ttl_ms, wait_ms, mode=mode, payload=payload, traceparent=span.traceparent
+        )
+        grant._hold = span.granted(grant.fencing_token)
+        return grant

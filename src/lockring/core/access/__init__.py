@@ -45,6 +45,7 @@ from lockring.core.access.policy import ClaimPattern as ClaimPattern
 from lockring.core.access.quotas import Limits as Limits
 from lockring.core.access.quotas import Quota as Quota
 from lockring.core.access.requirements import GRPC_REQUIREMENTS as GRPC_REQUIREMENTS
+from lockring.core.access.requirements import NEVER_THROTTLED as NEVER_THROTTLED
 from lockring.core.access.requirements import REQUIREMENTS as REQUIREMENTS
 from lockring.core.access.requirements import Condition as Condition
 from lockring.core.access.requirements import Requirement as Requirement

@@ -56,7 +56,9 @@ def missing_right(grantee: Grantee, requirement: Requirement, name: str = "") ->
             f"{grantee.identity} has expired, or was revoked; show another credential", is_unproven=True
         )
     if grantee.permissions is NOTHING and not grantee.is_node and verb is None:
-        return MissingRight(f"{grantee.identity} has no role here; the ACL file gives it one")
+        return MissingRight(
+            f"{grantee.identity} has no role here that allows anything; the ACL file gives it one"
+        )
     if condition is Condition.SERVER:
         return (
             None if grantee.is_node else MissingRight(f"{grantee.identity} is not a server of this cluster")

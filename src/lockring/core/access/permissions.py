@@ -75,7 +75,9 @@ def why_denied(who: object, permissions: Permissions, verb: Verb, name: str = ""
     if rule is not None:
         return f'{who} may not {what}: the rule "{rule.text}" of the role {rule.role!r} forbids it'
     roles = (
-        f"its roles ({', '.join(permissions.roles)}) have" if permissions.roles else "it has no role, and so"
+        f"its roles ({', '.join(permissions.roles)}) have"
+        if permissions.roles
+        else "it has no role that allows anything, and so"
     )
     missing = f"{verb.word} {name}" if name else verb.word
     return f'{who} may not {what}: {roles} no rule "{missing}"'

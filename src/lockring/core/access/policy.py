@@ -78,14 +78,20 @@ class AccessPolicy:
         return tuple(dict.fromkeys(found))
 
     def permissions_of(self, identity: Identity) -> Permissions:
-        """Return what an identity may do: once per connection, not per request. The same roles give the same object."""
+        """Return what an identity may do: once per connection, not per request. The same roles give the same object.
+
+        It is `NOTHING` if no name is left that any rule allows, as where roles only deny.
+        """
         names = self.roles_of(identity)
         found = self._compiled.get(names)
         if found is None:
             roles = [self.roles[name] for name in names]
-            found = self._compiled[names] = compile_permissions(
+            found = compile_permissions(
                 [rule for role in roles for rule in role.rules],
                 limits=smallest(role.limits for role in roles),
                 roles=names,
             )
+            if not any(table.allows_some("") for table in found.tables):
+                found = NOTHING
+            self._compiled[names] = found
         return found

@@ -110,6 +110,22 @@ REQUIREMENTS: Final[dict[type[Message], Requirement]] = {
 }
 """Of each message that a node or a coordinator accepts."""
 
+NEVER_THROTTLED: Final[frozenset[type[Message]]] = frozenset(
+    {
+        # They keep or give back something that the sender has.
+        Release,
+        Keepalive,
+        CloseSession,
+        ViewAck,
+        Unwatch,
+        # They find the way to the right server, and whether one is there.
+        GetRoutes,
+        Probe,
+    }
+)
+"""The requests of clients that do not count among their requests per second: a client that comes too often still
+keeps its locks, gives back what it has, and finds its way."""
+
 GRPC_REQUIREMENTS: Final[dict[str, Requirement]] = {
     "lockring.v1.LockService/Lock": Requirement(Condition.OWNER_AND_NAME, Verb.ACQUIRE),
     "lockring.v1.LockService/Unlock": _OWNER,

@@ -39,5 +39,6 @@ from lockring.core.client.tickets import Ticket as Ticket
 from lockring.core.client.tickets import TicketState as TicketState
 from lockring.core.client.tickets import deadline_ns_of as deadline_ns_of
 from lockring.core.client.tickets import not_held as not_held
+from lockring.core.client.tickets import reason_of_expiry as reason_of_expiry
 from lockring.core.client.watches import BACKLOG_MAX as BACKLOG_MAX
 from lockring.core.client.watches import Backlog as Backlog

@@ -6,16 +6,11 @@ must stop before the release that follows can let another holder in.
 
 from __future__ import annotations
 
-from typing import Final
-
 from lockring.core.client.agenda import Agenda
 from lockring.core.client.effects import GrantLost
 from lockring.core.client.groups import GroupMemberships
 from lockring.core.client.outstanding import OutstandingCalls
-from lockring.core.client.tickets import ENDED, NodeShare, Ticket
-
-LOCAL_DEADLINE: Final = "local-deadline"
-"""Reason of a loss: no node has confirmed the lock in time, by the client's own clock."""
+from lockring.core.client.tickets import ENDED, NodeShare, Ticket, reason_of_expiry
 
 
 class Losses:
@@ -37,7 +32,7 @@ class Losses:
         """Lose the tickets of a share whose deadline has passed."""
         if share.check_at_ns <= now_ns:
             for ticket in share.check_deadlines(now_ns):
-                self.lose(ticket, LOCAL_DEADLINE, now_ns)
+                self.lose(ticket, reason_of_expiry(ticket), now_ns)
 
     def end_held(self, ticket: Ticket, reason: str) -> None:
         """Report a held ticket, which is in no share any more, as lost; its group membership ends first."""

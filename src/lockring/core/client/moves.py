@@ -26,7 +26,7 @@ from lockring.core.client.renewals import ClientRenewals
 from lockring.core.client.request_log import RequestLog
 from lockring.core.client.routes import RouteTable
 from lockring.core.client.sessions import ClientSessions
-from lockring.core.client.tickets import HELD, PENDING, NodeShare
+from lockring.core.client.tickets import DENIALS, HELD, PENDING, NodeShare
 from lockring.errors import LockringError, Unavailable, WrongCluster
 from lockring.protocol import GetRoutes, Routes, RoutesDifference, Welcome
 
@@ -111,6 +111,11 @@ class Moves:
         """Park what was open on a link that is gone, and leave its address alone for a while."""
         self._outstanding.requeue(link, now_ns)
         node = link.node
+        if error.code in DENIALS:
+            for each in self._routes.nodes.values():
+                if each.address == link.address:
+                    for share in each.shares.values():
+                        self._renewals.denied(share, error.code)
         self._links.lose(link, now_ns)
         self._dialing.note_failure(link, error, now_ns)
         if node is not None:
@@ -154,7 +159,8 @@ class Moves:
             self._follow_routes(now_ns)
         elif difference.version > self._routes.version:
             # Another server was ahead of this one, and may be gone before it can go on.
-            self._agenda.effects.append(SendTo(link.id, GetRoutes(self._routes.version)))
+            number = self._log.take_number(now_ns)
+            self._agenda.effects.append(SendTo(link.id, GetRoutes(self._routes.version, number)))
 
     def _follow_routes(self, now_ns: int) -> None:
         reached: dict[int, NodeShare] = {}

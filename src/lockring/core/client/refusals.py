@@ -11,7 +11,7 @@ from lockring.core.client.outstanding import OutstandingCalls
 from lockring.core.client.queries import Query
 from lockring.core.client.renewals import ClientRenewals
 from lockring.core.client.shutdown import Shutdown
-from lockring.core.client.tickets import PENDING, Ticket
+from lockring.core.client.tickets import DENIALS, PENDING, Ticket
 from lockring.core.refusals import error_of
 from lockring.errors import AcquireTimeout
 from lockring.ids import NO_LINK
@@ -44,7 +44,10 @@ class Refusals:
             item = link.requests.pop(refusal.request, None)
         may_retry = refusal.code in RETRYABLE
         if isinstance(item, OpenKeepalive):
-            self._renewals.repeat_soon(item.share, now_ns)
+            if refusal.code in DENIALS:
+                self._renewals.denied(item.share, refusal.code)
+            else:
+                self._renewals.repeat_soon(item.share, now_ns)
         elif isinstance(item, ClosingSession):
             self._shutdown.close_links(now_ns)
         elif isinstance(item, Query):

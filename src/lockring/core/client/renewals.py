@@ -8,6 +8,7 @@ Rules:
 - A promise counts from the sending of the request that it answers, never from the arrival of the answer.
 - A node promises no more than what it may serve for itself. After a promise that is short for the TTL, the next
   keepalive comes after a third of what is left: the node may be able to promise the whole TTL again any moment.
+- A keepalive that is refused for want of a right is not repeated at once, and the loss that follows says so.
 - A node's word on a loss counts only where the ticket is held by the client's own routes.
 """
 
@@ -18,14 +19,14 @@ from typing import Final
 from lockring.core.client.agenda import Agenda
 from lockring.core.client.effects import LossOnBehalf, Resolve
 from lockring.core.client.links import Links, NodeLink, OpenKeepalive
-from lockring.core.client.losses import LOCAL_DEADLINE, Losses
+from lockring.core.client.losses import Losses
 from lockring.core.client.outstanding import RETRY_NS_MIN, OutstandingCalls
 from lockring.core.client.queries import Query
 from lockring.core.client.request_log import RequestLog
 from lockring.core.client.requests import DIGEST, LISTED, PER_SLOT, OutgoingRequests
 from lockring.core.client.routes import RouteTable
 from lockring.core.client.sessions import ClientSessions
-from lockring.core.client.tickets import HELD, PENDING, NodeShare, Ticket
+from lockring.core.client.tickets import HELD, PENDING, NodeShare, Ticket, reason_of_expiry
 from lockring.core.client.verdicts import apply_keepalive
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.ids import NO_LINK, NO_REQUEST, Generation, RequestNumber
@@ -142,7 +143,7 @@ class ClientRenewals:
 
     def expire(self, ticket: Ticket, now_ns: int) -> None:
         """Lose a held ticket whose deadline has passed."""
-        self._losses.lose(ticket, LOCAL_DEADLINE, now_ns)
+        self._losses.lose(ticket, reason_of_expiry(ticket), now_ns)
 
     def expire_all(self, now_ns: int) -> None:
         """Lose every held ticket whose deadline has passed."""
@@ -178,6 +179,7 @@ class ClientRenewals:
             return
         # First: an answer revives nothing that has expired before it came.
         self._losses.lose_expired(share, now_ns)
+        share.refused = ""
         outcome = apply_keepalive(share, reply.request, asked.sent_at_ns, reply, now_ns)
         for ticket in outcome.lost:
             self._losses.lose(ticket, "expired", now_ns)
@@ -239,6 +241,14 @@ class ClientRenewals:
         if due_ns < share.keepalive_at_ns:
             share.keepalive_at_ns = due_ns
             self._agenda.wake(due_ns)
+
+    def denied(self, share: NodeShare, code: str) -> None:
+        """Hear that a node renews nothing for this identity any more.
+
+        The keepalive is repeated at the usual pace: what is held stays held until its deadline, and the right may come
+        back before.
+        """
+        share.refused = code
 
     def repeat_soon(self, share: NodeShare, now_ns: int) -> None:
         """Repeat a keepalive that a node could not fully answer, after a pause that grows each time.

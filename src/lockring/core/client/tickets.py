@@ -174,6 +174,16 @@ class ClientSession:
         return self.ttl_ms * NS_PER_MS // 3
 
 
+LOCAL_DEADLINE: Final = "local-deadline"
+"""Reason of a loss: no node has confirmed the lock in time, by the client's own clock."""
+
+DENIALS: Final = frozenset({"denied", "unauthenticated"})
+"""Codes with which a node refuses a keepalive whose identity may not keep its locks.
+
+Each is also the reason of the loss that follows, unless the right comes back before.
+"""
+
+
 class NodeShare:
     """A session's tickets at one node, and what the node has promised for them.
 
@@ -190,6 +200,7 @@ class NodeShare:
             keepalive must follow even if everything was given up: it repairs what a lost release left behind.
         late: whether some ticket may be `late`.
         unsettled: keepalives in a row that the node could not fully answer.
+        refused: why the node has refused the last keepalive for good: a code of `DENIALS`; "" if it did not.
     """
 
     __slots__ = (
@@ -199,6 +210,7 @@ class NodeShare:
         "late",
         "promised_by",
         "promised_until_ns",
+        "refused",
         "replica",
         "session",
         "tickets",
@@ -218,6 +230,7 @@ class NodeShare:
         self.touched = False
         self.late = False
         self.unsettled = 0
+        self.refused = ""
 
     def enter(self, ticket: Ticket, after: RequestNumber) -> None:
         """Count a ticket here; keepalives numbered above `after` cover it."""
@@ -309,6 +322,12 @@ def deadline_ns_of(ticket: Ticket) -> int:
     ):
         return share.promised_until_ns
     return deadline_ns
+
+
+def reason_of_expiry(ticket: Ticket) -> str:
+    """Return why a held ticket was not renewed in time, as in `errors.LockLost`. May be called from any thread."""
+    share = ticket.share
+    return LOCAL_DEADLINE if share is None else share.refused or LOCAL_DEADLINE
 
 
 def is_believed(ticket: Ticket, now_ns: int) -> bool:

@@ -275,7 +275,7 @@ class CandidateCore:
         self._decider = self._make_core(term, now_ns=now_ns, wall_ns=now_ns + self._wall_offset_ns)
         self._decider.start(newest=self._newest.version, now_ns=now_ns)
         if self._is_shared:
-            self._effects.append(Note(f"this coordinator leads, under term {term}", event="leads"))
+            self._effects.append(Note("leads", f"this coordinator leads, under term {term}"))
 
     def _end_if_over(self, now_ns: int) -> None:
         """End a lead whose term is over."""
@@ -310,7 +310,7 @@ class CandidateCore:
             event, text = "leads-no-more", f"this coordinator leads no more: the one at {leader.address} does"
         else:
             event, text = "stands-by", f"the coordinator at {leader.address} leads; this one stands by"
-        self._effects.append(Note(text, is_warning=self._leadership.has_led, event=event))
+        self._effects.append(Note(event, text, is_warning=self._leadership.has_led))
         self._leadership.has_led = False
 
     def _fail(self, relocation: Relocation) -> None:

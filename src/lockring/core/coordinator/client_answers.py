@@ -150,7 +150,7 @@ class ClientAnswers:
     def warn_of_older_version(self, join: Join) -> None:
         """Warn of a node that joins and knows no identities, at a coordinator that checks rights."""
         if self._grantee_of is not None and not join.identities:
-            self._effects.append(Note(older_version(join.node), is_warning=True))
+            self._effects.append(Note("node-without-identities", older_version(join.node), is_warning=True))
 
     def refuse_forwarded_if_denied(self, sender: ConnectionId, message: Message) -> bool:
         """Refuse an operator's order that a node passes on, if the operator lacks the right; return whether it was.
@@ -206,7 +206,7 @@ class ClientAnswers:
         left_ms = self._left_ms(now_ns)
         self._effects += self.clients.report(note, left_ms=left_ms, now_ns=now_ns)
         if note and note != self._term.health.last_failure:  # a failure of the store has lines of its own
-            self._effects.append(Note(with_time_left(note, left_ms), event="slots-not-served"))
+            self._effects.append(Note("slots-not-served", with_time_left(note, left_ms)))
 
     def _left_ms(self, now_ns: int) -> int:
         return left_ms_of(self._roster, self._runs, now_ns)

@@ -6,6 +6,7 @@ from typing import Final
 
 from lockring.cluster_state import ClusterState
 from lockring.core.access import (
+    NEVER_THROTTLED,
     REQUIREMENTS,
     Condition,
     Grantee,
@@ -17,7 +18,7 @@ from lockring.core.access import (
 from lockring.core.effects import Broadcast, Effect, Send, denied_entry
 from lockring.core.refusals import refusal_of
 from lockring.core.route_book import RouteBook, routes_for_all
-from lockring.errors import LockringError, ProtocolError, WrongCluster
+from lockring.errors import LockringError, Overloaded, ProtocolError, WrongCluster
 from lockring.ids import NO_INCARNATION, NO_NODE, NO_REQUEST, ClusterId, ConnectionId, Incarnation, NodeId
 from lockring.protocol import (
     PROTOCOL,
@@ -68,7 +69,6 @@ def welcome_to(
         version=state.version,
         coordinator=leader,
         has_others=has_others,
-        identities=True,
         probes=True,
     )
 
@@ -114,17 +114,28 @@ class Clients:
         """Forget a stranger whose first message has come, and return what its shell knows of it."""
         return self._strangers.pop(connection)
 
-    def refuse_if_denied(self, connection: ConnectionId, message: Message, effects: list[Effect]) -> bool:
-        """Refuse a client's request that lacks a right, and return whether it was refused.
+    def refuse_if_denied(
+        self, connection: ConnectionId, message: Message, effects: list[Effect], *, now_ns: int
+    ) -> bool:
+        """Refuse a client's request that comes too soon or lacks a right, and return whether it was refused.
+
+        An order that a node passes on is one of the requests that its client may make at that node.
 
         Args:
             connection: the client's.
             message: the request.
             effects: takes the refusal.
+            now_ns: the monotonic clock, in nanoseconds.
         """
         access = self._access.get(connection)
         if access is None or not isinstance(message, _REQUESTS):
             return False
+        if access.is_enforced and type(message) not in NEVER_THROTTLED:
+            try:
+                access.quota.check_request(now_ns)
+            except Overloaded as error:
+                effects.append(Send(connection, refusal_of(error, message.request)))
+                return True
         node = message.node if isinstance(message, Drain | Undrain) else NO_NODE
         missing = missing_right(access, REQUIREMENTS[type(message)], node)
         if missing is None and isinstance(message, GetEvents):
@@ -135,8 +146,8 @@ class Clients:
         effects.append(denied_entry(access, missing, connection))
         if not access.is_enforced:
             return False
-        request = NO_REQUEST if isinstance(message, GetRoutes) else message.request
-        effects.append(Send(connection, refusal_of(missing.error(), request)))
+        if message.request != NO_REQUEST:  # a refusal without a number would be one of the connection
+            effects.append(Send(connection, refusal_of(missing.error(), message.request)))
         return True
 
     def admit(

@@ -345,12 +345,13 @@ class CoordinatorCore:
         error: LockringError | None
         match message:
             case Join():
-                self._effects.append(Admit(sender, is_member=True, welcome=None))
-                refusal = unproven(message, newcomer.proof)
+                # A stranger gets little room, and few lines in the log.
+                refusal = malformed(message) or unproven(message, newcomer.proof)
                 if refusal is not None:
                     self._refuse(sender, refusal)
-                else:
-                    self._join(sender, message, now_ns)
+                    return
+                self._effects.append(Admit(sender, is_member=True, welcome=None))
+                self._join(sender, message, now_ns)
                 return
             case ClientHello():
                 error = self._answers.greet(sender, message, newcomer.access, now_ns)
@@ -366,7 +367,7 @@ class CoordinatorCore:
     # ----------------------------------------------------------------------- what clients and nodes send
 
     def _from_client(self, sender: ConnectionId, message: Message, now_ns: int) -> None:
-        if self._answers.clients.refuse_if_denied(sender, message, self._effects):
+        if self._answers.clients.refuse_if_denied(sender, message, self._effects, now_ns=now_ns):
             return
         match message:
             case Drain() | Undrain():
@@ -379,7 +380,11 @@ class CoordinatorCore:
     def _from_node(self, sender: ConnectionId, message: Message, now_ns: int) -> None:
         match message:
             case Join() if message.node == self._roster.claimed_by(sender):
-                self._join(sender, message, now_ns)
+                refusal = malformed(message)
+                if refusal is None:
+                    self._join(sender, message, now_ns)
+                else:
+                    self._refuse(sender, refusal)
             case Heartbeat():
                 self._heartbeat(sender, message, now_ns)
             case SlotRequests():
@@ -398,11 +403,8 @@ class CoordinatorCore:
     # ----------------------------------------------------------------------- joining and leaving
 
     def _join(self, sender: ConnectionId, join: Join, now_ns: int) -> None:
-        refusal = malformed(join)
-        if refusal is None and self._term.phase is Phase.PASSIVE:
-            refusal = self._not_coordinator(NO_REQUEST)
-        if refusal is not None:
-            self._refuse(sender, refusal)
+        if self._term.phase is Phase.PASSIVE:
+            self._refuse(sender, self._not_coordinator(NO_REQUEST))
             return
         if not self._term.is_active:
             # A decision before the term is in the store could contradict the one of a predecessor that still writes.
@@ -432,7 +434,7 @@ class CoordinatorCore:
         if refusal is not None:
             self._refuse(sender, refusal)
             if self._roster.heirs.contradict(Replica(join.node, join.incarnation)):
-                self._effects.append(Note(contradicted(join), is_warning=True, event="node-contradicted"))
+                self._effects.append(Note("node-contradicted", contradicted(join), is_warning=True))
             return
         # One connection per node, in whatever life: the older one may be half open, and never end by itself.
         self._drop(sender)

@@ -122,7 +122,7 @@ class StandbyDesk:
         self._effects += [Send(sender, each) for each in follows]
 
     def _answer(self, sender: ConnectionId, message: Message, now_ns: int) -> None:
-        if self._clients.refuse_if_denied(sender, message, self._effects):
+        if self._clients.refuse_if_denied(sender, message, self._effects, now_ns=now_ns):
             return
         match message:
             case GetState():

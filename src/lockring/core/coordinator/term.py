@@ -265,7 +265,7 @@ class Term:
             return []
         place = self._settings.store or "the store"
         text = f"{place} cannot be relied on: {loss.account}. {_of_wait(self.lease_wait_ns)}"
-        return [Note(text, is_warning=True, event="store-lost-state")]
+        return [Note("store-lost-state", text, is_warning=True)]
 
     def step_down(self, reason: str) -> None:
         """End the term, for good.

@@ -6,41 +6,39 @@ Rules:
 - The frequent conditions are looked at in `dispatch`, without a call; what they find missing is refused here.
 - A session belongs to the identity that has opened it. One that a copy has got from a node which knew no identities
   belongs to the first one that uses it.
+- Without the right of an admin, a session of another identity looks like one that does not exist, so that its id cannot
+  be probed for: the answer is the same, and only the audit log knows. An acquire alone is refused, for there is no lock
+  to be had in it.
 - The id of a session is shown to its own identity and to admins; others see an id in its place that is of no use.
 - Where rights are only tried out, a refusal is reported and the request goes on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from lockring.core.access import (
-    Act,
     Condition,
     Grantee,
     MissingRight,
     Requirement,
     Verb,
     foreign_session,
-    hidden_id,
     missing_right,
 )
-from lockring.core.effects import AuditEntry, denied_entry
+from lockring.core.effects import denied_entry
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
-from lockring.core.node.locks import Session
+from lockring.core.node.lock_views import LockViews, hides_ids
+from lockring.core.node.locks import LockWaiter, Session
 from lockring.core.node.sessions import Sessions
 from lockring.core.refusals import refusal_of
 from lockring.errors import Overloaded
-from lockring.ids import NO_REQUEST, ConnectionId, Generation, LockName, RequestNumber, SessionId
-from lockring.protocol import GetEvents, List, LockRecord
-
-
-def hides_ids(access: Grantee) -> bool:
-    """Return whether the ids of others' sessions are hidden from an identity."""
-    return access.is_enforced and not access.permissions.is_admin
+from lockring.ids import NO_REQUEST, NO_SESSION, ConnectionId, LockName, RequestNumber, SessionId
+from lockring.protocol import Acquire, GetEvents, Keepalive, List, LockEvent, LockRecord
 
 
 def rights_for(access: Grantee | None, name: LockName) -> tuple[list[str], str]:
@@ -76,14 +74,23 @@ class AccessGuard:
         missing = missing_right(access, requirement, message.name)
         return missing is not None and self._refuse(connection, access, message, missing)
 
-    def refuses_session(
-        self, connection: ConnectionId, access: Grantee, message: Any, session: Session
-    ) -> bool:
-        """Refuse a request in a session that is not the identity's, and return whether it was refused."""
+    def in_session(self, connection: ConnectionId, access: Grantee, message: Any, session: Session) -> Any:
+        """Judge a request in a session that is not known to be the identity's.
+
+        Returns:
+            The request as it goes on, in no session if it may not use this one; None if it was refused.
+        """
         if not session.identity:
             session.identity = access.key
-            return False
-        return self._refuse(connection, access, message, foreign_session(access, message.session))
+            return message
+        missing = foreign_session(access, message.session)
+        if not access.is_enforced or access.permissions.is_admin or isinstance(message, Acquire):
+            return None if self._refuse(connection, access, message, missing) else message
+        self._report(connection, access, missing)
+        # A keepalive begins a session that does not exist: `SessionLeases.stand_in` sees to it.
+        if isinstance(message, Keepalive):
+            return message
+        return msgspec.structs.replace(message, session=NO_SESSION)
 
     def refuses_list(self, connection: ConnectionId, access: Grantee, message: List | GetEvents) -> bool:
         """Refuse a list that would be empty for lack of a right, and return whether it was refused.
@@ -101,36 +108,27 @@ class AccessGuard:
         )
         return self._refuse(connection, access, message, missing)
 
-    def ends_watch(
-        self, connection: ConnectionId, request: RequestNumber, access: Grantee, name: LockName
+    def ends(
+        self, connection: ConnectionId, request: RequestNumber, access: Grantee, name: LockName, verb: Verb
     ) -> bool:
-        """Refuse to go on with a watch whose identity has lost the right to it, and return whether it was refused."""
-        if access.permissions.tables[Verb.WATCH].allows(name) or not access.is_enforced:
+        """Refuse an open request whose identity has lost the right to it since it came, and return whether it did.
+
+        Where rights are only tried out, the request goes on without a report: it had its own when it came.
+
+        Args:
+            connection: where it came.
+            request: its number.
+            access: the identity for which it is open, which may not be the one for which the connection asks now.
+            name: the lock.
+            verb: the right.
+        """
+        if not access.is_enforced or access.permissions.tables[verb].allows(name):
             return False
-        missing = missing_right(access, Requirement(Condition.NAME, Verb.WATCH), name)
+        missing = missing_right(access, Requirement(Condition.NAME, verb), name)
         assert missing is not None
-        self._context.outbox.add(denied_entry(access, missing, connection))
+        self._report(connection, access, missing)
         self._context.outbox.send(connection, refusal_of(missing.error(), request))
         return True
-
-    def allowed_entry(
-        self, act: Act, connection: ConnectionId, verb: Verb, name: str, generation: Generation
-    ) -> AuditEntry:
-        """Return the entry for the audit log about a request that is carried out, with the rule that allows it."""
-        client = self._clients.by_connection[connection]
-        access = client.access
-        rule = None if access is None else access.permissions.rule_for(verb, name)
-        return AuditEntry(
-            act,
-            "ok",
-            connection=connection,
-            identity=None if access is None else access.identity,
-            is_forwarded=client.is_forwarding,
-            name=name,
-            fencing_token=generation,
-            right=verb.word,
-            rule="" if rule is None else rule.text,
-        )
 
     # ------------------------------------------------------------------ limits
 
@@ -148,39 +146,42 @@ class AccessGuard:
         return False
 
     def adopt(self, session: Session, access: Grantee) -> None:
-        """Count a session that another primary has opened among those of its identity."""
-        quota = session.totals.quota = access.quota
+        """Count a session that runs, and that another primary has opened, among those of its identity."""
+        totals = session.totals
+        quota = totals.quota = access.quota
         quota.sessions += 1
-        quota.acquisitions += session.totals.count
+        quota.acquisitions += totals.count
+        entries = (entry for share in totals.served.values() for entry in share.entries.values())
+        quota.waiters += sum(isinstance(entry, LockWaiter) for entry in entries)
 
     # ------------------------------------------------------------------ views of locks
 
     def shown(self, record: LockRecord, access: Grantee | None) -> LockRecord:
         """Return a lock as an identity may see it: with the ids of its own sessions alone, unless it is an admin."""
-        if access is None or not hides_ids(access):
-            return record
-        holders = [
-            holder
-            if self._is_own(holder.session, access)
-            else msgspec.structs.replace(holder, session=hidden_id(holder.session))
-            for holder in record.holders
-        ]
-        waiters = [
-            waiter
-            if self._is_own(waiter.session, access)
-            else msgspec.structs.replace(waiter, session=hidden_id(waiter.session))
-            for waiter in record.waiters
-        ]
-        return msgspec.structs.replace(record, holders=holders, waiters=waiters)
+        return record if access is None or not hides_ids(access) else self.views_of(record).shown(access).lock
 
-    def _is_own(self, session_id: SessionId, access: Grantee) -> bool:
+    def views_of(
+        self, record: LockRecord, events: Sequence[LockEvent] = (), owners: Sequence[str] = ()
+    ) -> LockViews:
+        """Return a lock, and what has happened to it, for any number of identities.
+
+        Args:
+            record: the lock as an admin may see it.
+            events: its events, in order.
+            owners: of each event, the key of the identity to which its session belongs.
+        """
+        return LockViews(record, events, owners, self._owner_of)
+
+    def _owner_of(self, session_id: SessionId) -> str:
         session = self._sessions.by_id.get(session_id)
-        return session is not None and session.identity == access.key
+        return "" if session is None else session.identity
+
+    def _report(self, connection: ConnectionId, access: Grantee, missing: MissingRight) -> None:
+        is_forwarded = self._clients.is_forwarded(connection, access)
+        self._context.outbox.add(denied_entry(access, missing, connection, is_forwarded=is_forwarded))
 
     def _refuse(self, connection: ConnectionId, access: Grantee, message: Any, missing: MissingRight) -> bool:
-        client = self._clients.by_connection[connection]
-        entry = denied_entry(access, missing, connection, is_forwarded=client.is_forwarding)
-        self._context.outbox.add(entry)
+        self._report(connection, access, missing)
         if not access.is_enforced:
             return False
         request = getattr(message, "request", NO_REQUEST)

@@ -32,6 +32,7 @@ from lockring.errors import (
     WrongRole,
 )
 from lockring.ids import NO_REQUEST, ClusterId, ConnectionId
+from lockring.names import check_node_id
 from lockring.protocol import (
     PROTOCOL,
     ClientHello,
@@ -144,6 +145,7 @@ class Admission:
         self._check_cluster(hello.cluster, "the client")
 
     def _check_peer(self, hello: PeerHello, proof: NodeProof) -> None:
+        check_node_id(hello.node)  # before any text names it
         _check_protocol(hello.protocol, f"node {hello.node}")
         if not proof.allows(hello.node):
             raise Denied(proof.why_not(hello.node), name=hello.node)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from lockring.core.access import Act, Grantee, Verb
-from lockring.core.effects import AuditEntry
+from lockring.core.access import Grantee
 from lockring.core.node.context import NodeContext
 from lockring.core.node.locks import LockHolder, LockWaiter
 from lockring.ids import NO_REQUEST, ClientId, ConnectionId, GreetingNumber, LockName, RequestNumber
 from lockring.protocol import ClientHello, LossNotice, Refusal
-from lockring.protocol.identities import identity_of_key
 from lockring.slots import slot_of
 
 HOST_CHARS_MAX: Final = 253
@@ -64,11 +62,6 @@ class ConnectedClient:
         self.waiters: dict[LockWaiter, None] = {}
         self.watches: dict[RequestNumber, LockName] = {}
         self.follows: dict[RequestNumber, LockName] = {}
-
-    @property
-    def is_forwarding(self) -> bool:
-        """Whether its requests are those of another identity."""
-        return self.access is not self.own
 
 
 class ConnectedClients:
@@ -141,37 +134,10 @@ class ConnectedClients:
         )
         self._context.outbox.send(connection, Refusal(request, "moved", text, name, state.version))
 
-    def audit_lock(
-        self, act: Act, entry: LockHolder, *, connection: ConnectionId | None = None, reason: str = ""
-    ) -> None:
-        """Report an act on a held lock for the audit log, with the rule that allowed it if it was asked for just now.
-
-        Args:
-            act: "acquire", "release" or "lost".
-            entry: the holder.
-            connection: where it was asked for, None if it was not.
-            reason: why the lock was lost.
-        """
-        session, name = entry.session, entry.lock.name
-        client = None if connection is None else self.by_connection.get(connection)
-        access = None if client is None else client.access
-        rule = None
-        if act == "acquire" and access is not None and access.key == session.identity:
-            rule = access.permissions.rule_for(Verb.ACQUIRE, name)
-        self._context.outbox.add(
-            AuditEntry(
-                act,
-                "ok",
-                connection=connection,
-                identity=identity_of_key(session.identity),
-                is_forwarded=client is not None and client.is_forwarding,
-                name=name,
-                fencing_token=entry.generation,
-                right=Verb.ACQUIRE.word if act == "acquire" else "",
-                rule="" if rule is None else rule.text,
-                reason=reason,
-            )
-        )
+    def is_forwarded(self, connection: ConnectionId, access: Grantee | None) -> bool:
+        """Return whether a request with these rights is one that the connection's client has forwarded for another."""
+        client = self.by_connection.get(connection)
+        return client is not None and client.own is not access
 
     def notify_lost(self, entry: LockHolder | LockWaiter, reason: str) -> None:
         """Notify a client that one of its holders or waiters was dropped.

@@ -51,11 +51,11 @@ class NodeOutbox:
 
     def note(self, event: str, text: str, asked_by: ConnectionId | None = None) -> None:
         """Write an event to the log."""
-        self.effects.append(Note(text, asked_by, False, event))
+        self.effects.append(Note(event, text, asked_by))
 
     def warn(self, event: str, text: str) -> None:
         """Write a warning to the log."""
-        self.effects.append(Note(text, None, True, event))
+        self.effects.append(Note(event, text, is_warning=True))
 
     def publish(self, state: ClusterState) -> None:
         """Let the shell act on a new cluster state."""

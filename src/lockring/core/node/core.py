@@ -38,7 +38,7 @@ from lockring.core.node.copies import Copies
 from lockring.core.node.departure import Departure
 from lockring.core.node.former_lives import FormerLives
 from lockring.core.node.greetings import JoinFacts, check_coordinator, check_peer, hello_to, join_facts
-from lockring.core.node.invariants import check_content
+from lockring.core.node.invariants import check_content, check_quotas
 from lockring.core.node.journal import NodeJournal
 from lockring.core.node.leases import Promises
 from lockring.core.node.orders import OperatorOrders
@@ -516,6 +516,8 @@ class NodeCore:
     def check_invariants(self) -> None:
         """Assert that the parts of this node fit together. It changes nothing, not even what is computed late."""
         waiters = check_content(self._context, self.sessions)
+        clients = self.service.clients.by_connection.values()
+        check_quotas(self.sessions, [each.access for each in clients if each.access is not None])
         self._replicator.check_invariants()
         self.service.check_invariants(waiters)
 

@@ -11,10 +11,11 @@ import enum
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from lockring.core.access import NOTHING, REQUIREMENTS, Condition, Requirement, Verb
+from lockring.core.access import NEVER_THROTTLED, NOTHING, REQUIREMENTS, Condition, Requirement, Verb
 from lockring.core.node.access_guard import AccessGuard
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
+from lockring.core.node.locks import NO_DEADLINE
 from lockring.core.node.parking import PARKED_MAX, PARKED_NS, ParkedRequest, ParkedRequests
 from lockring.core.node.sessions import Sessions
 from lockring.core.node.trouble import Troubles
@@ -47,8 +48,7 @@ class RequestHandler(NamedTuple):
         verb: that right, if it is one for the name that the message names; None otherwise.
         is_owned: whether the message names a session, which must be the sender's own.
         is_rare: whether there is another condition, which is looked at by a call.
-        is_throttled: whether it counts among the requests per second of its sender: renewals and releases do not, since
-            they keep and free what the sender already has.
+        is_throttled: whether it counts among the requests per second of its sender; see `NEVER_THROTTLED`.
     """
 
     handle: Callable[..., None]
@@ -60,8 +60,9 @@ class RequestHandler(NamedTuple):
     is_rare: bool = False
     is_throttled: bool = False
 
-    def with_requirement(self, requirement: Requirement) -> RequestHandler:
-        """Return the handler with the right that its sender needs."""
+    def of_kind(self, kind: type[Message]) -> RequestHandler:
+        """Return the handler with what the tables of `core.access.requirements` say of this kind of request."""
+        requirement = REQUIREMENTS[kind]
         condition, verb = requirement
         names_lock = condition in (Condition.NAME, Condition.OWNER_AND_NAME)
         is_owned = condition in (Condition.OWNER, Condition.OWNER_AND_NAME)
@@ -70,7 +71,7 @@ class RequestHandler(NamedTuple):
             verb=verb if names_lock else None,
             is_owned=is_owned,
             is_rare=not names_lock and not is_owned,
-            is_throttled=condition is not Condition.OWNER,
+            is_throttled=kind not in NEVER_THROTTLED,
         )
 
 
@@ -113,9 +114,7 @@ class ClientRequests:
         self._parked = ParkedRequests()
         self._guard = guard
         self._sessions = sessions
-        self.handlers = {
-            kind: handler.with_requirement(REQUIREMENTS[kind]) for kind, handler in handlers.items()
-        }
+        self.handlers = {kind: handler.of_kind(kind) for kind, handler in handlers.items()}
         self._take_other = take_other
 
     def receive(
@@ -155,9 +154,15 @@ class ClientRequests:
                 session = self._sessions.by_id.get(message.session)
                 if session is not None:
                     if session.identity != access.key:
-                        if guard.refuses_session(connection, access, message, session):
+                        message = guard.in_session(connection, access, message, session)
+                        if message is None:
                             return
-                    elif session.totals.quota is None and access.is_enforced:
+                    if (
+                        session.totals.quota is None
+                        and access.is_enforced
+                        and session.identity == access.key
+                        and session.deadline_ns != NO_DEADLINE
+                    ):
                         guard.adopt(session, access)
         try:
             needs = handler.needs

@@ -3,17 +3,19 @@
 A grant is recorded at once and answered later: when its copies and the journal have it, and only if the node may then
 still serve the slot, on the clock of that moment (`answer_grants`). Recording without the right to serve does no harm,
 since no client has heard of it.
+
+A waiter is judged by its identity's rights twice: when it comes, and when its turn comes.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
-from typing import Final
 
-from lockring.core.access import Quota
+from lockring.core.access import Quota, Verb
 from lockring.core.deadline_queue import DeadlineQueue
+from lockring.core.effects import lock_entry
 from lockring.core.events import LOST
+from lockring.core.node.access_guard import AccessGuard
 from lockring.core.node.blockers import Blockers
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
@@ -22,18 +24,13 @@ from lockring.core.node.lock_events import LockEvents
 from lockring.core.node.locks import LockEntry, LockHolder, LockWaiter, OpenRequest, Session
 from lockring.core.node.slot import EndedReign, NodeSlot
 from lockring.core.node.trouble import Troubles
+from lockring.core.node.wait_notices import WaitNotices
 from lockring.core.refusals import refusal_of
 from lockring.errors import Overloaded
-from lockring.ids import Generation, LockName, SlotNumber
-from lockring.protocol import Acquire, GrantReply, LockEventKind, Mode, Put, QueueNotice, Refusal, Remove
+from lockring.ids import ConnectionId, Generation, LockName, SlotNumber
+from lockring.protocol import Acquire, GrantReply, LockEventKind, Mode, Put, Refusal, Remove
 from lockring.slots import slot_of
-from lockring.units import NS_PER_MS, NS_PER_S
-
-LONG_WAIT_NS: Final = 5 * NS_PER_S
-"""After so long, a waiter's client gets the names of the holders."""
-_PATIENT_MAX: Final = 200_000
-_NOTICES_MAX: Final = 1_000
-"""Of these notices, in one tick."""
+from lockring.units import NS_PER_MS
 
 
 class NodeGrants:
@@ -53,9 +50,11 @@ class NodeGrants:
         generations: Generations,
         events: LockEvents,
         *,
+        guard: AccessGuard,
         blockers: Blockers,
     ) -> None:
         self._context = context
+        self._guard = guard
         self._clients = clients
         self._troubles = troubles
         self._generations = generations
@@ -64,11 +63,7 @@ class NodeGrants:
         self.unanswered: dict[SlotNumber, None] = {}
         self.timeouts: DeadlineQueue[LockWaiter] = DeadlineQueue(self._is_waiting, context.outbox.wake)
         self.waiters = 0
-        # Waiters whose clients have no notice yet that they are in the queue: since the last tick, and since before it.
-        self._fresh: list[LockWaiter] = []
-        self._unnoticed: list[LockWaiter] = []
-        # Those whose clients have it, and when they will have waited for long: roughly in that order.
-        self._patient: deque[tuple[int, LockWaiter]] = deque(maxlen=_PATIENT_MAX)
+        self._notices = WaitNotices(context, blockers)
 
     # ------------------------------------------------------------------ granting
 
@@ -143,6 +138,8 @@ class NodeGrants:
                 if holder.broken:
                     self._refuse_broken(holder, request)
                 else:
+                    if context.outbox.audits:
+                        self._audit_grant(holder, request, context.slots[number])
                     self._send_grant(holder, request, now_ns)
             if not reign.unanswered:
                 del self.unanswered[number]
@@ -155,11 +152,18 @@ class NodeGrants:
 
     def _serve_lock(self, slot: NodeSlot, lock: LockEntry, now_ns: int) -> None:
         while (waiter := slot.table.next_grantable(lock)) is not None:
+            request = waiter.request
+            access = request.access
+            if access is not None and self._guard.ends(
+                request.connection, request.request, access, lock.name, Verb.ACQUIRE
+            ):
+                self._take_out(slot, waiter, "cancelled")
+                continue
             quota = waiter.session.totals.quota
             if quota is not None and quota.limits.locks is not None and self._refuse_if_over(quota, waiter):
                 self._take_out(slot, waiter, "cancelled")
                 continue
-            if not self.grant(slot, lock.name, waiter.session, waiter, waiter.request, now_ns=now_ns):
+            if not self.grant(slot, lock.name, waiter.session, waiter, request, now_ns=now_ns):
                 return
             self._forget_waiter(waiter)
 
@@ -177,8 +181,6 @@ class NodeGrants:
     def _send_grant(self, holder: LockHolder, request: OpenRequest, now_ns: int) -> None:
         if request.connection not in self._clients.by_connection:
             return
-        if self._context.outbox.audits:
-            self._clients.audit_lock("acquire", holder, connection=request.connection)
         session = holder.session
         request_number, promise_ms = request.request, request.promise_ms
         basis = session.basis
@@ -189,6 +191,43 @@ class NodeGrants:
         self._context.outbox.send(
             request.connection, GrantReply(request.request, holder.generation, promise_ms, request_number)
         )
+
+    def _audit_grant(self, holder: LockHolder, request: OpenRequest, slot: NodeSlot) -> None:
+        """Report a grant for the audit log when it is answered for the first time, be its client still there or not.
+
+        Nothing here says whether a former primary has reported what it granted: such a grant is reported as that.
+        """
+        is_inherited = holder.generation <= slot.table.inherited
+        if not request.index and not is_inherited:
+            return  # its client has asked again
+        entry = lock_entry(
+            "acquire",
+            holder.lock.name,
+            holder.generation,
+            connection=request.connection,
+            access=request.access,
+            is_forwarded=self._clients.is_forwarded(request.connection, request.access),
+            owner=holder.session.identity,
+            verb=Verb.ACQUIRE,
+            reason="granted by a former primary, and answered again here" if is_inherited else "",
+        )
+        self._context.outbox.add(entry)
+
+    def _audit_end(self, holder: LockHolder, reason: str, asked_by: ConnectionId | None) -> None:
+        """Report the end of a grant for the audit log."""
+        client = None if asked_by is None or reason else self._clients.by_connection.get(asked_by)
+        access = None if client is None else client.access
+        entry = lock_entry(
+            "lost" if reason else "release",
+            holder.lock.name,
+            holder.generation,
+            connection=None if client is None else asked_by,
+            access=access,
+            is_forwarded=client is not None and client.own is not access,
+            owner=holder.session.identity,
+            reason=reason,
+        )
+        self._context.outbox.add(entry)
 
     def _refuse_broken(self, holder: LockHolder, request: OpenRequest) -> None:
         text = "this acquisition was broken by an operator"
@@ -222,7 +261,7 @@ class NodeGrants:
         self.waiters += 1
         if session.totals.quota is not None:
             session.totals.quota.waiters += 1
-        self._fresh.append(waiter)
+        self._notices.fresh.append(waiter)
         self._clients.by_connection[request.connection].waiters[waiter] = None
         if deadline_ns is not None:
             self.timeouts.push(deadline_ns, waiter)
@@ -238,7 +277,7 @@ class NodeGrants:
             client.waiters.pop(waiter, None)
         self._clients.by_connection[request.connection].waiters[waiter] = None
         waiter.request = request
-        self._fresh.append(waiter)
+        self._notices.fresh.append(waiter)
         if waiter.deadline_ns is not None:
             self.timeouts.abandon()
         waiter.deadline_ns = deadline_ns
@@ -246,43 +285,9 @@ class NodeGrants:
             self.timeouts.push(deadline_ns, waiter)
 
     def on_tick(self, now_ns: int) -> None:
-        """Send the notices that are due now and then, and ask again for generations.
-
-        A client learns that its acquire is in the queue only once it has waited for longer than a tick: most are
-        granted before, and the notice would cost a client that waits for nothing else a wake-up.
-        """
+        """Send the notices that are due now and then, and ask again for generations."""
         self._generations.ask_again()
-        unnoticed, self._unnoticed, self._fresh = self._unnoticed, self._fresh, []
-        context = self._context
-        for waiter in unnoticed:
-            number = slot_of(waiter.lock.name)
-            slot = context.slots.get(number)
-            if slot is None or slot.table.find(waiter.session.id, waiter.acquisition) is not waiter:
-                continue
-            if context.rights.may_serve(number, now_ns=now_ns):
-                context.outbox.send(waiter.request.connection, QueueNotice(waiter.request.request))
-                self._patient.append((waiter.since_ns + LONG_WAIT_NS, waiter))
-            else:
-                self._fresh.append(waiter)
-        self._notify_patient(now_ns)
-
-    def _notify_patient(self, now_ns: int) -> None:
-        """Name the holders to clients that have waited for long, to some of them in each tick."""
-        patient = self._patient
-        for _ in range(min(len(patient), _NOTICES_MAX)):
-            due_ns, waiter = patient[0]
-            if due_ns > now_ns:
-                return
-            patient.popleft()
-            number = slot_of(waiter.lock.name)
-            slot = self._context.slots.get(number)
-            if slot is None or slot.table.find(waiter.session.id, waiter.acquisition) is not waiter:
-                continue
-            if self._context.rights.may_serve(number, now_ns=now_ns):
-                request = waiter.request
-                holders = self._blockers.of(waiter.lock, waiter.session, request.connection)
-                position = slot.table.position_of(waiter)
-                self._context.outbox.send(request.connection, QueueNotice(request.request, holders, position))
+        self._notices.on_tick(now_ns)
 
     def time_out_due(self, now_ns: int) -> None:
         """Refuse the waiters whose time is up."""
@@ -300,7 +305,7 @@ class NodeGrants:
                 "timeout",
                 why_not_granted(waiter.lock, waiter),
                 name=name,
-                holders=self._blockers.of(waiter.lock, waiter.session, request.connection),
+                holders=self._blockers.of(waiter.lock, request.access),
                 position=self._context.slots[number].table.position_of(waiter),
             )
         else:
@@ -318,7 +323,15 @@ class NodeGrants:
 
     # ------------------------------------------------------------------ ends
 
-    def drop(self, slot: NodeSlot, entry: LockHolder | LockWaiter, now_ns: int, *, reason: str = "") -> None:
+    def drop(
+        self,
+        slot: NodeSlot,
+        entry: LockHolder | LockWaiter,
+        now_ns: int,
+        *,
+        reason: str = "",
+        asked_by: ConnectionId | None = None,
+    ) -> None:
         """Drop a holder or a waiter, and grant the lock to the waiters that it blocked.
 
         Args:
@@ -326,13 +339,22 @@ class NodeGrants:
             entry: the holder or waiter.
             now_ns: the time.
             reason: why it was lost; "" if its client gave it up.
+            asked_by: the connection on which its client gave it up, None if it did not.
         """
         if isinstance(entry, LockHolder):
-            self.drop_holder(slot, entry, now_ns, reason)
+            self.drop_holder(slot, entry, now_ns, reason, asked_by=asked_by)
         else:
             self.withdraw(entry, reason or "cancelled")
 
-    def drop_holder(self, slot: NodeSlot, holder: LockHolder, now_ns: int, reason: str = "") -> None:
+    def drop_holder(
+        self,
+        slot: NodeSlot,
+        holder: LockHolder,
+        now_ns: int,
+        reason: str = "",
+        *,
+        asked_by: ConnectionId | None = None,
+    ) -> None:
         """End a grant as `drop` does."""
         reign = slot.reign
         assert reign is not None
@@ -348,10 +370,7 @@ class NodeGrants:
                 now_ns=now_ns,
             )
         if self._context.outbox.audits:
-            why = "broken" if holder.broken else reason
-            self._clients.audit_lock(
-                "lost" if why else "release", holder, connection=holder.session.connection, reason=why
-            )
+            self._audit_end(holder, "broken" if holder.broken else reason, asked_by)
         slot.table.remove_holder(holder)
         holder.broken = False
         reign.unanswered.pop(holder, None)
@@ -363,7 +382,13 @@ class NodeGrants:
             self._serve_lock(slot, holder.lock, now_ns)
 
     def drop_session(
-        self, session: Session, now_ns: int, *, is_lost: bool, at_most: int | None = None
+        self,
+        session: Session,
+        now_ns: int,
+        *,
+        is_lost: bool,
+        at_most: int | None = None,
+        asked_by: ConnectionId | None = None,
     ) -> int:
         """Drop a session's acquisitions in the slots served here.
 
@@ -375,6 +400,7 @@ class NodeGrants:
             now_ns: the time.
             is_lost: whether its client is notified, since it did not give them up.
             at_most: end after so many.
+            asked_by: the connection on which its client gave them up, None if it did not.
 
         Returns:
             How many were dropped.
@@ -390,7 +416,8 @@ class NodeGrants:
                     if slot.table.find(session.id, entry.acquisition) is entry:
                         if is_lost:
                             self._clients.notify_lost(entry, "expired")
-                        self.drop(slot, entry, now_ns, reason="expired" if is_lost else "")
+                        reason = "expired" if is_lost else ""
+                        self.drop(slot, entry, now_ns, reason=reason, asked_by=asked_by)
                         dropped += 1
         return dropped
 

@@ -165,7 +165,9 @@ class Groups:
         name = message.name
         holder = slot.table.find(message.session, message.acquisition)
         if not isinstance(holder, LockHolder) or holder.lock.name != name:
-            raise NotHeld(f"{message.session}/{message.acquisition} is not a member of the group of {name!r}")
+            raise NotHeld(
+                f"acquisition {message.acquisition} of the session is not a member of the group of {name!r}"
+            )
         follows = self._clients.by_connection[connection].follows
         if follows.get(message.request, name) != name:
             raise InvalidRequest(f"request {message.request} follows another group already")

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from lockring.core.access import Grantee
 from lockring.core.node.context import NodeContext
-from lockring.core.node.locks import NO_DEADLINE
+from lockring.core.node.locks import NO_DEADLINE, LockWaiter
 from lockring.core.node.sessions import Sessions
+
+
+class _Use(NamedTuple):
+    """The use that the sessions of one identity make of a node."""
+
+    sessions: int = 0
+    acquisitions: int = 0
+    waiters: int = 0
 
 
 def check_content(context: NodeContext, sessions: Sessions) -> int:
@@ -39,3 +51,27 @@ def check_content(context: NodeContext, sessions: Sessions) -> int:
         assert (totals.count, totals.peek()) == counts.get(session.id, (0, 0))
         assert session.tables or session.deadline_ns != NO_DEADLINE
     return waiters
+
+
+def check_quotas(sessions: Sessions, grantees: Iterable[Grantee]) -> None:
+    """Assert that what identities use of their limits is what their sessions have here. It changes nothing.
+
+    Args:
+        sessions: of the node.
+        grantees: the identities that are connected; one without a session uses nothing.
+
+    Raises:
+        AssertionError: something is counted that is not there, or the other way round.
+    """
+    used = {each.quota: _Use() for each in grantees}
+    for session in sessions.by_id.values():
+        totals = session.totals
+        if totals.quota is None:
+            continue
+        assert session.deadline_ns != NO_DEADLINE, f"session {session.id} is counted, and does not run"
+        entries = (entry for share in totals.served.values() for entry in share.entries.values())
+        waiters = sum(isinstance(entry, LockWaiter) for entry in entries)
+        use = used.get(totals.quota, _Use())
+        used[totals.quota] = _Use(use.sessions + 1, use.acquisitions + totals.count, use.waiters + waiters)
+    for quota, use in used.items():
+        assert _Use(quota.sessions, quota.acquisitions, quota.waiters) == use, quota.who

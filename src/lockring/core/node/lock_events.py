@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
-
-from lockring.core.access import Grantee, hidden_id
+from lockring.core.access import Grantee
 from lockring.core.node.locks import LockHolder, LockWaiter
 from lockring.ids import NO_GENERATION, ConnectionId, LockName, RequestNumber
 from lockring.protocol import LockEvent, LockEventKind
@@ -32,20 +30,6 @@ class LockWatcher:
     def __init__(self, access: Grantee | None) -> None:
         self.access = access
         self.has_begun = False
-
-
-def events_shown(events: list[LockEvent], owners: list[str], access: Grantee) -> list[LockEvent]:
-    """Return events with the ids of an identity's own sessions, and others' hidden.
-
-    Args:
-        events: those of one lock.
-        owners: of each, the key of the identity to which its session belongs.
-        access: the identity.
-    """
-    return [
-        event if owner == access.key else msgspec.structs.replace(event, session=hidden_id(event.session))
-        for event, owner in zip(events, owners, strict=True)
-    ]
 
 
 class WatchedLock:

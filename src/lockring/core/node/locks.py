@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from lockring.core.access import Quota
+from lockring.core.access import Grantee, Quota
 from lockring.core.digest import mix
 from lockring.core.timing import up
 from lockring.ids import (
@@ -158,18 +158,26 @@ class OpenRequest:
         request: which request to answer.
         arrived_ns: when it arrived.
         promise_ms: the TTL that could be promised then.
-        index: the mutation that the answer waits for, once it is granted; 0 for one that is inherited.
+        access: the identity that asks, and its rights; None at a server that checks none.
+        index: the mutation that the answer waits for, once it is granted; 0 for one that is inherited, and for one that
+            was answered before.
     """
 
-    __slots__ = ("arrived_ns", "connection", "index", "promise_ms", "request")
+    __slots__ = ("access", "arrived_ns", "connection", "index", "promise_ms", "request")
 
     def __init__(
-        self, connection: ConnectionId, request: RequestNumber, arrived_ns: int, promise_ms: int
+        self,
+        connection: ConnectionId,
+        request: RequestNumber,
+        arrived_ns: int,
+        promise_ms: int,
+        access: Grantee | None,
     ) -> None:
         self.connection = connection
         self.request = request
         self.arrived_ns = arrived_ns
         self.promise_ms = promise_ms
+        self.access = access
         self.index = 0
 
 

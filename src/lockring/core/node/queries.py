@@ -7,6 +7,7 @@ from typing import Final
 
 from lockring.core.access import Grantee, NameTable, Verb
 from lockring.core.deadline_queue import DeadlineQueue
+from lockring.core.effects import lock_entry
 from lockring.core.events import BROKEN
 from lockring.core.node.access_guard import AccessGuard, rights_for
 from lockring.core.node.blockers import Blockers
@@ -166,8 +167,17 @@ class Queries:
             self._clients.refuse(connection, message, "not-held", _why_not_held(message, holders))
             return
         if outbox.audits:
+            access = self._clients.by_connection[connection].access
             outbox.add(
-                self._guard.allowed_entry("break", connection, Verb.BREAK, message.name, holder.generation)
+                lock_entry(
+                    "break",
+                    message.name,
+                    holder.generation,
+                    connection=connection,
+                    access=access,
+                    is_forwarded=self._clients.is_forwarded(connection, access),
+                    verb=Verb.BREAK,
+                )
             )
         self._clients.notify_lost(holder, "broken")
         if not holder.broken or message.force:

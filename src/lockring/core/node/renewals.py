@@ -47,7 +47,9 @@ class Renewals:
             text = f"{context.replica} has no lease of the coordinator"
             self._clients.refuse(connection, message, "unavailable", text)
             return
-        session = self._leases.touch(message, connection, now_ns)
+        session = self._leases.stand_in(message, connection)
+        if session is None:
+            session = self._leases.touch(message, connection, now_ns)
         promise_ms = session.promise_ms(left_ns)
         if message.request > session.basis.request or session.basis.at_ns == 0:
             session.basis = PromiseBasis(message.request, promise_ms, now_ns)
@@ -58,7 +60,9 @@ class Renewals:
             if len({listing.slot for listing in message.listed}) < len(message.listed):
                 raise InvalidRequest("a keepalive lists a slot once")
             for listing in message.listed:
-                acquisitions += self._compare_list(session, listing, message.through, now_ns)
+                acquisitions += self._compare_list(
+                    session, listing, message.through, now_ns, asked_by=connection
+                )
         elif message.slots:
             if len(message.slots) > SLOTS:
                 raise InvalidRequest(f"a keepalive compares {SLOTS} slots at most")
@@ -94,7 +98,13 @@ class Renewals:
         return verdicts
 
     def _compare_list(
-        self, session: Session, listing: SlotList, through: AcquisitionNumber, now_ns: int
+        self,
+        session: Session,
+        listing: SlotList,
+        through: AcquisitionNumber,
+        now_ns: int,
+        *,
+        asked_by: ConnectionId,
     ) -> list[AcquisitionVerdict]:
         number = listing.slot
         verdict = self._verdict_of_slot(number, now_ns)
@@ -125,7 +135,7 @@ class Renewals:
                 answers.append(AcquisitionVerdict(acquisition, Verdict.HELD, entry.generation))
         for acquisition, entry in known.items():
             if acquisition <= through and slot.table.find(session.id, acquisition) is entry:
-                self._grants.drop(slot, entry, now_ns)
+                self._grants.drop(slot, entry, now_ns, asked_by=asked_by)
         return answers
 
     def _is_journaled(self, number: SlotNumber) -> bool:
@@ -144,5 +154,5 @@ class Renewals:
 
     def close_session(self, connection: ConnectionId, message: CloseSession, now_ns: int) -> None:
         """End a session here, with all its acquisitions in the slots served here."""
-        dropped = self._leases.close(message.session, now_ns)
+        dropped = self._leases.close(message.session, now_ns, asked_by=connection)
         self._context.outbox.send(connection, ReleaseReply(message.request, dropped))

@@ -39,7 +39,8 @@ class SessionLeases:
     def touch(self, message: Acquire | Keepalive, connection: ConnectionId, now_ns: int) -> Session:
         """Extend the session that a message names by another TTL, and return it.
 
-        A session that is not known starts with nothing, and so does one that has run out: what it had is dropped.
+        A session that is not known starts with nothing, and so does one that has run out: what it had is dropped. One
+        that only copies have here begins to run.
 
         Raises:
             InvalidRequest: no such session is possible, or it is known under another TTL, by which its copies go.
@@ -48,15 +49,16 @@ class SessionLeases:
         sessions = self._sessions
         session = sessions.by_id.get(message.session)
         if session is None:
-            check_session(message, self._context.state.coordinator_lease_ms)
-            if len(sessions) >= SESSIONS_MAX:
-                raise Overloaded(f"node {self._context.replica.node} has {SESSIONS_MAX} sessions already")
+            self._check_new(message)
             session = self._open(message, connection)
         elif session.ttl_ms != message.ttl_ms:
             raise InvalidRequest(f"the session's TTL is {session.ttl_ms} ms, not {message.ttl_ms} ms")
-        elif NO_DEADLINE != session.deadline_ns <= now_ns and now_ns >= self._context.catching_up_until_ns:
-            self._expire(session, now_ns)
-            session = self._open(message, connection)
+        elif session.deadline_ns <= now_ns:
+            if session.deadline_ns == NO_DEADLINE:
+                session = self._open(message, connection)
+            elif now_ns >= self._context.catching_up_until_ns:
+                self._expire(session, now_ns)
+                session = self._open(message, connection)
         session.connection = connection
         deadline_ns = now_ns + session.lifetime_ns
         if session.in_queue and deadline_ns > session.deadline_ns:
@@ -65,15 +67,37 @@ class SessionLeases:
             sessions.extend(session, deadline_ns)
         return session
 
+    def stand_in(self, message: Keepalive, connection: ConnectionId) -> Session | None:
+        """Return a session for the answer to a keepalive of another identity's one; None if it is the sender's own.
+
+        It has nothing, and nothing is kept of it: so the answer is that to a session that does not exist.
+
+        Raises:
+            InvalidRequest, Overloaded: as `touch` for such a session.
+        """
+        session = self._sessions.by_id.get(message.session)
+        access = self._clients.by_connection[connection].access
+        if session is None or access is None or not access.is_enforced or session.identity == access.key:
+            return None
+        self._check_new(message)
+        access.quota.add_session()
+        access.quota.drop_session()
+        return Session(message.session, message.owner, message.ttl_ms, access.key)
+
+    def _check_new(self, message: Acquire | Keepalive) -> None:
+        check_session(message, self._context.state.coordinator_lease_ms)
+        if len(self._sessions) >= SESSIONS_MAX:
+            raise Overloaded(f"node {self._context.replica.node} has {SESSIONS_MAX} sessions already")
+
     def _open(self, message: Acquire | Keepalive, connection: ConnectionId) -> Session:
+        """Open a session that does not run here, counted among those of its identity."""
         access = self._clients.by_connection[connection].access
         if access is None:
             return self._sessions.open(message.session, message.owner, message.ttl_ms)
-        is_counted = access.is_enforced and message.session not in self._sessions.by_id
-        if is_counted:
+        if access.is_enforced:
             access.quota.add_session()
         session = self._sessions.open(message.session, message.owner, message.ttl_ms, access.key)
-        if is_counted:
+        if access.is_enforced:
             session.totals.quota = access.quota
         return session
 
@@ -116,8 +140,8 @@ class SessionLeases:
                 self._clients.notify_lost(holder, "expired")
                 self._grants.drop_holder(slot, holder, now_ns, "expired")
 
-    def close(self, session_id: SessionId, now_ns: int) -> bool:
-        """End a session as its client wishes.
+    def close(self, session_id: SessionId, now_ns: int, *, asked_by: ConnectionId) -> bool:
+        """End a session as its client wishes, on this connection.
 
         Returns:
             Whether it had anything in the slots served here.
@@ -125,7 +149,7 @@ class SessionLeases:
         session = self._sessions.by_id.get(session_id)
         if session is None:
             return False
-        dropped = self._grants.drop_session(session, now_ns, is_lost=False)
+        dropped = self._grants.drop_session(session, now_ns, is_lost=False, asked_by=asked_by)
         self._sessions.stop(session)
         return dropped > 0
 

@@ -64,15 +64,16 @@ class Sessions:
         self.queue.push(session.deadline_ns, session)
 
     def stop(self, session: Session) -> None:
-        """End a session here; it is forgotten unless a copy still has something of it."""
+        """End a session here, which has nothing in the slots served here. It is forgotten unless a copy needs it."""
         session.deadline_ns = NO_DEADLINE
         session.basis = NO_BASIS
+        # Only what runs is in use; a copy may need the session for as long as another node serves it.
+        quota, session.totals.quota = session.totals.quota, None
+        if quota is not None:
+            quota.drop_session()
         self.forget_if_unused(session)
 
     def forget_if_unused(self, session: Session) -> None:
         """Drop a session that does not run and that no table names."""
         if session.tables == 0 and session.deadline_ns == NO_DEADLINE:
             self.by_id.pop(session.id, None)
-            quota, session.totals.quota = session.totals.quota, None
-            if quota is not None:
-                quota.drop_session()

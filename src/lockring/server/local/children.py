@@ -14,6 +14,7 @@ import msgspec
 from lockring.config import VARIABLE_PREFIX, settings_of
 from lockring.server.lifecycle import PARENT_VARIABLE
 from lockring.store.passwords import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE
+from lockring.system_errors import listen_failure
 
 PORTS: Final = range(20_000, 32_000)
 """Below the ports that systems give to outgoing connections, so that none of these can collide."""
@@ -74,15 +75,26 @@ def child_environment(variables: Mapping[str, str] | None = None) -> dict[str, s
 
 def is_free(host: str, port: int) -> bool:
     """Return whether a server could listen on this port at this moment."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as sock:
+    return not why_not_free(host, port)
+
+
+def why_not_free(host: str, port: int) -> str:
+    """Return as a clause why no server could listen on this port at this moment, "" if one could.
+
+    Args:
+        host: a name or an address, of this machine or not.
+        port: 0 for any: then only the host is looked at.
+    """
+    with _socket_of(host) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((host, port))
             sock.listen(1)
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            return listen_failure(error)
+        except UnicodeError as error:  # no name of a host has this form
+            return str(error)
+    return ""
 
 
 def free_ports(host: str, count: int) -> list[int]:
@@ -101,9 +113,13 @@ def free_ports(host: str, count: int) -> list[int]:
     raise OSError(f"no {count} free ports at {host}")
 
 
+def _socket_of(host: str) -> socket.socket:
+    return socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+
+
 def _is_unused(host: str, port: int) -> bool:
     """Return whether the port is free, including of processes that hold it without listening."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as sock:
+    with _socket_of(host) as sock:
         try:
             sock.bind((host, port))
         except OSError:

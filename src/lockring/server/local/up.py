@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -18,7 +20,7 @@ import msgspec
 from lockring.addresses import TLS_SCHEME, format_address
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState
-from lockring.errors import CannotListen, Denied, LockringError
+from lockring.errors import CannotListen, Denied, LockringError, OutputFailed
 from lockring.log_events import event
 from lockring.net.oneshot import Dial, ask_state, ask_status, dial_plain
 from lockring.ring_picture import draw
@@ -26,9 +28,10 @@ from lockring.security.credential_source import CredentialSource
 from lockring.security.tls_files import TlsPaths
 from lockring.server.access_settings import OPEN, AccessSettings
 from lockring.server.directory_use import CERTIFICATES_PART, refuse_another_use
-from lockring.server.local.children import command_of, free_ports, is_free, variables_of
+from lockring.server.local.children import command_of, free_ports, variables_of, why_not_free
 from lockring.server.local.supervised import LinePrinter, SupervisedChild
 from lockring.server.local.up_tls import DevelopmentCertificates
+from lockring.server.open_ports import OpenPort, is_loopback
 from lockring.server.settings import GRPC_PORT_OFFSET, CoordinatorSettings, NodeSettings, UpSettings
 from lockring.server.state_dir import StatePlace, kept_by_up, parts_of_up
 from lockring.server.tls import ServerTls, dial_of, make_tls
@@ -61,6 +64,7 @@ class UpServer:
         self._coordinators: list[SupervisedChild] = []
         self._nodes: list[SupervisedChild] = []
         self._announcement: asyncio.Task[None] | None = None
+        self._credential: CredentialSource | None = None
         self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def start(self) -> None:
@@ -68,10 +72,11 @@ class UpServer:
 
         Raises:
             CannotListen: one of the ports is taken.
-            ConfigError: a file of TLS cannot be used, or a package for --tls is missing.
+            ConfigError: a file of TLS or the token of this process cannot be used, or a package for --tls is missing.
             StoreError: the default data directory cannot be used, or the directory belongs to another command.
         """
         settings = self._settings
+        self._credential = CredentialSource()  # of any client here, before there is anything to end
         leaders = [f"C{number}" for number in range(1, settings.coordinators + 1)]
         if settings.coordinators == 1:
             leaders = ["coordinator"]
@@ -113,6 +118,7 @@ class UpServer:
             child.start()
         self._client_files = None if certificates is None else certificates.client_files()
         self._announcement = asyncio.get_running_loop().create_task(self._announce(addresses))
+        self._announcement.add_done_callback(self._announced)
 
     def _certificates(self, kept: StatePlace) -> DevelopmentCertificates | None:
         """Return the certificates that this command makes, None if it is not asked to."""
@@ -121,7 +127,11 @@ class UpServer:
         if kept.data_dir is None:
             self._certificates_dir = tempfile.mkdtemp(prefix="lockring-up-certs-")
         where = self._certificates_dir or os.path.join(kept.data_dir or "", CERTIFICATES_PART)
-        return DevelopmentCertificates(Path(where).absolute(), self._settings.host)
+        host = self._settings.host
+        is_open = self._access.auth != "enforcing" and not is_loopback(OpenPort("--host", host, host))
+        return DevelopmentCertificates(
+            Path(where).absolute(), host, client_auth="required" if is_open else "optional"
+        )
 
     def _tls_fields(self, certificates: DevelopmentCertificates | None, name: str) -> dict[str, Any]:
         return self._settings.tls_fields() if certificates is None else certificates.settings_of(name)
@@ -194,28 +204,41 @@ class UpServer:
     def _addresses(self, names: list[str], coordinators: int) -> list[str]:
         host, port = self._settings.host, self._settings.port
         if port == 0:
-            return [format_address(host, free) for free in free_ports(host, len(names))]
+            if why := why_not_free(host, 0):
+                raise CannotListen(f"cannot listen on {host}: {why}; choose another address with --host")
+            try:
+                return [format_address(host, free) for free in free_ports(host, len(names))]
+            except OSError as error:
+                raise CannotListen(f"cannot listen on {host}: {error}; choose ports with --port") from error
         for place, name in enumerate(names):
-            if not is_free(host, port + place):
-                raise CannotListen(
-                    f"cannot listen on {format_address(host, port + place)} ({name}): the port is already taken, "
-                    "or the address is not of this machine; choose other ports with --port"
-                )
-            grpc_port = port + place + GRPC_PORT_OFFSET
-            if place >= coordinators and self._settings.grpc and not is_free(host, grpc_port):
-                raise CannotListen(
-                    f"cannot listen on {format_address(host, grpc_port)} (gRPC of {name}): the port is already taken; "
-                    "choose other ports with --port, or --no-grpc"
-                )
+            self._require_free(port + place, name, "")
+            if place >= coordinators and self._settings.grpc:
+                self._require_free(port + place + GRPC_PORT_OFFSET, f"gRPC of {name}", ", or --no-grpc")
         return [format_address(host, port + place) for place in range(len(names))]
+
+    def _require_free(self, port: int, name: str, more: str) -> None:
+        """Raise an error if a port is not free; `more` says what else to do than to choose others."""
+        host = self._settings.host
+        if why := why_not_free(host, port):
+            raise CannotListen(
+                f"cannot listen on {format_address(host, port)} ({name}): {why}; choose others with --host or --port{more}"
+            )
 
     def _exports(self, servers: str) -> str:
         """Return the lines by which a shell's commands reach the cluster."""
-        exports = [f"LOCKRING_SERVER={TLS_SCHEME if self._tls is not None else ''}{servers}"]
+        exports = {"LOCKRING_SERVER": f"{TLS_SCHEME if self._tls is not None else ''}{servers}"}
         if self._client_files is not None:
             files = self._client_files
-            exports += [f"LOCKRING_CA={files.ca}", f"LOCKRING_CERT={files.cert}", f"LOCKRING_KEY={files.key}"]
-        return "".join(f"    export {each}\n" for each in exports)
+            exports |= {"LOCKRING_CA": files.ca, "LOCKRING_CERT": files.cert, "LOCKRING_KEY": files.key}
+        return "".join(f"    export {name}={shlex.quote(value)}\n" for name, value in exports.items())
+
+    def _announced(self, announcement: asyncio.Task[None]) -> None:
+        """End everything if the announcement has met an error that it does not know, so that it is not silent."""
+        if announcement.cancelled() or self._end.done():
+            return
+        error = announcement.exception()
+        if error is not None:
+            self._end.set_exception(error)
 
     def _hopeless(self, name: str, code: int) -> None:
         if not self._end.done():
@@ -233,12 +256,16 @@ class UpServer:
         coordinators, nodes = list(addresses.values())[:count], list(addresses.values())[count:]
         state: ClusterState | None = None
         trouble = RepeatedTrouble()
-        credential = CredentialSource()()  # what any client here would show
+        assert self._credential is not None
         while state is None:
             await asyncio.sleep(_POLL_S)
             try:
                 state = await asyncio.to_thread(
-                    state_if_served, coordinators, nodes, dial=dial_of(self._tls), credential=credential
+                    state_if_served,
+                    coordinators,
+                    nodes,
+                    dial=dial_of(self._tls),
+                    credential=self._credential(),
                 )
             except Denied as error:
                 log.warning(
@@ -259,14 +286,15 @@ class UpServer:
         leaders = ", ".join(coordinators)
         where = f"the coordinator is at {leaders}" if count == 1 else f"the coordinators are at {leaders}"
         ready = "1 node" if self._settings.nodes == 1 else f"{self._settings.nodes} nodes"
-        print(
+        text = (
             f"\n{drawing}\n\n{ready} ready; {where}{grpc}. In another terminal:\n\n"
             f"{self._exports(servers)}"
             f"    lockring lock demo -- sh -c 'echo token $LOCKRING_FENCING_TOKEN; sleep 5'\n"
             f"    lockring status\n\n"
-            f"Ctrl-C ends everything.\n",
-            flush=True,
+            f"Ctrl-C ends everything.\n"
         )
+        with contextlib.suppress(OSError, OutputFailed):  # the reader has gone; the cluster runs all the same
+            print(text, flush=True)
 
 
 def state_if_served(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from lockring.errors import ExtraMissing
+from lockring.security.cert_making import cert_maker
 from lockring.security.tls_files import TlsPaths
+from lockring.server.tls_settings import ClientAuthChoice
 
 if TYPE_CHECKING:
     from lockring.security.certs import CertMaker
@@ -16,7 +17,9 @@ CLIENT: Final = "dev"
 
 
 class DevelopmentCertificates(NamedTuple):
-    """Certificates in a directory. The servers ask clients for theirs, and need none.
+    """Certificates in a directory. The servers ask clients for theirs.
+
+    They demand it where other machines can reach them, unless rights are enforced: then a token will do.
 
     The authorities stay for the next start. They issue new certificates then: the earlier ones may have ended, or be
     for another host.
@@ -24,10 +27,12 @@ class DevelopmentCertificates(NamedTuple):
     Attributes:
         directory: where they are.
         host: the address that all servers listen on.
+        client_auth: whether clients need certificates.
     """
 
     directory: Path
     host: str
+    client_auth: ClientAuthChoice = "optional"
 
     def settings_of(self, name: str) -> dict[str, Any]:
         """Make the certificates of a server, and return its settings by field.
@@ -46,7 +51,7 @@ class DevelopmentCertificates(NamedTuple):
             "tls_cert": str(server.cert),
             "tls_key": str(server.key),
             "tls_ca": str(self.directory / "ca.pem"),
-            "tls_client_auth": "optional",
+            "tls_client_auth": self.client_auth,
             "peer_tls_cert": str(node.cert),
             "peer_tls_key": str(node.key),
             "peer_tls_ca": str(self.directory / "peer-ca.pem"),
@@ -62,12 +67,6 @@ class DevelopmentCertificates(NamedTuple):
         return TlsPaths(str(files.cert), str(files.key), str(self.directory / "ca.pem"))
 
     def _maker(self) -> CertMaker:
-        try:
-            from lockring.security.certs import CertMaker
-        except ImportError as error:
-            raise ExtraMissing(
-                f"--tls needs a package that is not installed ({error}): install lockring[certs]"
-            ) from error
-        if not (self.directory / "ca.pem").exists():
-            CertMaker(self.directory).authorities()
-        return CertMaker(self.directory, replace=True)
+        maker = cert_maker(self.directory, replace=True, asked_by="--tls")
+        maker.missing_authorities()
+        return maker

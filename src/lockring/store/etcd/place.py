@@ -139,9 +139,14 @@ def parse(url: str, environ: Mapping[str, str] = os.environ) -> EtcdPlace:
 
 
 def _endpoint(host: UrlHost) -> str:
-    if not host.name or "%" in host.name:
+    if not host.name:
         raise InvalidRequest(
             f"the URL of the store has a host that is not HOST or HOST:PORT; expected {_FORM}"
+        )
+    if "%" in host.name:
+        raise InvalidRequest(
+            "the URL of the store has a host with a zone or an escaped character, which no client of etcd takes; name a"
+            f" host, or an address without a zone; expected {_FORM}"
         )
     return format_address(host.name, PORT if host.port is None else host.port)
 

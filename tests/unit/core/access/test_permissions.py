@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,7 +81,7 @@ def test_a_refusal_names_the_rule_that_is_missing_or_in_the_way() -> None:
         "token web-1 may not acquire 'secret/x': the rule \"deny acquire secret/*\" of the role 'role' forbids it"
     )
     assert why_denied(ANONYMOUS, NOTHING, Verb.ADMIN) == (
-        'a client without credentials may not admin: it has no role, and so no rule "admin"'
+        'a client without credentials may not admin: it has no role that allows anything, and so no rule "admin"'
     )
 
 
@@ -106,6 +107,23 @@ def test_an_identity_without_a_role_may_do_nothing() -> None:
     assert policy(reader=["read *"]).permissions_of(WEB) is NOTHING
 
 
+@pytest.mark.parametrize(
+    ("rules", "is_nothing"),
+    [
+        (["deny acquire secret/*"], True),
+        (["deny admin", "admin"], True),
+        (["read jobs/*", "deny read *"], True),
+        ([], True),
+        (["read jobs/*", "deny read jobs/1"], False),
+        (["drain n1", "deny acquire *"], False),
+    ],
+)
+def test_an_identity_whose_roles_allow_no_name_may_do_nothing(rules: list[str], is_nothing: bool) -> None:
+    found = policy(Assignee("token", "web-1", (), ("role",)), role=rules)
+    assert (found.permissions_of(WEB) is NOTHING) is is_nothing
+    assert found.permissions_of(WEB) is found.permissions_of(WEB)
+
+
 def test_an_assignee_needs_all_of_its_claims() -> None:
     exact = ClaimPattern("san", "spiffe://prod/worker")
     start = ClaimPattern("san", "spiffe://prod/", is_prefix=True)
@@ -121,7 +139,9 @@ def test_an_assignee_needs_all_of_its_claims() -> None:
 
 def test_the_smallest_limit_of_all_roles_counts() -> None:
     roles = {
-        "a": AccessRole("a", (), Limits(sessions=5, locks=None, requests_per_s=100)),
+        "a": AccessRole(
+            "a", (parse_rule("read *", "a"),), Limits(sessions=5, locks=None, requests_per_s=100)
+        ),
         "b": AccessRole("b", (), Limits(sessions=9, locks=7)),
     }
     both = AccessPolicy(roles, [Assignee("token", "web-1", (), ("a", "b"))]).permissions_of(WEB)

@@ -9,6 +9,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from lockring.core.access import (
     GRPC_REQUIREMENTS,
+    NEVER_THROTTLED,
     NOTHING,
     REQUIREMENTS,
     Condition,
@@ -21,16 +22,21 @@ from lockring.grpc_api.v1 import lockring_pb2 as pb
 from lockring.protocol import (
     Acquire,
     Break,
+    ClientHello,
     CloseSession,
     Describe,
+    DescribeGroup,
     Drain,
+    FollowGroup,
     GetState,
     GetStatus,
     Keepalive,
+    List,
     PeerHello,
     Release,
     ToCoordinator,
     ToNode,
+    Undrain,
     Watch,
 )
 from lockring.protocol.identities import Identity
@@ -38,6 +44,26 @@ from lockring.protocol.identities import Identity
 
 def test_every_message_that_a_server_accepts_has_a_row_and_no_other() -> None:
     assert set(REQUIREMENTS) == set(get_args(ToNode)) | set(get_args(ToCoordinator))
+
+
+def test_every_request_of_a_client_is_throttled_or_named_as_one_that_never_is() -> None:
+    throttled = {
+        Acquire,
+        Break,
+        Describe,
+        DescribeGroup,
+        Drain,
+        FollowGroup,
+        GetState,
+        GetStatus,
+        List,
+        Undrain,
+        Watch,
+    }
+    of_servers = {kind for kind, row in REQUIREMENTS.items() if row.condition is Condition.SERVER}
+    assert not throttled & NEVER_THROTTLED
+    assert throttled | NEVER_THROTTLED == set(REQUIREMENTS) - of_servers - {ClientHello}
+    assert {kind for kind, row in REQUIREMENTS.items() if row.condition is Condition.OWNER} <= NEVER_THROTTLED
 
 
 def test_every_method_that_a_node_serves_over_grpc_has_a_row_and_no_other() -> None:

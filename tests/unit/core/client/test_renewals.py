@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from lockring.core.client import not_held
 from lockring.core.client.request_log import LOG_ENTRIES_MAX, RequestLog
 from lockring.core.client.requests import LISTED_BYTES_MAX
 from lockring.core.digest import mix
+from lockring.errors import LockLost
 from lockring.ids import FIRST_SLOT
 from lockring.protocol import (
     Acquire,
@@ -369,6 +371,49 @@ class TestKeepalives:
             world.say(A, KeepaliveReply(999, TTL_MS, True), ReleaseReply(998, True), GrantReply(997, 1, 1, 1))
             == []
         )
+
+
+class TestDenials:
+    @pytest.mark.parametrize("code", ["denied", "unauthenticated"])
+    def test_a_keepalive_that_is_denied_is_repeated_at_its_usual_time(self, code: str) -> None:
+        world = connected()
+        ticket = world.hold()
+        keepalive = only(world.pass_s(3), Keepalive)
+        assert sent(world.say(A, Refusal(keepalive.request, code, "no right")), Keepalive) == []
+        assert sent(world.pass_s(2.9), Keepalive) == []
+        assert world.believes(ticket)
+        assert len(sent(world.pass_s(0.2), Keepalive)) == 1
+
+    @pytest.mark.parametrize("code", ["denied", "unauthenticated"])
+    def test_the_loss_that_follows_says_that_the_lock_may_not_be_kept(self, code: str) -> None:
+        world = connected()
+        ticket = world.hold()
+        for _ in range(2):
+            world.say(A, Refusal(next_keepalive(world).request, code, "no right"))
+        assert lost(world.pass_s(TTL_MS / 3000 + 0.1)) == [(ticket, code)]
+        error = not_held(ticket)
+        assert isinstance(error, LockLost)
+        assert error.reason == code
+        assert LockLost.explained(code) in str(error) != code
+
+    def test_a_right_that_comes_back_in_time_keeps_the_lock(self) -> None:
+        world = connected()
+        ticket = world.hold()
+        keepalive = only(world.pass_s(3), Keepalive)
+        world.say(A, Refusal(keepalive.request, "denied", "no right"))
+        keepalive = only(world.pass_s(3.1), Keepalive)
+        world.say(A, KeepaliveReply(keepalive.request, TTL_MS, True))
+        assert lost(world.pass_s(TTL_MS / 1000 - 0.2)) == []
+        assert lost(world.pass_s(0.3)) == [(ticket, "local-deadline")]
+
+    def test_a_client_that_is_not_let_in_again_loses_its_lock_for_that_reason(self) -> None:
+        world = connected()
+        ticket = world.hold()
+        effects = world.cut(A) + world.pass_s(1)
+        world.core.connected(world.link_of[A], now_ns=world.now_ns)
+        effects += world.say(A, Refusal(0, "unauthenticated", "the token has expired"))
+        effects += world.pass_s(TTL_MS / 1000)
+        assert lost(effects) == [(ticket, "unauthenticated")]
 
 
 class TestDeadlines:

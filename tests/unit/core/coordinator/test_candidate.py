@@ -183,9 +183,9 @@ def test_a_change_of_the_lead_is_one_line_that_names_the_next_leader() -> None:
     notes = [*of(Note, process.effects()), *of(Note, process.campaign(OTHER, seconds=2))]
     assert notes == [
         Note(
+            "leads-no-more",
             f"this coordinator leads no more: the one at {OTHER.address} does",
             is_warning=True,
-            event="leads-no-more",
         )
     ]
 

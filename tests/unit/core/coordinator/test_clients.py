@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from lockring.cluster_state import decode_state
-from lockring.core.access import Newcomer
+from lockring.core.access import NOTHING, Limits, Newcomer
 from lockring.core.coordinator.clients import REPORT_NS
-from lockring.ids import NodeId
+from lockring.ids import NO_REQUEST, NodeId
 from lockring.protocol import (
     PROTOCOL,
     ClientHello,
@@ -21,6 +21,7 @@ from lockring.protocol import (
     Join,
     List,
     Message,
+    OnBehalfOf,
     PeerHello,
     Probe,
     ProbeReply,
@@ -33,6 +34,7 @@ from lockring.protocol import (
     Undrain,
     Welcome,
 )
+from lockring.protocol.identities import Identity
 from lockring.units import NS_PER_S
 from tests.unit.core.coordinator.world import World
 from tests.unit.core.grantees import grantee
@@ -260,6 +262,64 @@ def test_a_client_without_the_right_is_refused_and_keeps_its_connection(
     )
 
 
+@pytest.mark.parametrize("request_", [NO_REQUEST, 7], ids=["without a number", "with one"])
+def test_a_question_for_routes_that_is_denied_is_refused_by_its_number_or_not_at_all(request_: int) -> None:
+    """A refusal without a number is one of the connection, which a client would close."""
+    world = World()
+    world.cluster("a", "b")
+    access = grantee("web-1", "acquire *")
+    client = world.client(newcomer=Newcomer(access))
+    access.permissions = NOTHING
+    world.receive(client, GetRoutes(0, request_))
+    world.run(1)
+    refusals = [each for each in answers(world, client) if isinstance(each, Refusal)]
+    assert [(each.request, each.code, each.right) for each in refusals] == (
+        [(7, "denied", "")] if request_ else []
+    )
+    assert client not in world.closed
+    assert [each.outcome for each in world.audited] == ["refused"]
+
+
+@pytest.mark.parametrize("message", ASKED, ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("is_enforced", [True, False], ids=["enforced", "tried out"])
+def test_a_client_that_asks_too_often_hears_when_to_come_again(message: Message, is_enforced: bool) -> None:
+    world = World()
+    world.cluster("a", "b")
+    access = grantee("web-1", "admin", limits=Limits(requests_per_s=2), is_enforced=is_enforced)
+    client = world.client(newcomer=Newcomer(access))
+    for _ in range(2):
+        world.receive(client, GetStatus(4))
+    world.receive(client, message)
+    world.settle()
+    refusals = [each for each in answers(world, client) if isinstance(each, Refusal)]
+    assert [(each.request, each.code) for each in refusals] == ([(5, "overloaded")] if is_enforced else [])
+    assert all(0 < each.retry_after_ms <= 501 for each in refusals)
+
+
+def test_a_client_that_asks_too_often_still_finds_its_way() -> None:
+    world = World()
+    world.cluster("a", "b")
+    client = world.client(newcomer=Newcomer(grantee("web-1", "admin", limits=Limits(requests_per_s=1))))
+    before = len(answers(world, client))
+    for _ in range(5):
+        world.receive(client, GetRoutes(0, 5))
+        world.receive(client, Probe(6))
+    world.settle()
+    assert [type(each) for each in answers(world, client)[before:]] == [Routes, ProbeReply] * 5
+
+
+def test_a_coordinator_does_not_promise_to_take_requests_for_others() -> None:
+    world = World()
+    world.cluster("a")
+    client = world.client()
+    welcome = answers(world, client)[0]
+    assert isinstance(welcome, Welcome)
+    assert not welcome.identities
+    world.receive(client, OnBehalfOf(Identity("token", "web-1")))
+    world.settle()
+    assert refused(world, client) == "wrong-role"
+
+
 @pytest.mark.parametrize("message", ASKED, ids=lambda each: type(each).__name__)
 def test_a_client_with_the_right_is_answered(message: Message) -> None:
     world = World()
@@ -286,7 +346,6 @@ def test_a_client_is_told_what_a_coordinator_understands() -> None:
     (welcome, *_) = answers(world, world.client())
     assert isinstance(welcome, Welcome)
     assert welcome.probes
-    assert welcome.identities
 
 
 @pytest.mark.parametrize("checks", [True, False])
@@ -301,6 +360,7 @@ def test_a_node_that_knows_no_identities_is_warned_of_where_rights_are_checked(
         "node a runs a version of lockring that knows no identities" in each for each in world.notes
     )
     assert is_warned == (checks and not identities)
+    assert ("node-without-identities" in world.events) == is_warned
 
 
 def test_routes_need_no_right_and_are_sent_to_every_client() -> None:

@@ -179,6 +179,21 @@ def test_a_node_joins_if_its_connection_has_shown_to_be_that_node(proof: NodePro
     assert ("a" in world.state.members) == is_let_in
     if not is_let_in:
         assert refusal_of(node).code == "denied"
+        assert node.connection not in world.admitted, "a stranger has little room, and few lines in the log"
+
+
+@pytest.mark.parametrize("proof", [NO_NODE, ANY_NODE], ids=["unproven", "proven"])
+def test_a_join_that_is_malformed_is_a_strangers_and_its_text_is_no_part_of_a_refusal(
+    proof: NodeProof,
+) -> None:
+    world = World()
+    node = world.join("a\n2026-01-01 forged", newcomer=Newcomer(None, proof))
+    world.run_until_quiet()
+    refusal = refusal_of(node)
+    assert refusal.code == "invalid"
+    assert "\n" not in refusal.text
+    assert node.connection not in world.admitted
+    assert node.connection in world.closed
 
 
 @pytest.mark.parametrize("is_held", [True, False], ids=["held", "joined"])

@@ -97,6 +97,8 @@ class World:
         self.sent: list[tuple[ConnectionId, Message]] = []
         self.closed: list[ConnectionId] = []
         self.notes: list[str] = []
+        self.events: list[str] = []
+        """Of each note, the name under which it is logged."""
         self.audited: list[AuditEntry] = []
         self.admitted: dict[ConnectionId, bool] = {}
         """Connections that were let in, and whether they belong to the cluster."""
@@ -172,7 +174,8 @@ class World:
                 self.audited.append(effect)
             case Publish(state):
                 self.published.append(state)
-            case Note(text):
+            case Note(event, text):
+                self.events.append(event)
                 self.notes.append(text)
             case Admit(connection, is_member, welcome):
                 assert connection not in self.admitted, "a connection has one role"

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
-from lockring.core.access import NOTHING, REQUIREMENTS, Condition, Grantee, Permissions, hidden_id
+from lockring.core.access import (
+    NOTHING,
+    REQUIREMENTS,
+    AccessPolicy,
+    AccessRole,
+    Assignee,
+    Condition,
+    Grantee,
+    Permissions,
+    hidden_id,
+    parse_rule,
+)
 from lockring.core.digest import mix
+from lockring.core.node import lock_views
 from lockring.ids import NodeId, SessionId
 from lockring.protocol import (
     Acquire,
@@ -25,12 +38,15 @@ from lockring.protocol import (
     GrantReply,
     Keepalive,
     List,
+    ListedAcquisition,
     ListReply,
     Message,
+    Mode,
     Refusal,
     Release,
     ReleaseReply,
     Routes,
+    SlotList,
     StateReply,
     StatusReply,
     ToNode,
@@ -40,6 +56,7 @@ from lockring.protocol import (
     Watch,
     WatchNotice,
 )
+from lockring.slots import slot_of
 from tests.unit.core.grantees import grantee
 from tests.unit.core.node.world import MS, Client, Nodes
 
@@ -84,7 +101,7 @@ WITHOUT_RIGHT: dict[type[Message], Message] = {
     CloseSession: CloseSession(5, "s"),
     ViewAck: ViewAck(5, GROUP, "s", 1, 7),
     Unwatch: Unwatch(5, 4),
-    GetRoutes: GetRoutes(0),
+    GetRoutes: GetRoutes(0, 5),
 }
 """A request of each kind that needs an identity alone, or a session of one's own."""
 
@@ -220,12 +237,24 @@ def test_an_identity_whose_credential_has_ended_may_do_nothing(nodes: Nodes, mes
     nodes.audited.clear()
     access.is_expired, access.permissions = True, NOTHING
     answers = client.ask(message)
-    if isinstance(message, GetRoutes):
-        assert answers == []  # it has no number that an answer could name
-    else:
-        assert only(answers).code == "unauthenticated"
+    refusal = only(answers)
+    assert (refusal.request, refusal.code) == (5, "unauthenticated")
     (entry,) = nodes.audited
     assert "has expired, or was revoked" in entry.reason
+
+
+def test_a_holder_whose_roles_only_deny_from_now_on_renews_no_more(nodes: Nodes) -> None:
+    access = grantee("web-1", "acquire *")
+    client = nodes.client("A", "s", access=access)
+    client.acquire("x", 1)
+    denies = AccessRole("none", (parse_rule("deny acquire *", "none"),))
+    policy = AccessPolicy({"none": denies}, [Assignee("token", "web-1", (), ("none",))])
+    rights(access, policy.permissions_of(access.identity))
+    refusal = only(client.keep(count=1, digest=mix(1), through=1))
+    assert (refusal.code, refusal.text) == (
+        "denied",
+        "token web-1 has no role here that allows anything; the ACL file gives it one",
+    )
 
 
 def test_a_request_that_waits_for_its_slot_is_judged_again_when_it_is_handled(nodes: Nodes) -> None:
@@ -236,6 +265,65 @@ def test_a_request_that_waits_for_its_slot_is_judged_again_when_it_is_handled(no
     nodes.assign("A", None, "z")
     nodes.advance(500 * MS)
     assert only(client.inbox[-1:]).code == "denied"
+
+
+def queued(nodes: Nodes, access: Grantee) -> tuple[Client, Client, Client]:
+    """A holder of "x", a waiter with these rights, and one behind it that may do everything."""
+    holder, waiter, last = (
+        nodes.client("A", name, access=each) for name, each in (("s", None), ("t", access), ("u", None))
+    )
+    holder.acquire("x", 1)
+    assert waiter.acquire("x", 1) == []
+    assert last.acquire("x", 1) == []
+    return holder, waiter, last
+
+
+def test_a_waiter_whose_right_was_removed_is_refused_in_its_turn_and_the_next_one_granted(
+    nodes: Nodes,
+) -> None:
+    access = grantee("web-1", "acquire *")
+    holder, waiter, last = queued(nodes, access)
+    rights(access, grantee("web-1", "acquire y").permissions)
+    holder.release("x", 1)
+    refusal = only(waiter.inbox[-1:])
+    assert (refusal.request, refusal.code, refusal.right) == (1, "denied", "acquire")
+    assert isinstance(last.inbox[-1], GrantReply)
+    (entry,) = nodes.audited
+    assert (entry.act, entry.outcome, entry.identity.name, entry.name) == (
+        "denied",
+        "refused",
+        "web-1",
+        "x",
+    )
+    assert access.quota.waiters == 0
+
+
+def test_a_waiter_whose_credential_has_ended_is_not_granted(nodes: Nodes) -> None:
+    access = grantee("web-1", "acquire *")
+    holder, waiter, last = queued(nodes, access)
+    access.is_expired, access.permissions = True, NOTHING
+    holder.release("x", 1)
+    assert only(waiter.inbox[-1:]).code == "unauthenticated"
+    assert isinstance(last.inbox[-1], GrantReply)
+
+
+def test_a_waiter_that_asked_again_is_judged_by_its_last_connection(nodes: Nodes) -> None:
+    access, newer = grantee("web-1", "acquire *"), grantee("web-1", "acquire *")
+    holder, waiter, _ = queued(nodes, access)
+    again = nodes.client("A", "t", client="again", access=newer)
+    assert again.acquire("x", 1) == []
+    rights(access, NOTHING)
+    holder.release("x", 1)
+    assert isinstance(again.inbox[-1], GrantReply)
+    assert waiter.inbox[-1:] != again.inbox[-1:]
+
+
+def test_a_waiter_is_granted_where_rights_are_tried_out(nodes: Nodes) -> None:
+    access = grantee("web-1", "acquire *", is_enforced=False)
+    holder, waiter, _ = queued(nodes, access)
+    rights(access, NOTHING)
+    holder.release("x", 1)
+    assert isinstance(waiter.inbox[-1], GrantReply)
 
 
 def test_a_refusal_is_never_a_grant_by_another_way(nodes: Nodes) -> None:
@@ -288,6 +376,36 @@ def test_a_session_is_of_use_to_the_identity_that_has_opened_it_alone(
     assert (entry.identity.name, entry.outcome) == ("web-2", "refused")
     assert owner.keep(count=1, digest=mix(1), through=1)[0].agreed
     assert only(owner.release("x", 1), ReleaseReply).dropped
+
+
+@pytest.mark.parametrize(
+    "kind", [each for each in OWNED if each is not Acquire], ids=lambda kind: kind.__name__
+)
+@pytest.mark.parametrize("name", ["x", "elsewhere"])
+def test_a_session_of_another_identity_looks_like_one_that_does_not_exist(
+    nodes: Nodes, kind: type[Message], name: str
+) -> None:
+    owner = nodes.client("A", "s", access=grantee("web-1", "acquire *"))
+    owner.acquire("x", 1)
+    owner.acquire(GROUP, 2, mode=Mode.SHARED)
+    session = nodes.cores["A"].sessions.by_id[SessionId("s")]
+    nodes.advance(200 * MS)
+    message = in_session(kind)
+    if kind is Release:
+        message = msgspec.structs.replace(message, name=name)
+    elif kind is Keepalive:
+        listed = [SlotList(slot_of(name), [ListedAcquisition(1, name)])]
+        message = msgspec.structs.replace(message, listed=listed, count=1)
+    found = []
+    for number, unknown in enumerate(("no-such-session", "s")):
+        other = nodes.client("A", "s", client=f"other-{number}", access=grantee("web-2", "acquire *"))
+        found.append(other.ask(msgspec.structs.replace(message, session=unknown)))
+    assert found[0] == found[1]
+    assert not any(isinstance(each, Refusal) and each.code == "denied" for each in found[0])
+    (entry,) = nodes.audited
+    assert (entry.identity.name, entry.outcome) == ("web-2", "refused")
+    assert (session.totals.count, session.connection) == (2, owner.connection)
+    assert session.deadline_ns < nodes.now + session.lifetime_ns
 
 
 @pytest.mark.parametrize("kind", OWNED, ids=lambda kind: kind.__name__)
@@ -379,3 +497,26 @@ def test_the_events_of_a_watch_hide_the_sessions_of_others(nodes: Nodes) -> None
         assert [each.session for each in events] == [session, session]
     assert len(hidden_id(SessionId("x"))) == 16
     assert hidden_id(SessionId("x")) != hidden_id(SessionId("y"))
+
+
+def test_the_ids_of_a_change_are_hidden_once_however_many_watch(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden: list[SessionId] = []
+
+    def noted(session: SessionId) -> SessionId:
+        hidden.append(session)
+        return hidden_id(session)
+
+    monkeypatch.setattr(lock_views, "hidden_id", noted)
+    watchers = [nodes.client("A", "t", access=grantee(f"web-{number}", "watch *")) for number in range(20)]
+    own = nodes.client("A", "u", access=grantee("owner", "acquire *", "watch *"))
+    for client in (own, *watchers):
+        client.ask(Watch(5, "x"))
+    assert hidden == []
+    own.acquire("x", 1)
+    assert hidden == [SessionId("u")]
+    assert own.inbox[-1].events[0].session == "u"
+    for client in watchers:
+        (event,) = client.inbox[-1].events
+        assert event.session == hidden_id(SessionId("u"))

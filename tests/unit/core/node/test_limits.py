@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lockring.core.access import Grantee, Limits, Quota
+from lockring.core.access import NEVER_THROTTLED, Grantee, Limits, Quota
 from lockring.ids import SessionId
 from lockring.protocol import (
     CloseSession,
@@ -22,6 +22,7 @@ from lockring.protocol import (
 )
 from lockring.units import NS_PER_S
 from tests.unit.core.grantees import grantee
+from tests.unit.core.node.test_access import OF_CLIENTS, WITHOUT_RIGHT
 from tests.unit.core.node.world import MS, Client, Nodes
 
 
@@ -40,17 +41,18 @@ def served(*names: str) -> Nodes:
 
 
 class Bounded:
-    """Connections of one identity with limits."""
+    """Connections of one identity with limits, the token `who`."""
 
-    def __init__(self, nodes: Nodes, *, is_enforced: bool = True, **limits: int) -> None:
+    def __init__(self, nodes: Nodes, who: str = "web-1", *, is_enforced: bool = True, **limits: int) -> None:
         self.nodes = nodes
+        self.who = who
         self.limits = Limits(**limits)
-        self.quota = Quota("token web-1", self.limits)
+        self.quota = Quota(f"token {who}", self.limits)
         self.is_enforced = is_enforced
 
     def access(self) -> Grantee:
         return grantee(
-            "web-1",
+            self.who,
             "acquire *",
             "read *",
             limits=self.limits,
@@ -84,8 +86,12 @@ def test_one_session_more_than_the_limit_is_refused_until_one_ends() -> None:
 
 def test_another_identity_has_limits_of_its_own() -> None:
     nodes = served("A")
-    only(Bounded(nodes, sessions=1).client("s").acquire("x", 1), GrantReply)
-    only(Bounded(nodes, sessions=1).client("t").acquire("y", 1), GrantReply)
+    limits = {"sessions": 1, "locks": 1, "waiters": 1, "requests_per_s": 1}
+    first, second = (Bounded(nodes, who, **limits) for who in ("web-1", "web-2"))
+    only(first.client("s").acquire("x", 1), GrantReply)
+    assert only(first.client("t").acquire("z", 1)).code == "overloaded"
+    only(second.client("u").acquire("y", 1), GrantReply)
+    assert (first.counts, second.counts) == ((1, 1, 0), (1, 1, 0))
 
 
 def test_one_lock_more_than_the_limit_is_refused_until_one_is_released() -> None:
@@ -150,6 +156,49 @@ def test_a_promoted_copy_counts_what_its_identity_has_once_that_comes() -> None:
     assert bounded.counts == (1, 0, 0)
 
 
+def test_a_session_that_is_closed_counts_no_more_though_a_copy_needs_it() -> None:
+    nodes = served("A", "B")
+    nodes.assign("B", "A", "y")
+    nodes.advance(500 * MS)
+    bounded = Bounded(nodes, sessions=1)
+    Bounded(nodes).client("s").acquire("x", 1)
+    nodes.advance(500 * MS)
+    assert SessionId("s") in nodes.cores["B"].sessions.by_id
+    client, other = bounded.client("s", "B"), bounded.client("t", "B")
+    for acquisition in (2, 3):
+        only(client.acquire("y", acquisition), GrantReply)
+        assert bounded.counts == (1, 1, 0)
+        assert only(other.acquire("y", 1)).code == "overloaded"
+        only(client.ask(CloseSession(9, SessionId("s"))), ReleaseReply)
+        assert bounded.counts == (0, 0, 0)
+    only(other.acquire("y", 2), GrantReply)
+
+
+def test_a_session_that_only_a_copy_has_is_not_counted_by_a_release() -> None:
+    nodes = served("A", "B")
+    Bounded(nodes).client("s").acquire("x", 1)
+    nodes.advance(500 * MS)
+    bounded = Bounded(nodes)
+    only(bounded.client("s", "B").ask(CloseSession(9, SessionId("s"))), ReleaseReply)
+    assert bounded.counts == (0, 0, 0)
+
+
+def test_a_session_without_an_owner_is_counted_with_its_waiters_from_its_first_use_on() -> None:
+    nodes = served("A")
+    nodes.client("A", "h").acquire("x", 1)
+    unknown = nodes.client("A", "s")
+    unknown.acquire("y", 1)
+    unknown.acquire("x", 2)
+    bounded = Bounded(nodes, waiters=1)
+    client = bounded.client("s")
+    assert "1 waiting requests" in only(client.acquire("x", 3)).text
+    assert bounded.counts == (1, 1, 1)
+    only(client.release("x", 2), ReleaseReply)
+    assert bounded.counts == (1, 1, 0)
+    only(client.ask(CloseSession(9, SessionId("s"))), ReleaseReply)
+    assert bounded.counts == (0, 0, 0)
+
+
 def test_what_moves_to_another_node_is_counted_here_no_more() -> None:
     nodes = served("A", "B")
     bounded = Bounded(nodes)
@@ -186,6 +235,19 @@ def test_renewals_and_releases_are_never_too_soon() -> None:
     for number in range(10, 20):
         only(client.ask(Keepalive(number, SessionId("s"), 10_000, "s", 0, 0, 0)), KeepaliveReply)
     only(client.ask(Release(30, SessionId("s"), 1, "x")), ReleaseReply)
+
+
+@pytest.mark.parametrize(
+    "kind", sorted((*OF_CLIENTS, *WITHOUT_RIGHT), key=str), ids=lambda each: each.__name__
+)
+def test_a_request_is_too_soon_unless_it_keeps_gives_back_or_finds_the_way(kind: type[Message]) -> None:
+    nodes = served("A")
+    access = grantee("web-1", "admin", limits=Limits(requests_per_s=1))
+    client = nodes.client("A", "s", access=access)
+    only(client.acquire("x", 1), GrantReply)
+    message = WITHOUT_RIGHT[kind] if kind in WITHOUT_RIGHT else OF_CLIENTS[kind][0]
+    codes = [each.code for each in client.ask(message) if isinstance(each, Refusal)]
+    assert ("overloaded" in codes) == (kind not in NEVER_THROTTLED)
 
 
 @pytest.mark.parametrize("limit", ["sessions", "locks", "waiters", "requests_per_s"])

@@ -45,7 +45,7 @@ def wait(
     since_ns: int = 0,
 ) -> LockWaiter:
     wanted = Acquire(acquisition, session, 1_000, session, acquisition, name, mode=mode, permits=permits)
-    request = OpenRequest(1, acquisition, 0, 1_000)
+    request = OpenRequest(1, acquisition, 0, 1_000, None)
     return table.enqueue(sessions.open(session, session, 1_000), wanted, request, since_ns=since_ns)
 
 
