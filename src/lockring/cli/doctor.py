@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Callable
@@ -32,9 +33,10 @@ from lockring.clock import monotonic_ns, wall_ns
 from lockring.config import setting
 from lockring.errors import AcquireTimeout, Denied, LockringError
 from lockring.exits import FAILED, OK
+from lockring.ids import LockName
 from lockring.names import check_lock_name
 from lockring.net.oneshot import Dial, ask_report
-from lockring.net.server_line import Roll, ask_roll
+from lockring.net.server_line import Roll, ServerLine, ask_roll
 from lockring.slots import SLOTS
 from lockring.system_errors import reason_of
 from lockring.terminals import shown
@@ -130,7 +132,7 @@ def _examine(settings: ClientSettings, lock: str) -> list[CheckResult]:
     if look is not None:
         findings += _about_cluster(look)
         findings += _about_grpc(look, settings, timeout_s)
-    return findings + _about_lock(settings, lock, timeout_s)
+    return findings + _about_lock(settings, roll, lock, timeout_s)
 
 
 def _size(roll: Roll) -> str:
@@ -308,13 +310,21 @@ def _grpc_credentials(settings: ClientSettings) -> Any:
 # ---------------------------------------------------------------------- a real lock
 
 
-def _about_lock(settings: ClientSettings, lock: str, timeout_s: float) -> list[CheckResult]:
+def _about_lock(settings: ClientSettings, roll: Roll, lock: str, timeout_s: float) -> list[CheckResult]:
     """Look at the rights to a lock, acquire and release it, and measure that."""
     findings: list[CheckResult] = []
     with connect(settings, tells=False, owner=f"lockring doctor on {socket.gethostname()}") as client:
         with suppress(LockringError):  # a look that fails does not keep from the acquire, which says why
             found = client.describe(lock, timeout=timeout_s)
-            findings.append(about_rights(found.rights, found.identity, lock))
+            line = ServerLine(
+                roll.address_of(found.primary),
+                timeout_s=timeout_s,
+                dial=dial_of(settings),
+                credential=settings.credential(),
+            )
+            with contextlib.closing(line):
+                verbs, identity = line.rights(LockName(lock))
+            findings.append(about_rights(verbs, identity, lock))
         findings.append(_acquired(client, lock))
     return findings
 

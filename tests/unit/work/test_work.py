@@ -37,7 +37,9 @@ from lockring.protocol import (
     Describe,
     DescribeGroup,
     Drain,
+    FindSimilar,
     FollowGroup,
+    GetEvents,
     GetRoutes,
     GetState,
     GetStatus,
@@ -233,6 +235,8 @@ RARE: set[type[Message]] = {
     List,  # of many names
     GetState,  # about all names
     GetStatus,
+    FindSimilar,
+    GetEvents,
     Drain,
     Undrain,
 }
