@@ -33,7 +33,7 @@ from lockring.clock import monotonic_ns, wall_ns
 from lockring.config import setting
 from lockring.errors import AcquireTimeout, Denied, LockringError
 from lockring.exits import FAILED, OK
-from lockring.ids import LockName
+from lockring.ids import LockName, NodeId
 from lockring.names import check_lock_name
 from lockring.net.oneshot import Dial, ask_report
 from lockring.net.server_line import Roll, ServerLine, ask_roll
@@ -317,7 +317,7 @@ def _about_lock(settings: ClientSettings, roll: Roll, lock: str, timeout_s: floa
         with suppress(LockringError):  # a look that fails does not keep from the acquire, which says why
             found = client.describe(lock, timeout=timeout_s)
             line = ServerLine(
-                roll.address_of(found.primary),
+                roll.address_of(NodeId(found.primary)),
                 timeout_s=timeout_s,
                 dial=dial_of(settings),
                 credential=settings.credential(),
