@@ -34,7 +34,7 @@ FINAL: Final = b"\x00\x00\x00\x01\xc1"
 _CLIENT_MESSAGES: Final = (
     *("Acquire", "Acquire", "Acquire", "Release", "Release", "Keepalive", "CloseSession", "Describe"),
     *("List", "Watch", "Unwatch", "Break", "GetState", "DescribeGroup", "FollowGroup", "ViewAck"),
-    "GetEvents",
+    *("GetEvents", "FindSimilar"),
 )
 _PEER_MESSAGES: Final = ("Replicate", "Replicate", "HandOver", "State")
 

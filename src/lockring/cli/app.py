@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "lock": ("lock.command", "lock"),
     "status": ("status", "status"),
+    "doctor": ("doctor", "doctor"),
     "ls": ("locks", "ls"),
     "describe": ("locks", "describe"),
     "why": ("why", "why"),

@@ -22,7 +22,9 @@ from lockring.slots import SLOTS
 
 if TYPE_CHECKING:
     from lockring import Client
+    from lockring.aio import Client as AsyncClient
     from lockring.net.oneshot import Dial
+    from lockring.security.tls_policy import ClientTls
 
 _PAUSE_S: Final = 0.2
 """Between two rounds of questions, while a leader is found."""
@@ -142,13 +144,18 @@ def dial_of(settings: ClientSettings) -> Dial:
     Raises:
         ConfigError: a file of TLS cannot be used.
     """
-    from lockring.client.arguments import ServerList
-    from lockring.client.tls import ClientFiles, tls_of
     from lockring.client.tls_dial import dial_with
 
+    return dial_with(tls_for(settings))
+
+
+def tls_for(settings: ClientSettings) -> ClientTls | None:
+    """Return the TLS for connections to the cluster, None for none. Raises as `dial_of`."""
+    from lockring.client.arguments import ServerList
+    from lockring.client.tls import ClientFiles, tls_of
+
     servers = ServerList(settings.addresses, scheme=settings.scheme)
-    files = ClientFiles(settings.ca, settings.cert, settings.key, settings.server_name)
-    return dial_with(tls_of(servers, files))
+    return tls_of(servers, ClientFiles(settings.ca, settings.cert, settings.key, settings.server_name))
 
 
 @contextmanager
@@ -161,19 +168,8 @@ def connect(settings: ClientSettings, *, tells: bool = True, **options: Any) -> 
         options: for `lockring.Client`.
     """
     from lockring import Client
-    from lockring.client.arguments import ServerList
 
-    servers = ServerList(settings.addresses, origin_of(settings), settings.scheme)
-    with Client(
-        servers,
-        connect_timeout=settings.connect_timeout_s,
-        ca=settings.ca,
-        cert=settings.cert,
-        key=settings.key,
-        server_name=settings.server_name,
-        token_file=settings.token_file,
-        **options,
-    ) as client:
+    with Client(**_client_arguments(settings), **options) as client:
         if not tells:
             yield client
             return
@@ -181,6 +177,28 @@ def connect(settings: ClientSettings, *, tells: bool = True, **options: Any) -> 
 
         with telling(of_client(client, settings.connect_timeout_s), _voice()):
             yield client
+
+
+def connect_aio(settings: ClientSettings) -> AsyncClient:
+    """Return a client for the cluster on the running event loop; leaving its context closes it."""
+    from lockring.aio import Client
+
+    return Client(**_client_arguments(settings))
+
+
+def _client_arguments(settings: ClientSettings) -> dict[str, Any]:
+    """Return the settings as the arguments of a client of either kind."""
+    from lockring.client.arguments import ServerList
+
+    return {
+        "servers": ServerList(settings.addresses, origin_of(settings), settings.scheme),
+        "connect_timeout": settings.connect_timeout_s,
+        "ca": settings.ca,
+        "cert": settings.cert,
+        "key": settings.key,
+        "server_name": settings.server_name,
+        "token_file": settings.token_file,
+    }
 
 
 def _voice() -> StderrReporter:

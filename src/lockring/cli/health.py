@@ -50,6 +50,7 @@ class Health(NamedTuple):
         reasons: sentences on what keeps slots from being served, none if all are.
         remarks: sentences on other faults.
         lease_left_s: the shortest time that nodes without the coordinator can go on; None if no node has lost it.
+        single: the one of the remarks that slots have no backup, "" if they have. One node alone cannot have any.
     """
 
     condition: Condition
@@ -58,6 +59,7 @@ class Health(NamedTuple):
     reasons: list[str]
     remarks: list[str]
     lease_left_s: float | None
+    single: str = ""
 
     @property
     def heading(self) -> str:
@@ -189,8 +191,9 @@ class _Diagnosis:
             if each is not None and (each.away_ms >= 0 or self._is_fading(each))
         ]
         remarks = self._about_coordinator(statuses) + self._about_journals(statuses)
-        if self._single and served:
-            remarks.append(self._about_single())
+        single = self._about_single() if self._single and served else ""
+        if single:
+            remarks.append(single)
         if served >= SLOTS:
             remarks, reasons = remarks + reasons, []
         condition: Condition = "degraded" if remarks else "serving"
@@ -206,6 +209,7 @@ class _Diagnosis:
             reasons=reasons,
             remarks=remarks,
             lease_left_s=min(left_ms) / 1000 if left_ms else None,
+            single=single,
         )
 
     def _about_single(self) -> str:

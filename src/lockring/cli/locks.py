@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import click
 import msgspec
 
-from lockring.cli.connect import client_options, client_settings, connect, demand_whole
+from lockring.cli.client_settings import ClientSettings
+from lockring.cli.connect import client_options, client_settings, connect, connect_aio, demand_whole
 from lockring.cli.layout import Column
 from lockring.cli.output import clock_time, count, duration, print_json, print_table, quoted, say, token
 from lockring.cli.sections import read_settings
 from lockring.client.searching import PAGE_LIMIT_MAX
 from lockring.cluster_state import GENERATION_MAX
 from lockring.config import setting
+from lockring.errors import InvalidRequest
 from lockring.names import check_lock_name
 from lockring.terminals import shown
 
@@ -74,6 +77,15 @@ class BreakSettings(msgspec.Struct, frozen=True, kw_only=True):
         bool,
         setting("Free the lock at once, though its holder may not yet know.", variable=False, file=False),
     ] = False
+
+
+class WatchSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of `lockring watch`."""
+
+    prefix: Annotated[
+        str,
+        setting("Follow all locks in use whose name starts with this.", variable=False, file=False),
+    ] = ""
 
 
 def facts(lock: LockInfo, state: ClusterState | None = None) -> dict[str, Any]:
@@ -241,22 +253,48 @@ def describe(name: str, as_json: bool, **given: Any) -> None:
 
 
 @click.command()
-@click.argument("name")
-@client_options()
+@click.argument("name", default="")
+@client_options(WatchSettings)
 def watch(name: str, as_json: bool, **given: Any) -> None:
     """Print a line, or with --json an object, now and after every change to a lock. Ctrl-C ends it.
 
     A line shows the lock as it is and what has happened since the line before: it was granted, released or lost
     (and why), or a client began to wait or gave up. If events may be missing, the line says that there was a gap.
+
+    With --prefix instead of NAME, all locks in use with such a name are followed, and each line begins with the name.
+    Each second the locks in use are listed, so that one which is held for a shorter time may be missed.
     """
-    check_lock_name(name)
+    own = read_settings(WatchSettings, "watch", given)
+    if bool(name) == bool(own.prefix):
+        raise InvalidRequest("name a lock, or the start of the names of several with --prefix")
+    check_lock_name(name or own.prefix)
     cluster = client_settings(given)
+
+    def tell(update: WatchUpdate) -> None:
+        if as_json:
+            print_json({"at": clock_time(), **facts(update.lock), **news(update)})
+        else:
+            about = f"{shown(update.lock.name)}  " if own.prefix else ""
+            say(f"{clock_time()}  {about}{summary(update.lock)}{told(update)}")
+
+    if own.prefix:
+        _watch_prefix(cluster, own.prefix, tell)
+        return
     with connect(cluster) as client:
         for update in client.watch(name):
-            if as_json:
-                print_json({"at": clock_time(), **facts(update.lock), **news(update)})
-            else:
-                say(f"{clock_time()}  {summary(update.lock)}{told(update)}")
+            tell(update)
+
+
+def _watch_prefix(cluster: ClientSettings, prefix: str, tell: Callable[[WatchUpdate], None]) -> None:
+    import asyncio
+
+    from lockring.cli.watch_prefix import PrefixWatch
+
+    async def follow() -> None:
+        async with connect_aio(cluster) as client:
+            await PrefixWatch(client, prefix, tell, timeout_s=cluster.connect_timeout_s).run()
+
+    asyncio.run(follow())
 
 
 def summary(lock: LockInfo) -> str:

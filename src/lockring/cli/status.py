@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import click
+import msgspec
 
 from lockring.cli.certificates import certificate_facts
 from lockring.cli.client_settings import ClientSettings
@@ -20,10 +21,12 @@ from lockring.cli.health import Health, ServerAnswer, diagnose, own_status
 from lockring.cli.layout import Column
 from lockring.cli.output import count, duration, print_json, print_table, say
 from lockring.cli.rights import insecure_line, rights_line
+from lockring.cli.sections import read_settings
 from lockring.clock import wall_ns
 from lockring.cluster_state import ClusterState, Copy, Replica
+from lockring.config import setting
 from lockring.errors import LockringError
-from lockring.exits import OK, UNAVAILABLE
+from lockring.exits import FAILED, OK, UNAVAILABLE
 from lockring.ids import NO_CLUSTER, ClusterId, NodeId
 from lockring.net.oneshot import Dial, ServerReport, ask_report, ask_state
 from lockring.protocol import ServerStatus
@@ -38,8 +41,18 @@ _LOOK_AGAIN_S: Final = 0.3
 """During a planned move, a slot has no primary for a moment: a second look then finds it."""
 
 
-class _Look(NamedTuple):
-    """The result of one look."""
+class Look(NamedTuple):
+    """The result of one look at a cluster.
+
+    Attributes:
+        state: the newest cluster state of any server.
+        note: what the server that had it waits for.
+        nodes: each member's answer.
+        coordinator: the coordinator's answer.
+        standby: the answer of a coordinator that stands by, where the other one does not answer.
+        health: the verdict.
+        strangers: the named servers that belong to other clusters.
+    """
 
     state: ClusterState
     note: str
@@ -55,28 +68,98 @@ class _Look(NamedTuple):
         return self.coordinator.status or self.standby
 
 
+class StatusSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of `lockring status`."""
+
+    check: Annotated[
+        bool,
+        setting(
+            "Print one line, and exit with 1 if anything is wrong: for monitoring.",
+            variable=False,
+            file=False,
+        ),
+    ] = False
+
+
 @click.command()
-@client_options()
+@client_options(StatusSettings)
 def status(as_json: bool, **given: Any) -> int:
     """Show whether the cluster serves, its members, the spread of the slots, what is moving, and the coordinators.
 
     Asks every node whether it may serve. Exits with 69 if slots are not served, or if the servers that are named belong
     to several clusters.
     """
+    own = read_settings(StatusSettings, "status", given)
     settings = client_settings(given)
-    look = _look(settings)
-    if look.health.condition == "partial":
-        time.sleep(_LOOK_AGAIN_S)
-        look = _look(settings)
+    if own.check and not as_json:
+        return _check(settings)
+    look = look_twice(settings)
     found = facts(look)
     if as_json:
         print_json(found)
     else:
         _print(found, look.health)
+    if own.check:
+        return FAILED if faults(look) else OK
     return OK if look.health.slots_served >= SLOTS and not look.strangers else UNAVAILABLE
 
 
-def _look(settings: ClientSettings) -> _Look:
+def faults(look: Look) -> list[str]:
+    """Return sentences on all that is wrong with a cluster. That one node alone has no backups is not wrong."""
+    health = look.health
+    expected = health.single if len(look.state.members) == 1 else ""
+    found = [each for each in (*health.reasons, *health.remarks) if each != expected]
+    return found or ([] if health.slots_served >= SLOTS else [health.heading])
+
+
+def _check(settings: ClientSettings) -> int:
+    """Print one line as monitoring takes it, with figures behind a bar, and return the exit code."""
+    try:
+        look = look_twice(settings)
+    except LockringError as error:
+        say_line(f"LOCKRING CRITICAL - {error}")
+        return FAILED
+    found, health = facts(look), look.health
+    wrong = faults(look)
+    word = "OK" if not wrong else "WARNING" if health.slots_served >= SLOTS else "CRITICAL"
+    text = (
+        "; ".join(wrong)
+        or f"{health.slots_served} of {SLOTS} slots served by {count(len(found['members']), 'node')}"
+    )
+    figures = {
+        "slots_served": health.slots_served,
+        "slots_without_backup": found["slots_without_backup"],
+        "slots_moving": found["slots_moving"],
+        "members": len(found["members"]),
+        "locks": sum(each["locks"] or 0 for each in found["members"]),
+        "waiters": sum(each["waiters"] or 0 for each in found["members"]),
+    }
+    say_line(f"LOCKRING {word} - {text} | " + " ".join(f"{name}={value}" for name, value in figures.items()))
+    return FAILED if wrong else OK
+
+
+def say_line(text: str) -> None:
+    """Print a text as one line, however wide the terminal is, without a bar but for the last one."""
+    head, bar, figures = text.rpartition(" | ")
+    words = (head if bar else figures).replace("|", "/")
+    print(" ".join(words.split()) + (f"{bar}{figures}" if bar else ""), flush=True)
+
+
+def look_twice(settings: ClientSettings) -> Look:
+    """Look at a cluster, and again if it serves only in part: a planned move may have been under way.
+
+    Raises:
+        LockringError: no server tells the state.
+    """
+    look = look_at(settings)
+    if look.health.condition == "partial":
+        time.sleep(_LOOK_AGAIN_S)
+        look = look_at(settings)
+    return look
+
+
+def look_at(settings: ClientSettings) -> Look:
+    """Ask a server for the state of the cluster, and then all servers for their status. Raises as `look_twice`."""
     credential = settings.credential()
     question = functools.partial(_ask_state, credential=credential)
     server, (state, note) = ask(settings, question)
@@ -96,7 +179,7 @@ def _look(settings: ClientSettings) -> _Look:
     own = (NO_CLUSTER, state.cluster)
     strangers = {server: cluster for server, (cluster, _) in others.items() if cluster not in own}
     health = diagnose(state, nodes, coordinator, standby=standby, strangers=strangers, wall_ns=wall_ns())
-    return _Look(state, note, nodes, coordinator, standby=standby, health=health, strangers=strangers)
+    return Look(state, note, nodes, coordinator, standby=standby, health=health, strangers=strangers)
 
 
 def _ask_state(
@@ -160,7 +243,7 @@ def _standby(state: ClusterState, others: Mapping[str, ServerReport]) -> ServerS
     return None
 
 
-def facts(look: _Look) -> dict[str, Any]:
+def facts(look: Look) -> dict[str, Any]:
     """Return the cluster as a JSON object. `version` is text: JSON readers do not keep such large numbers exactly."""
     state, health = look.state, look.health
     primaries: Counter[str] = Counter()

@@ -136,15 +136,18 @@ class EventMemory:
 
     Args:
         origin: names this memory among those of all lives of the server.
+        now_ns: the time.
 
     Attributes:
         origin: see above.
+        began_at_ns: when the memory began.
         last: the number of the newest event, 0 before the first.
         since: the memory has the changes of all cluster states that are newer than this version.
     """
 
-    def __init__(self, origin: str) -> None:
+    def __init__(self, origin: str, now_ns: int = 0) -> None:
         self.origin = origin
+        self.began_at_ns = now_ns
         self.last = 0
         self.since = NO_VERSION
         self._cluster: deque[KeptEvent] = deque(maxlen=CLUSTER_EVENTS_MAX)
@@ -189,6 +192,7 @@ class EventMemory:
     def began_to_lead(self, state: ClusterState, now_ns: int) -> None:
         """Keep that a coordinator leads, with its first state; the memory begins there."""
         self.since = Version(state.version - 1)
+        self.began_at_ns = now_ns
         self._add_leading(state, now_ns)
 
     def learned(self, old: ClusterState, new: ClusterState, slots: Iterable[SlotNumber], now_ns: int) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Final, NamedTuple
 
 import msgspec
@@ -64,9 +63,10 @@ class EventSources:
 
     def look_for_servers(self) -> None:
         """Ask a server that answers which ones there are now: some may have joined, left, or begun to lead."""
+        servers: tuple[str, ...] = ()
         for line in self._lines:
-            with suppress(LockringError):
-                servers = line.roll().all
+            servers = _servers_by(line)
+            if servers:
                 break
         else:
             return
@@ -103,6 +103,14 @@ class EventSources:
             return found
         except LockringError as error:
             return error
+
+
+def _servers_by(line: ServerLine) -> tuple[str, ...]:
+    """Return the servers that one of them names, none if it does not answer."""
+    try:
+        return line.roll().all
+    except LockringError:
+        return ()
 
 
 def is_older_version(error: LockringError) -> bool:

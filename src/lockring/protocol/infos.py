@@ -184,7 +184,9 @@ class ServerStatus(msgspec.Struct, array_like=True, gc=False):
     "interpreted"; "" for a server that does not say. `certificates` says when those for TLS end. `auth` says
     whether it checks rights: "off", "permissive" or "enforcing", "" for a version that knows none. `acl` is the edition
     of its ACL file, "" if it has none. `insecure`: other machines may reach it without
-    proving what they are, which an operator has asked for.
+    proving what they are, which an operator has asked for. `software` is the version of lockring that it runs, ""
+    if it does not say, and `up_ms` how long its present life, or lead, has lasted by its own clock; -1 if it does not
+    say.
     """
 
     role: str
@@ -215,6 +217,8 @@ class ServerStatus(msgspec.Struct, array_like=True, gc=False):
     auth: str = ""
     acl: str = ""
     insecure: bool = False
+    software: str = ""
+    up_ms: int = -1
 
 
 class EventRecord(msgspec.Struct, array_like=True, gc=False, frozen=True):

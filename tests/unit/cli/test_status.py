@@ -39,7 +39,7 @@ def test_a_newer_server_that_ends_between_two_questions_leaves_the_older_answer(
 
     monkeypatch.setattr(status, "_ask_state", ask_state)
     monkeypatch.setattr(status, "_ask_all", ask_all)
-    look = status._look(ClientSettings(servers=(COORDINATOR,), connect_timeout_s=0.1))
+    look = status.look_at(ClientSettings(servers=(COORDINATOR,), connect_timeout_s=0.1))
     assert (look.state, look.note) == (older, "cut off")
 
 

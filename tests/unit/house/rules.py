@@ -38,7 +38,7 @@ _PURE_WORDS: Final = _WORDS - {"log_events", "native", "random_ids", "system_err
 MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "_version": frozenset(),
     "addresses": frozenset({"errors"}),
-    "build_kind": frozenset({"units"}),
+    "build_kind": frozenset({"_version", "units"}),
     "clock": frozenset(),
     "cluster_state": _PURE_WORDS,
     "errors": frozenset({"holders"}),

@@ -38,6 +38,7 @@ from lockring.protocol import (
 )
 from lockring.protocol.identities import ANONYMOUS, Identity
 from lockring.slots import all_slots
+from lockring.units import ns_to_ms_floor
 
 Question = GetState | GetRoutes | GetStatus | GetEvents | Probe
 """A question of a client, answered at once."""
@@ -121,6 +122,8 @@ class ClientAnswers:
             case GetStatus():
                 status = status_of(self._term, self._roster, self._membership, self._runs, now_ns)
                 report = server_status_of(status, self._term.store_report, now_ns=now_ns)
+                if self._published is not None:
+                    report.up_ms = ns_to_ms_floor(now_ns - self.events.began_at_ns)
                 self._effects.append(Send(sender, StatusReply(message.request, report)))
             case GetEvents():
                 self._send_events(sender, message, now_ns)

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from lockring.build_kind import BUILD
+from lockring.build_kind import BUILD, VERSION
 from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.reconciler_runs import ReconcilerRuns
 from lockring.core.coordinator.roster import Roster
@@ -188,6 +188,7 @@ def server_status_of(status: CoordinatorStatus, store: StoreReport, *, now_ns: i
         store_failing_ms=-1 if trouble is None else ns_to_ms_floor(max(0, now_ns - trouble.since_ns)),
         store_problem="" if trouble is None else trouble.reason,
         build=BUILD,
+        software=VERSION,
     )
 
 

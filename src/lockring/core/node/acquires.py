@@ -12,7 +12,7 @@ from lockring.core.node.blockers import Blockers
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
 from lockring.core.node.grants import NodeGrants, why_not_granted
-from lockring.core.node.locks import LockEntry, LockHolder, LockWaiter, OpenRequest, Session
+from lockring.core.node.locks import LockEntry, LockHolder, LockWaiter, OpenRequest
 from lockring.core.node.session_leases import SessionLeases
 from lockring.core.node.slot import NodeSlot
 from lockring.core.node.trouble import Troubles
@@ -73,7 +73,7 @@ class Acquisitions:
             if self._grants.grant(slot, message.name, session, message, request, now_ns=now_ns):
                 return
         if message.wait_ms == 0:
-            self._refuse_at_once(session, message, lock, slot, now_ns)
+            self._refuse_at_once(request, message, lock, slot, now_ns)
             return
         if self._grants.waiters >= WAITERS_MAX:
             text = f"{WAITERS_MAX} requests wait at this node already"
@@ -103,11 +103,10 @@ class Acquisitions:
             self._grants.wait_again(entry, request, deadline_ns)
 
     def _refuse_at_once(
-        self, session: Session, message: Acquire, lock: LockEntry | None, slot: NodeSlot, now_ns: int
+        self, request: OpenRequest, message: Acquire, lock: LockEntry | None, slot: NodeSlot, now_ns: int
     ) -> None:
         """Refuse an acquire that may not wait: its lock is held, or it is unknown here whether it is."""
-        connection = session.connection
-        assert connection is not None, "it has just been used"
+        connection = request.connection
         if lock is not None and self._context.rights.may_serve(slot.number, now_ns=now_ns):
             self._grants.count_failed_wait(message.name, message.mode, "timeout", 0)
             refusal = Refusal(
@@ -115,7 +114,7 @@ class Acquisitions:
                 "timeout",
                 why_not_granted(lock, message),
                 name=message.name,
-                holders=self._blockers.of(lock, session, connection),
+                holders=self._blockers.of(lock, request.access),
                 position=len(lock.waiters or ()) + 1,
             )
             self._context.outbox.counters.refuse("Acquire", refusal.code, is_handled=True)

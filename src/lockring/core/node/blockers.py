@@ -16,8 +16,7 @@ from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
 from lockring.core.node.lock_table import record_of
 from lockring.core.node.lock_views import hides_ids
-from lockring.core.node.locks import LockEntry, LockHolder, Session
-from lockring.ids import ConnectionId, LockName
+from lockring.core.node.locks import LockEntry, LockHolder
 from lockring.protocol import HolderRecord
 from lockring.units import ns_to_ms_floor
 
@@ -32,27 +31,25 @@ class Blockers:
         self._context = context
         self._clients = clients
 
-    def of(self, lock: LockEntry, session: Session, connection: ConnectionId) -> list[HolderRecord]:
-        """Return the first holders of a lock, as a client may see them that waits for it.
+    def of(self, lock: LockEntry, access: Grantee | None) -> list[HolderRecord]:
+        """Return the first holders of a lock, as the identity may see them that waits for it.
 
         Args:
             lock: the lock.
-            session: of the client.
-            connection: the client's.
+            access: the identity, None at a server that checks none.
         """
         now_ns = self._context.now_ns
-        client = self._clients.by_connection.get(connection)
-        access = None if client is None else client.access
-        # A connection that forwards may have begun to ask for another identity since.
-        is_known = access is None or access.key == session.identity
         found = []
         for holder in lock.holders[:BLOCKERS_MAX]:
             record = record_of(holder, now_ns)
-            if access is None or (is_known and _may_read(access, lock.name)):
+            if (
+                access is None
+                or not access.is_enforced
+                or access.permissions.tables[Verb.READ].allows(lock.name)
+            ):
                 record = self.located(record, holder)
-            if access is not None and hides_ids(access):
-                if not is_known or holder.session.identity != access.key:
-                    record = msgspec.structs.replace(record, session=hidden_id(record.session))
+            if access is not None and hides_ids(access) and holder.session.identity != access.key:
+                record = msgspec.structs.replace(record, session=hidden_id(record.session))
             found.append(record)
         return found
 
@@ -65,7 +62,3 @@ class Blockers:
         if place.ended_at_ns is not None:
             away_ms = ns_to_ms_floor(self._context.now_ns - place.ended_at_ns)
         return msgspec.structs.replace(record, host=place.host, pid=place.pid, away_ms=away_ms)
-
-
-def _may_read(access: Grantee, name: LockName) -> bool:
-    return not access.is_enforced or access.permissions.tables[Verb.READ].allows(name)

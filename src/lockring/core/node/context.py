@@ -103,7 +103,7 @@ class NodeContext:
         self.state = ClusterState()
         self.slots: dict[SlotNumber, NodeSlot] = {}
         self.rights = Rights(self.slots)
-        self.outbox = NodeOutbox(EventMemory(str(replica.incarnation)))
+        self.outbox = NodeOutbox(EventMemory(str(replica.incarnation), now_ns))
         self.journal: NodeJournal | None = None
         self.durability = "none"
         self.now_ns = now_ns

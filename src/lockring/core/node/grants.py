@@ -24,9 +24,9 @@ from lockring.core.node.counters import BROKEN, ENDINGS, EXPIRED, OUTCOMES, RELE
 from lockring.core.node.generations import Generations
 from lockring.core.node.lock_events import LockEvents
 from lockring.core.node.locks import LockEntry, LockHolder, LockWaiter, OpenRequest, Session
-from lockring.core.node.queue_notices import QueueNotices
 from lockring.core.node.slot import EndedReign, NodeSlot
 from lockring.core.node.trouble import Troubles
+from lockring.core.node.wait_notices import WaitNotices
 from lockring.core.refusals import refusal_of
 from lockring.errors import Overloaded
 from lockring.ids import ConnectionId, Generation, LockName, SlotNumber
@@ -63,10 +63,10 @@ class NodeGrants:
         self._events = events
         self._counters = context.outbox.counters
         self._blockers = blockers
-        self._notices = QueueNotices(context, blockers)
         self.unanswered: dict[SlotNumber, None] = {}
         self.timeouts: DeadlineQueue[LockWaiter] = DeadlineQueue(self._is_waiting, context.outbox.wake)
         self.waiters = 0
+        self._notices = WaitNotices(context, blockers)
 
     # ------------------------------------------------------------------ granting
 
@@ -276,7 +276,7 @@ class NodeGrants:
         self._counters.of(message.name).waiting[waiter.mode] += 1
         if session.totals.quota is not None:
             session.totals.quota.waiters += 1
-        self._notices.add(waiter)
+        self._notices.fresh.append(waiter)
         self._clients.by_connection[request.connection].waiters[waiter] = None
         if deadline_ns is not None:
             self.timeouts.push(deadline_ns, waiter)
@@ -292,7 +292,7 @@ class NodeGrants:
             client.waiters.pop(waiter, None)
         self._clients.by_connection[request.connection].waiters[waiter] = None
         waiter.request = request
-        self._notices.add(waiter)
+        self._notices.fresh.append(waiter)
         if waiter.deadline_ns is not None:
             self.timeouts.abandon()
         waiter.deadline_ns = deadline_ns
@@ -320,7 +320,7 @@ class NodeGrants:
                 "timeout",
                 why_not_granted(waiter.lock, waiter),
                 name=name,
-                holders=self._blockers.of(waiter.lock, waiter.session, request.connection),
+                holders=self._blockers.of(waiter.lock, request.access),
                 position=self._context.slots[number].table.position_of(waiter),
             )
         else:

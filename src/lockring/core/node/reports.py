@@ -81,6 +81,7 @@ class NodeReports:
             note=self._tie.note,
             away_since_ns=self._tie.away_since_ns,
             doors=self.doors,
+            began_at_ns=self._context.outbox.events.began_at_ns,
             now_ns=now_ns,
         )
         self._context.outbox.send(connection, StatusReply(message.request, status))

@@ -100,13 +100,7 @@ class ClientService:
         self._events = LockEvents()
         blockers = Blockers(context, self.clients)
         self.grants = NodeGrants(
-            context,
-            self.clients,
-            self.troubles,
-            generations,
-            self._events,
-            guard=guard,
-            blockers=blockers,
+            context, self.clients, self.troubles, generations, self._events, guard=guard, blockers=blockers
         )
         self._leases = SessionLeases(context, self.clients, sessions, self.grants)
         self.groups = Groups(context, self.clients, generations, self._events)

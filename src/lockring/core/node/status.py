@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from lockring.build_kind import BUILD
+from lockring.build_kind import BUILD, VERSION
 from lockring.cluster_state import Replica
 from lockring.core.node.context import NodeContext
 from lockring.core.node.counters import MODES
@@ -138,6 +138,7 @@ def server_status_of(
     note: str,
     away_since_ns: int | None,
     doors: Doors,
+    began_at_ns: int,
     now_ns: int,
 ) -> ServerStatus:
     """Return the status as it goes to clients.
@@ -147,6 +148,7 @@ def server_status_of(
         note: what the node waits for, "" if for nothing.
         away_since_ns: since when the coordinator has been away; None if it is not.
         doors: TLS and rights.
+        began_at_ns: when this life of the node began.
         now_ns: the time.
     """
     return ServerStatus(
@@ -171,4 +173,6 @@ def server_status_of(
         auth=doors.auth,
         acl=doors.acl,
         insecure=doors.insecure,
+        software=VERSION,
+        up_ms=ns_to_ms_floor(now_ns - began_at_ns),
     )
