@@ -19,7 +19,7 @@ from lockring.protocol import (
     WaiterRecord,
 )
 from lockring.slots import SLOTS
-from lockring.views.cluster import COLOURS, ClusterView, MemberReport, cluster_view
+from lockring.views.cluster import COLOURS, ClusterView, MemberReport, cluster_view, member_colours
 from lockring.views.events import event_views
 from lockring.views.filters import LockFilter, event_filter, lock_filter
 from lockring.views.groups import group_view
@@ -80,6 +80,13 @@ def test_a_cluster_says_what_is_wrong(
 ) -> None:
     view = view_of(state, **reports)
     assert (view.health, view.summary) == (health, summary)
+
+
+def test_members_keep_their_colours_when_others_come_and_go() -> None:
+    assert member_colours(["N1", "N2", "N3"]) == {"N1": 0, "N2": 1, "N3": 2}
+    assert member_colours(["N1", "N3"]) == {"N1": 0, "N3": 2}
+    many = member_colours([f"N{number}" for number in range(1, 30)] + ["a", "b"])
+    assert set(many.values()) == set(range(COLOURS))
 
 
 def test_the_note_of_a_server_is_a_remark_and_moves_are_counted() -> None:
