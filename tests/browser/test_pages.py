@@ -70,7 +70,7 @@ def test_filters_are_in_the_url_and_survive_what_arrives(browser: Browser, place
         visitor.see("jobs/invoice/059")
         page.reload()
         expect(page.get_by_label("Name has")).to_have_value("voice")
-        # What is being typed and chosen stays, while the page follows.
+        # Text that is being typed stays, while the page follows.
         page.get_by_label("Holder or waiter").press_sequentially("half a w")
         before = page.locator("tbody td").nth(1).text_content()
         eventually(lambda: page.locator("tbody td").nth(1).text_content() != before)

@@ -62,7 +62,7 @@ class MemberView:
         waiters: requests that wait there.
         sessions: sessions of clients there.
         lease_left_s: what is left of the coordinator's lease, in seconds.
-        away_s: how long it has been out of touch with the coordinator, in seconds; None also if it is in touch.
+        away_s: how long it has been out of touch with the coordinator, in seconds; None while it is in touch.
         durability: how it keeps locks.
         build: which build of lockring it runs.
     """
@@ -256,7 +256,7 @@ def _worst(members: list[MemberView], *, vacant: int, single: int) -> Health:
 
 def _summary(members: list[MemberView], *, vacant: int, single: int, alone: bool) -> str:
     if not members:
-        return "No node is a member yet."
+        return "There are no members yet."
     if vacant:
         return f"{count(vacant, 'slot')} without a primary: their locks cannot be acquired."
     failing = [each.node for each in members if each.health == "bad"]

@@ -29,7 +29,7 @@ from lockring.units import NS_PER_S
 from lockring.views.cluster import COLOURS, ClusterView, MemberReport, cluster_view
 from lockring.views.events import EventsView, event_views
 from lockring.views.filters import EventFilter, LockFilter
-from lockring.views.groups import GroupsView, GroupView, group_view, groups_view
+from lockring.views.groups import GroupsView, OneGroupView, group_view, groups_view
 from lockring.views.locks import LocksView, LockView, lock_view, locks_view
 
 ANSWER_NS: Final = 4 * NS_PER_S
@@ -152,7 +152,7 @@ class ClusterReader:
         )
         return groups_view(locks_view(await self._found(viewer, wanted), wanted))
 
-    async def group(self, viewer: Viewer, name: str) -> GroupView:
+    async def group(self, viewer: Viewer, name: str) -> OneGroupView:
         """Return one group.
 
         Raises:

@@ -72,7 +72,7 @@ def test_a_cluster_that_is_well_says_so() -> None:
             "warn",
             "Every slot is served and has a backup; a change is under way.",
         ),
-        (ClusterState(), {}, "bad", "No node is a member yet."),
+        (ClusterState(), {}, "bad", "There are no members yet."),
     ],
 )
 def test_a_cluster_says_what_is_wrong(

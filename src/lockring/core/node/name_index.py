@@ -17,7 +17,7 @@ from lockring.core.node.lock_table import LockTable
 from lockring.core.node.reign import Reign
 from lockring.core.node.slot import NodeSlot
 from lockring.core.timing import DISTANT_PAST_NS
-from lockring.ids import NO_GENERATION, LockName, SlotNumber
+from lockring.ids import NO_GENERATION, SlotNumber
 from lockring.units import NS_PER_S
 
 UNUSED_NS: Final = 60 * NS_PER_S

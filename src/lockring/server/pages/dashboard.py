@@ -29,7 +29,7 @@ from lockring.server.http.pages import Page, name_of, wants_json
 from lockring.server.http.site import HttpSite
 from lockring.server.http.visits import bearer_of, visit_of
 from lockring.server.pages.forms import FormTokens, check_same_origin, read_form
-from lockring.server.pages.rendering import STATIC, Templates, as_json, link, static_file
+from lockring.server.pages.rendering import STATIC, Templates, as_json, page_url, static_file
 from lockring.server.pages.shared_answers import SharedAnswers
 from lockring.server.pages.sign_ins import CREDENTIAL_BYTES_MAX, SignIns
 from lockring.server.pages.streams import Streams
@@ -56,7 +56,7 @@ _NOTICES: Final = {
     "draining": "The node began to drain: its slots move to the others.",
     "undrained": "The node may have slots again.",
 }
-"""What a page says after an order, by the parameter `notice`."""
+"""The news on a page after an order, by the parameter `notice`."""
 
 _SEE_OTHER: Final = 303
 _UNAVAILABLE: Final = 503
@@ -167,8 +167,8 @@ class Dashboard:
             "identity": "" if identity is None else str(identity),
             "is_signed_in": self._cookie in request.cookies,
             "notice": _NOTICES.get(request.query_params.get("notice", ""), ""),
-            "json_url": link(path, **(dict(request.query_params) | {"format": "json"})),
-            "stream_url": link(path, **(dict(request.query_params) | {"format": "stream"})),
+            "json_url": page_url(path, **(dict(request.query_params) | {"format": "json"})),
+            "stream_url": page_url(path, **(dict(request.query_params) | {"format": "stream"})),
         }
 
     def _viewer(self, request: Request) -> Viewer:
@@ -253,7 +253,7 @@ class Dashboard:
         if wants_json(request):
             return as_json({"name": name, "freed": broken.freed, "free_within_s": broken.within_ms / 1000})
         notice = "freed" if broken.freed else "broken"
-        return RedirectResponse(link("lock", name=name, notice=notice), _SEE_OTHER)
+        return RedirectResponse(page_url("lock", name=name, notice=notice), _SEE_OTHER)
 
     async def _drain(self, request: Request) -> Response:
         node, viewer = NodeId(check_node_id(name_of(request))), self._viewer(request)
@@ -272,7 +272,7 @@ class Dashboard:
         if wants_json(request):
             return as_json({"node": node, "ordered": action})
         notice = "undrained" if action == "undrain" else "draining"
-        return RedirectResponse(link("members", notice=notice), _SEE_OTHER)
+        return RedirectResponse(page_url("members", notice=notice), _SEE_OTHER)
 
     async def _form(self, request: Request, viewer: Viewer, action: str, name: str) -> dict[str, str]:
         form = await read_form(request)
@@ -323,7 +323,7 @@ class Dashboard:
             return None
         if isinstance(error, Unauthenticated):
             here = request.scope["path"].strip("/")
-            place = _place(link(here, **dict(request.query_params))) if request.method == "GET" else ""
+            place = _place(page_url(here, **dict(request.query_params))) if request.method == "GET" else ""
             was_refused = bool(request.cookies.get(self._cookie))
             return self._sign_in_page(request, status, str(error) if was_refused else "", place)
         return self._templates.page(

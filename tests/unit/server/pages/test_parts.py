@@ -16,7 +16,7 @@ from lockring.protocol.identities import Identity
 from lockring.server.pages import sign_ins, streams
 from lockring.server.pages.dashboard import Dashboard, _place
 from lockring.server.pages.forms import FormTokens, check_same_origin, read_form
-from lockring.server.pages.rendering import link
+from lockring.server.pages.rendering import page_url
 from lockring.server.pages.shared_answers import SharedAnswers
 from lockring.server.pages.sign_ins import SignIns
 from lockring.server.pages.streams import Streams
@@ -216,9 +216,9 @@ def test_a_sign_in_goes_on_with_a_page_of_ours_alone(text: str, place: str) -> N
 
 
 def test_links_are_relative_and_names_are_escaped() -> None:
-    assert link("") == "./"
-    assert link("lock", name="../a?b&c#d e/é") == "lock?name=..%2Fa%3Fb%26c%23d+e%2F%C3%A9"
-    assert link("locks", text="", after=None) == "locks"
+    assert page_url("") == "./"
+    assert page_url("lock", name="../a?b&c#d e/é") == "lock?name=..%2Fa%3Fb%26c%23d+e%2F%C3%A9"
+    assert page_url("locks", text="", after=None) == "locks"
 
 
 def test_every_page_has_a_row_in_the_table_of_rights_and_no_page_of_the_table_is_missing() -> None:
