@@ -131,10 +131,9 @@ class Dashboard:
 
     def _page(self, look: Look) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
-            if request.scope.get("root_path") and not request.scope["raw_path"].endswith(b"/"):
-                if request.url.path == request.scope["root_path"]:
-                    # Relative URLs count from the last slash.
-                    return RedirectResponse(request.scope["root_path"] + "/", _SEE_OTHER)
+            prefix = request.scope.get("root_path", "")
+            if prefix and request.scope["raw_path"] == prefix.encode():
+                return RedirectResponse(prefix + "/", _SEE_OTHER)  # relative URLs count from the last slash
             viewer = self._viewer(request)
             key = (viewer, request.url.path, request.url.query.replace("format=stream", ""))
 
@@ -160,7 +159,7 @@ class Dashboard:
         """Return what every page shows around its content."""
         visit = request.scope["state"].get("visit")
         identity = None if visit is None else visit.identity
-        path = request.scope["path"].strip("/")
+        path = _page_name(request)
         return {
             "here": path,
             "query": request.url.query,
@@ -257,7 +256,7 @@ class Dashboard:
 
     async def _drain(self, request: Request) -> Response:
         node, viewer = NodeId(check_node_id(name_of(request))), self._viewer(request)
-        action = request.scope["path"].strip("/")
+        action = _page_name(request)
         if request.method != "POST":
             return self._templates.page(
                 "drain.html",
@@ -316,13 +315,13 @@ class Dashboard:
     # ------------------------------------------------------------------ other answers
 
     async def _static(self, request: Request) -> Response:
-        return static_file(request.scope["path"].strip("/"))
+        return static_file(_page_name(request))
 
     def _error(self, request: Request, status: int, error: LockringError) -> Response | None:
         if "text/html" not in request.headers.get("accept", "") or wants_json(request):
             return None
         if isinstance(error, Unauthenticated):
-            here = request.scope["path"].strip("/")
+            here = _page_name(request)
             place = _place(page_url(here, **dict(request.query_params))) if request.method == "GET" else ""
             was_refused = bool(request.cookies.get(self._cookie))
             return self._sign_in_page(request, status, str(error) if was_refused else "", place)
@@ -371,6 +370,12 @@ def _place(text: str) -> str:
     if page.removeprefix("./") not in _PLACES or not query.isascii() or not query.isprintable():
         return ""
     return text if page else ""
+
+
+def _page_name(request: Request) -> str:
+    """Return the name of a page: its path without slashes, and without the prefix of a proxy."""
+    prefix: str = request.scope.get("root_path", "")
+    return str(request.scope["path"]).removeprefix(prefix).strip("/")
 
 
 def _lock_name(request: Request) -> LockName:
