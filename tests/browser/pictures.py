@@ -38,7 +38,9 @@ WELL: Final = (
     Picture("lock-768", "lock?name=nightly", TABLET, 980),
     Picture("group-768-dark", "group?name=group:workers", TABLET, 560, "dark"),
 )
-FAILED: Final = (Picture("failover-768", "", TABLET, 980),)
+_SLOW: Final = {"stabilization_s": 8.0}
+"""How long new copies wait after a failure, so that a picture of that time can be taken."""
+FAILED: Final = (Picture("failover-768", "", TABLET, 900),)
 
 
 def take(browser: Browser, url: str, pictures: tuple[Picture, ...], *, after: str = "") -> None:
@@ -59,7 +61,7 @@ def main() -> int:
     """Take all pictures, and return the exit code."""
     FOLDER.mkdir(exist_ok=True)
     with ExitStack() as stack:
-        cluster = stack.enter_context(LocalCluster(nodes=4, http=True, **QUICK))
+        cluster = stack.enter_context(LocalCluster(nodes=4, http=True, **QUICK | _SLOW))
         work = Work(cluster.servers)
         stack.callback(work.end)
         url = f"http://{cluster.http_address_of(COORDINATOR)}"
@@ -68,7 +70,7 @@ def main() -> int:
         stack.callback(browser.close)
         take(browser, url, WELL)
         cluster.kill("N2")
-        take(browser, url, FAILED, after="failed")
+        take(browser, url, FAILED, after="without a backup")
     return 0
 
 

@@ -18,7 +18,7 @@ from lockring.client.aio.driver import AsyncDriver
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.cluster_state import ClusterState, Member, Replica, decode_state
 from lockring.core.client import ClientCore, LocksFound, Query
-from lockring.errors import LockringError, Unavailable
+from lockring.errors import LockringError, StaleVersion, Unavailable
 from lockring.ids import NO_REQUEST, Generation, LockName, NodeId
 from lockring.names import GROUP_PREFIX
 from lockring.net.openers import Opener
@@ -243,8 +243,10 @@ class ClusterReader:
                     member.replica, GetStatus(NO_REQUEST), give_up_at_ns=now_ns + MEMBER_NS, now_ns=now_ns
                 ),
             )
+        except (Unavailable, StaleVersion):
+            return MemberReport(problem=f"it did not answer within {MEMBER_NS / NS_PER_S:g} s")
         except LockringError as error:
-            return MemberReport(problem=f"it does not answer: {error}")
+            return MemberReport(problem=f"it gives no account of itself: {error}")
         return MemberReport(answer.status, (monotonic_ns() - began_ns) / NS_PER_S)
 
     async def _events(self, viewer: Viewer, question: GetEvents) -> tuple[dict[str, EventsReply], list[str]]:
