@@ -49,7 +49,7 @@ def test_an_error_is_a_page_and_no_traceback(browser: Browser, place: Place) -> 
     with visiting(browser, place.url, width=TABLET) as visitor:
         visitor.may_be_out = True  # the browser notes each answer that is an error
         visitor.open("locks?limit=7")
-        visitor.see("Limit is one of 50, 100, 200")
+        visitor.see("Limit is one of 50, 25, 100")
         visitor.check_looks()
         visitor.open("lock")
         visitor.see("a lock name must not be empty".capitalize())

@@ -18,11 +18,11 @@ from typing import Any, Final, NamedTuple, TypeVar
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from lockring.cluster_state import GENERATION_MAX
+from lockring.cluster_state import GENERATION_MAX, ClusterState
 from lockring.core.access import Verb
 from lockring.core.events import KINDS
 from lockring.errors import Denied, InvalidRequest, LockringError, Unauthenticated
-from lockring.ids import Generation, LockName, NodeId
+from lockring.ids import NO_CLUSTER, NO_VERSION, ClusterId, Generation, LockName, NodeId, Version
 from lockring.names import GROUP_PREFIX, check_lock_name, check_node_id
 from lockring.net.openers import Opener
 from lockring.server.http.pages import Page, name_of, wants_json
@@ -33,6 +33,7 @@ from lockring.server.pages.rendering import STATIC, Templates, as_json, page_url
 from lockring.server.pages.shared_answers import SharedAnswers
 from lockring.server.pages.sign_ins import CREDENTIAL_BYTES_MAX, SignIns
 from lockring.server.pages.streams import Streams
+from lockring.views.cluster import ClusterView
 from lockring.views.events import EventsView
 from lockring.views.filters import (
     LIMITS,
@@ -45,7 +46,7 @@ from lockring.views.filters import (
 )
 from lockring.views.locks import LocksView
 from lockring.views.reader import ClusterReader, Viewer
-from lockring.views.ring_arcs import ring_arcs
+from lockring.views.ring_arcs import Arc, ring_arcs
 
 _BLOCKED_SHOWN: Final = 5
 _EVENTS_ON_OVERVIEW: Final = 8
@@ -97,6 +98,7 @@ class Dashboard:
         self._tokens = FormTokens()
         self._streams = Streams(asyncio.Event())
         self._credential_of: Callable[[Request], str] = bearer_of
+        self._arcs: tuple[tuple[ClusterId, Version], list[Arc]] = ((NO_CLUSTER, NO_VERSION), [])
 
     def pages(self) -> list[Page]:
         """Return its pages."""
@@ -184,7 +186,7 @@ class Dashboard:
         )
         values = {
             "view": view,
-            "arcs": ring_arcs(state, view),
+            "arcs": self._arcs_of(state, view),
             "blocked": blocked if isinstance(blocked, LocksView) else None,
             "blocked_problem": blocked if isinstance(blocked, str) else "",
             "blocked_shown": _BLOCKED_SHOWN,
@@ -197,7 +199,7 @@ class Dashboard:
     async def _members(self, request: Request, viewer: Viewer) -> _Content:
         state, view = await self._reader.cluster(viewer)
         may_drain = {each.node: visit_of(request).may(Verb.DRAIN, each.node) for each in view.members}
-        values = {"view": view, "arcs": ring_arcs(state, view), "may_drain": may_drain}
+        values = {"view": view, "arcs": self._arcs_of(state, view), "may_drain": may_drain}
         return _Content("members.html", values, view)
 
     async def _locks(self, request: Request, viewer: Viewer) -> _Content:
@@ -229,6 +231,13 @@ class Dashboard:
         wanted = event_filter(request.query_params)
         view = await self._reader.events(viewer, wanted)
         return _Content("events.html", {"view": view, "wanted": wanted, "kinds": KINDS}, view)
+
+    def _arcs_of(self, state: ClusterState, view: ClusterView) -> list[Arc]:
+        """Return the arcs of the ring, which are made once per cluster state: that takes some 10 ms."""
+        key = state.cluster, state.version
+        if self._arcs[0] != key:
+            self._arcs = key, ring_arcs(state, view)
+        return self._arcs[1]
 
     # ------------------------------------------------------------------ orders
 
