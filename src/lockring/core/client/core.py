@@ -398,7 +398,7 @@ class ClientCore:
     def ask_member(
         self, replica: Replica, message: GetStatus | GetEvents, *, give_up_at_ns: int, now_ns: int
     ) -> Query:
-        """Ask one member about itself; the answer is a `StatusReply` or an `EventsReply`, or `StaleVersion` if it left."""
+        """Ask a member about itself. The answer is a `StatusReply` or `EventsReply`; `StaleVersion` if it has left."""
         kind = QueryKind.MEMBER_STATUS if isinstance(message, GetStatus) else QueryKind.MEMBER_EVENTS
         detail = MemberQuestion(replica, message)
         return self._ask(query_anywhere(kind, "", now_ns, give_up_at_ns, detail=detail), now_ns)

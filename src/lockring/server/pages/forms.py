@@ -56,7 +56,7 @@ async def read_form(request: Request) -> dict[str, str]:
     """Return the fields of a form, of each the last value.
 
     Raises:
-        InvalidRequest: the body is no form of our pages.
+        InvalidRequest: the body is not a form of our pages.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
