@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from lockring.core.histograms import Histogram
+from lockring.core.histograms import Durations
 from lockring.net.accepted import CLIENT, AcceptedConnection
 from lockring.net.connection import Outbox
 from lockring.net.listener import Listener
@@ -32,7 +32,7 @@ class NodePort:
         batches: counts how long the handling of the requests of one read takes.
     """
 
-    def __init__(self, outbox: Outbox, lives: NodeLives, *, ports: int, batches: Histogram) -> None:
+    def __init__(self, outbox: Outbox, lives: NodeLives, *, ports: int, batches: Durations) -> None:
         self.listener = Listener(self, outbox, ports=ports)
         self._lives = lives
         self._batches = batches
