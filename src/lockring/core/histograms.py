@@ -1,7 +1,7 @@
 """Durations, counted in buckets: plain integers that are cheap to add to, and read only when figures are asked for.
 
-The buckets end at powers of two of a nanosecond: to find one takes a shift and a look at the number's length, a sixth of
-the time of a search among bounds (CPython 3.11). That is felt on the path of a lone grant.
+The buckets end at powers of two of a nanosecond. To find one takes a shift and a look at the number's length, and less
+time than a search among bounds, which is felt on the path of a lone grant.
 """
 
 from __future__ import annotations
