@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from lockring.clock import monotonic_ns
 from lockring.core.effects import Depart
-from lockring.core.histograms import SHORT_NS, Histogram
+from lockring.core.histograms import SHORT, Durations
 from lockring.errors import LockringError
 from lockring.ids import NodeId
 from lockring.log_events import event
@@ -83,7 +83,7 @@ class NodeServer:
         self._gate = AccessGate(access, server=settings.id, demands_node_certificates=self._tls is not None)
         self._tracing = tracing_of(NodeId(settings.id))
         self._exemplars = None if self._tracing is None else WaitExemplars()
-        self._batches = Histogram(SHORT_NS)
+        self._batches = Durations(SHORT)
         self._lives = lives = NodeLives(
             settings,
             self._place,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from lockring.core.histograms import Histogram
+from lockring.core.histograms import Durations
 from lockring.net.accepted import CLIENT, AcceptedConnection
 from lockring.net.connection import Outbox
 from lockring.net.listener import Listener
@@ -34,7 +34,7 @@ class NodePort:
     """
 
     def __init__(
-        self, outbox: Outbox, lives: NodeLives, *, ports: int, has_calls: bool, batches: Histogram
+        self, outbox: Outbox, lives: NodeLives, *, ports: int, has_calls: bool, batches: Durations
     ) -> None:
         self.listener = Listener(self, outbox, ports=ports, has_calls=has_calls)
         self._lives = lives

@@ -24,7 +24,7 @@ from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState
 from lockring.core.coordinator import OPERATION_TIMEOUT_NS, SILENT
 from lockring.core.election import Candidate, Election
-from lockring.core.histograms import SHORT_NS, Histogram
+from lockring.core.histograms import SHORT, Durations
 from lockring.errors import LockringError, StoreError
 from lockring.ids import TermId, Version
 from lockring.store.base import SharedStore, Store
@@ -134,7 +134,7 @@ class StoreWorker:
     def __init__(self, store: Store) -> None:
         self.has_shown_a_state = False
         self.place = store.place
-        self.took = {op: Histogram(SHORT_NS) for op in OPERATIONS}
+        self.took = {op: Durations(SHORT) for op in OPERATIONS}
         self.errors: dict[tuple[str, str], int] = {}
         self._store = store
         self._loop = asyncio.get_running_loop()

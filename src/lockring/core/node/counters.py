@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from lockring.core.histograms import LONG_NS, SHORT_NS, Histogram
+from lockring.core.histograms import LONG, SHORT, Durations, Histogram
 from lockring.errors import LockringError, Overloaded
 
 MODES: Final = 3
@@ -45,16 +45,20 @@ class LockCounters:
         holds: by mode and ending (at mode * ENDINGS + ending), how long holders had the lock.
         failed_waits: by mode and outcome (at mode * len(OUTCOMES) + outcome), acquires without a grant.
         waiting: by mode, the acquires that wait now.
+        answer_cells: the cells of `answers`, for the path of each grant.
+        hold_cells: the cells of `holds`, for the path of each release.
     """
 
-    __slots__ = ("answers", "failed_waits", "holds", "waiting", "waits")
+    __slots__ = ("answer_cells", "answers", "failed_waits", "hold_cells", "holds", "waiting", "waits")
 
     def __init__(self) -> None:
-        self.answers = [Histogram(SHORT_NS) for _ in range(MODES)]
-        self.waits = [Histogram(LONG_NS) for _ in range(MODES)]
-        self.holds = [Histogram(LONG_NS) for _ in range(MODES * ENDINGS)]
-        self.failed_waits = [Histogram(LONG_NS) for _ in range(MODES * len(OUTCOMES))]
+        self.answers = [Durations(SHORT) for _ in range(MODES)]
+        self.waits = [Durations(LONG) for _ in range(MODES)]
+        self.holds = [Durations(LONG) for _ in range(MODES * ENDINGS)]
+        self.failed_waits = [Durations(LONG) for _ in range(MODES * len(OUTCOMES))]
         self.waiting = [0] * MODES
+        self.answer_cells = [each.cells for each in self.answers]
+        self.hold_cells = [each.cells for each in self.holds]
 
 
 class NodeCounters:
@@ -99,7 +103,7 @@ class NodeCounters:
         self.renewals = [0, 0, 0, 0]
         self.lease_left = Histogram(tuple(range(1, TENTHS + 1)))
         self.breaks = [0, 0]
-        self.replication = Histogram(SHORT_NS)
+        self.replication = Durations(SHORT)
 
     def count_apart(self, prefixes: Sequence[str]) -> None:
         """Count the locks under each of these prefixes apart, `PREFIXES_MAX` at most. Call it before any input."""

@@ -122,7 +122,7 @@ class ClientRequests:
         }
         self._counters = context.outbox.counters
         self._counters.kinds = [kind.__name__ for kind in self.handlers]
-        self._counters.handled = [0] * len(self.handlers)
+        self._handled = self._counters.handled = [0] * len(self.handlers)
         self._take_other = take_other
 
     def receive(
@@ -176,7 +176,7 @@ class ClientRequests:
             needs = handler.needs
             if needs is _NO_SLOT:
                 handler.handle(connection, message, now_ns)
-                self._counters.handled[handler.number] += 1
+                self._handled[handler.number] += 1
                 return
             number = checked_slot_of(message.name)
             if handler.check is not None:
@@ -192,7 +192,7 @@ class ClientRequests:
                 is_served = rights.may_serve(number, now_ns=now_ns)
             if is_served:
                 handler.handle(connection, message, slot, now_ns)
-                self._counters.handled[handler.number] += 1
+                self._handled[handler.number] += 1
             else:
                 self._park_or_redirect(
                     parked or ParkedRequest(connection, message, number, access, arrived_ns=now_ns)

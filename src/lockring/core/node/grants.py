@@ -9,18 +9,18 @@ A waiter is judged by its identity's rights twice: when it comes, and when its t
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable
 
 from lockring.core.access import Quota, Verb
 from lockring.core.deadline_queue import DeadlineQueue
 from lockring.core.effects import lock_entry
 from lockring.core.events import LOST
+from lockring.core.histograms import FINEST
 from lockring.core.node.access_guard import AccessGuard
 from lockring.core.node.blockers import Blockers
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
-from lockring.core.node.counters import BROKEN, ENDINGS, EXPIRED, OUTCOMES, RELEASED
+from lockring.core.node.counters import BROKEN, ENDINGS, EXPIRED, OUTCOMES
 from lockring.core.node.generations import Generations
 from lockring.core.node.lock_events import LockEvents
 from lockring.core.node.locks import LockEntry, LockHolder, LockWaiter, OpenRequest, Session
@@ -63,6 +63,7 @@ class NodeGrants:
         self._events = events
         self._counters = context.outbox.counters
         self._blockers = blockers
+        self._counts = context.outbox.counters.all
         self.unanswered: dict[SlotNumber, None] = {}
         self.timeouts: DeadlineQueue[LockWaiter] = DeadlineQueue(self._is_waiting, context.outbox.wake)
         self.waiters = 0
@@ -185,11 +186,12 @@ class NodeGrants:
     def _send_grant(self, holder: LockHolder, request: OpenRequest, now_ns: int) -> None:
         lock = holder.lock
         if request.index:  # not one that was answered before; written out, since each call is felt here
-            counters, granted_at_ns = self._counters, holder.granted_at_ns
-            locks = counters.all if counters.by_prefix is None else counters.of(lock.name)
-            answers, took_ns = locks.answers[lock.mode], now_ns - granted_at_ns
-            answers.counts[bisect_left(answers.bounds, took_ns)] += 1
-            answers.total += took_ns
+            granted_at_ns, locks = holder.granted_at_ns, self._counts
+            if self._counters.by_prefix is not None:
+                locks = self._counters.of(lock.name)
+            cells, took_ns = locks.answer_cells[lock.mode], now_ns - granted_at_ns
+            cells[(took_ns >> FINEST).bit_length()] += 1
+            cells[-1] += took_ns
             if granted_at_ns > request.arrived_ns:
                 locks.waits[lock.mode].observe(granted_at_ns - request.arrived_ns)
         if request.connection not in self._clients.by_connection:
@@ -387,12 +389,15 @@ class NodeGrants:
             )
         if self._context.outbox.audits:
             self._audit_end(holder, "broken" if holder.broken else reason, asked_by)
-        counters, lock = self._counters, holder.lock
-        locks = counters.all if counters.by_prefix is None else counters.of(lock.name)
-        ending = RELEASED if not reason and not holder.broken else EXPIRED if reason == "expired" else BROKEN
-        holds, held_ns = locks.holds[lock.mode * ENDINGS + ending], now_ns - holder.granted_at_ns
-        holds.counts[bisect_left(holds.bounds, held_ns)] += 1
-        holds.total += held_ns
+        lock, locks = holder.lock, self._counts
+        if self._counters.by_prefix is not None:
+            locks = self._counters.of(lock.name)
+        place, held_ns = lock.mode * ENDINGS, now_ns - holder.granted_at_ns
+        if reason or holder.broken:
+            place += EXPIRED if reason == "expired" else BROKEN
+        cells = locks.hold_cells[place]
+        cells[(held_ns >> FINEST).bit_length()] += 1
+        cells[-1] += held_ns
         slot.table.remove_holder(holder)
         holder.broken = False
         reign.unanswered.pop(holder, None)

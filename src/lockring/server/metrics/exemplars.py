@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Any
 
-from lockring.core.histograms import LONG_NS
+from lockring.core.histograms import LONG
 from lockring.server.metrics.figures import Exemplar
 from lockring.units import NS_PER_S
 
@@ -30,7 +30,7 @@ class WaitExemplars:
         mode = str(span.attributes.get("lockring.lock.mode", ""))
         took_ns = max(0, ended_ns - began_ns)
         exemplar = Exemplar(f"{context.trace_id:032x}", took_ns / NS_PER_S, ended_ns / NS_PER_S)
-        self._by_mode.setdefault(mode, {})[bisect_left(LONG_NS, took_ns)] = exemplar
+        self._by_mode.setdefault(mode, {})[bisect_left(LONG, took_ns.bit_length())] = exemplar
 
     def of(self, mode: str) -> Mapping[int, Exemplar]:
         """Return the exemplars of a mode, by the number of their bucket."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from lockring.core.histograms import Histogram
+from lockring.core.histograms import Durations, Histogram
 from lockring.server.metrics.names import METRICS, PREFIX_LABEL
 from lockring.units import NS_PER_S
 
@@ -71,7 +71,7 @@ class Figures:
     def add_histogram(
         self,
         name: str,
-        parts: Sequence[Histogram],
+        parts: Sequence[Durations] | Sequence[Histogram],
         *,
         instantly: int = 0,
         unit: float = NS_PER_S,

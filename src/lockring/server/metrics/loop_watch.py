@@ -7,7 +7,7 @@ import gc
 from typing import Final
 
 from lockring.clock import monotonic_ns
-from lockring.core.histograms import SHORT_NS, Histogram
+from lockring.core.histograms import SHORT, Durations
 from lockring.units import NS_PER_S
 
 _LOOK_S: Final = 0.25
@@ -22,7 +22,7 @@ class LoopWatch:
     """
 
     def __init__(self) -> None:
-        self.lag = Histogram(SHORT_NS)
+        self.lag = Durations(SHORT)
         self.gc_ns = 0
         self._due_ns = 0
         self._gc_began_ns: int | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lockring.core.access import Limits, Quota
-from lockring.core.histograms import Histogram
+from lockring.core.histograms import LONG, SHORT, Durations, Histogram
 from lockring.core.node import ENDINGS, EXPIRED, OUTCOMES, NodeCore
 from lockring.core.node.counters import PREFIXES_MAX, NodeCounters
 from lockring.protocol import Break, Describe, GrantReply, Mode
@@ -45,7 +45,26 @@ def ended(core: NodeCore, ending: int, mode: int = EXCLUSIVE) -> int:
     return core.counters.all.holds[mode * ENDINGS + ending].count
 
 
-def test_durations_are_counted_in_the_bucket_whose_bound_they_reach() -> None:
+def test_durations_are_counted_in_the_bucket_below_whose_end_they_are() -> None:
+    durations = Durations((17, 19))
+    for duration_ns in (0, 2**17 - 1, 2**17, 2**19 - 1, 2**19, 10**18):
+        durations.observe(duration_ns)
+    assert durations.bounds == (2**17, 2**19)
+    assert durations.counts == [2, 2, 2]
+    assert durations.count == 6
+    assert durations.total == 10**18 + 2**18 + 2**20 - 2
+
+
+@pytest.mark.parametrize("ends", [SHORT, LONG])
+def test_every_duration_is_in_one_bucket(ends: tuple[int, ...]) -> None:
+    durations = Durations(ends)
+    for power in range(60):
+        durations.observe(2**power)
+    assert sum(durations.counts) == durations.count == 60
+    assert len(durations.counts) == len(durations.bounds) + 1
+
+
+def test_numbers_are_counted_in_the_bucket_whose_bound_they_reach() -> None:
     histogram = Histogram((10, 20))
     for value in (0, 10, 11, 20, 21, 10**12):
         histogram.observe(value)
