@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+
 import pytest
 
+import lockring
 from lockring import exits
+from lockring.addresses import split_address
 from tests.cluster.running import running
+from tests.hostile.http2 import PREFACE, SETTINGS, frame
 
 pytestmark = pytest.mark.cluster
 
@@ -33,6 +39,20 @@ def test_a_server_that_may_open_too_few_files_does_not_start_and_says_what_it_ne
 def test_a_limit_that_may_be_raised_is_raised(command: tuple[str, ...]) -> None:
     with running(*command, within=limited(64, only_soft=True)) as server:
         server.wait_for(" listens ")
+
+
+def test_a_crowd_at_the_port_for_grpc_keeps_no_client_from_the_lock_port() -> None:
+    command = [*SERVE[:-1], "--grpc-listen", "127.0.0.1:0", "--in-memory", "--new-cluster"]
+    with running(*command, within=limited(1024)) as server, contextlib.ExitStack() as crowd:
+        server.wait_for("clients reach it with")
+        calls = server.text.partition("gRPC API at ")[2].split()[0]
+        for _ in range(300):
+            sock = crowd.enter_context(socket.create_connection(split_address(calls), timeout=60))
+            sock.sendall(PREFACE + frame(SETTINGS, 0))
+        server.wait_for("clients of gRPC are refused: this port has 128 connections, which is its limit")
+        servers = server.text.partition("LOCKRING_SERVER=")[2].partition(";")[0]
+        with lockring.Client(servers) as client:
+            client.lock("nightly").acquire(timeout=60).release()
 
 
 def test_a_server_with_room_for_few_clients_says_for_how_many() -> None:

@@ -14,6 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace import TracerProvider
 
 import lockring
+from tests.cluster.grpc_calls import PATIENCE_S, Caller
 from tests.cluster.running import Running, running
 from tests.processes import eventually
 
@@ -143,3 +144,20 @@ def test_what_is_left_is_sent_at_the_end_and_a_collector_that_is_gone_stops_noth
             server.popen.terminate()
             assert server.wait() == 0
         assert len(collector.spans) == count
+
+
+def test_a_call_over_grpc_brings_its_trace_along(collector: Collector) -> None:
+    command = tuple("--grpc-listen=127.0.0.1:0" if each == "--no-grpc" else each for each in SERVE)
+    trace_id, parent_id = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    with running(*command, within=traced(collector.endpoint, "100")) as server:
+        server.wait_for("clients reach it with")
+        with Caller(server.text.partition("gRPC API at ")[2].split()[0]) as caller:
+            for name, shown in (("untraced", "nonsense"), ("nightly", f"00-{trace_id}-{parent_id}-01")):
+                caller.stub.Lock(
+                    caller.request(name, "k"), timeout=PATIENCE_S, metadata=(("traceparent", shown),)
+                )
+            eventually(lambda: collector.spans)
+    (span,) = collector.spans
+    assert (span.trace_id, span.parent_id) == (trace_id, parent_id)
+    assert span.attributes["lockring.lock.name"] == "nightly"
+    assert span.attributes["lockring.outcome"] == "granted"

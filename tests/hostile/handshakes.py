@@ -20,7 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import lockring
 from lockring.addresses import split_address
-from lockring.grpc_api.server import CONNECTIONS_MAX
+from lockring.net.descriptors import CALL_HANDSHAKES_MAX
 from lockring.security.handshakes import UNDER_WAY_MAX
 from tests.hostile.guises import Guises
 from tests.hostile.honest import Honest, milliseconds
@@ -75,7 +75,7 @@ def _costs(
         if grown_mib > GROWTH_MIB_MAX:
             found.append(f"{each.name} has grown by {grown_mib:.0f} MiB")
         # As many again are refused ones that stay for a moment, so that the reason arrives.
-        bound = 2 * UNDER_WAY_MAX + (CONNECTIONS_MAX if each.calls else 0) + _DESCRIPTORS_SPARE
+        bound = 2 * UNDER_WAY_MAX + (2 * CALL_HANDSHAKES_MAX if each.calls else 0) + _DESCRIPTORS_SPARE
         if peak.descriptors > first.descriptors + bound:
             found.append(
                 f"{each.name} had {peak.descriptors} descriptors, and may have {bound} more than at first"

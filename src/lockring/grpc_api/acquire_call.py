@@ -21,7 +21,10 @@ _SLOWEST: Final = (100, 105)
 
 
 class AcquireParams(NamedTuple):
-    """A `Lock` call, checked. `session` is the one on the wire; the wait is None for no bound."""
+    """A `Lock` call, checked.
+
+    `session` is the one on the wire; the wait is None for no bound, and `traceparent` "" without a trace.
+    """
 
     name: LockName
     session: SessionId
@@ -32,6 +35,7 @@ class AcquireParams(NamedTuple):
     mode: int
     permits: int
     payload: bytes
+    traceparent: str = ""
 
 
 async def acquire(driver: NodeDriver, wanted: AcquireParams) -> Ticket:
@@ -49,6 +53,7 @@ async def acquire(driver: NodeDriver, wanted: AcquireParams) -> Ticket:
         mode=wanted.mode,
         payload=wanted.payload,
         permits=wanted.permits,
+        traceparent=wanted.traceparent,
         on_behalf=OnBehalf(wanted.session, wanted.owner, wanted.waited_ms, ASKER.get()),
     )
 

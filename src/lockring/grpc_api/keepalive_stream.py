@@ -81,7 +81,7 @@ class KeepStream:
         self._room = asyncio.Event()
         self._renewals: dict[Query, None] = {}
         self._known: dict[SessionId, KeptLock] = {}
-        self._error: LockringError | None = None
+        self._error: Exception | None = None
         self._is_over = False
         self._unsent = 0
 
@@ -109,7 +109,7 @@ class KeepStream:
             self._room.clear()
             await self._room.wait()
 
-    def end(self, error: LockringError | None = None) -> None:
+    def end(self, error: Exception | None = None) -> None:
         """End the requests: `responses` ends once all are answered, or with the error at once."""
         self._is_over = True
         self._error = self._error or error
@@ -128,7 +128,7 @@ class KeepStream:
         """Yield the answers as they become known.
 
         Raises:
-            LockringError: the error that `end` was given.
+            Exception: the error that `end` was given.
         """
         while True:
             ready, self._ready = self._ready, {}

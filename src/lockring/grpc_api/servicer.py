@@ -1,23 +1,20 @@
 """The gRPC methods: each converts its call, has the client core carry it out, and converts the answer back.
 
-Every error ends the call with a status and nothing else: an error of lockring by the table in `status`, any other one
-as a bug, which is logged. Neither touches the node.
+Errors end the call with a status: see `dispatch`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any, NoReturn, TypeVar
-
-import grpc
+from collections.abc import AsyncIterator
+from typing import Any, Final
 
 from lockring.clock import monotonic_ns
-from lockring.errors import InternalError, InvalidRequest, LockringError, NotHeld
+from lockring.errors import InvalidRequest, LockringError, NotHeld
 from lockring.grpc_api.acquire_call import acquire, lease_ms
+from lockring.grpc_api.call import GrpcCall
 from lockring.grpc_api.converters import (
     event_of,
     generation_of,
@@ -27,74 +24,27 @@ from lockring.grpc_api.converters import (
     wanted_of,
     wire_session,
 )
+from lockring.grpc_api.dispatch import bug
 from lockring.grpc_api.drains import order
 from lockring.grpc_api.driver import PATIENCE_NS, NodeDriver
-from lockring.grpc_api.host import NodeHost, place_of
+from lockring.grpc_api.host import NodeHost, SlotPlace, place_of
 from lockring.grpc_api.keepalive_stream import KeepStream
 from lockring.grpc_api.listing import Lister
-from lockring.grpc_api.status import Context, abort
+from lockring.grpc_api.status import CallEnded
 from lockring.grpc_api.v1 import lockring_pb2 as pb
-from lockring.grpc_api.v1 import lockring_pb2_grpc
 from lockring.grpc_api.watch_call import states_of
 from lockring.ids import NO_REQUEST
-from lockring.log_events import event
 from lockring.names import check_lock_name, check_node_id
 from lockring.protocol import BreakReply, DescribeReply, Drain, ReleaseReply, Undrain
 from lockring.slots import slot_of
 from lockring.units import seconds_to_ns
 
+SERVICE: Final = pb.DESCRIPTOR.services_by_name["LockService"]
+
 log = logging.getLogger("lockring.grpc")
 
-_Request = TypeVar("_Request")
-_Response = TypeVar("_Response")
 
-
-def _unary(
-    method: Callable[[LockServicer, _Request, Context], Awaitable[_Response]],
-) -> Callable[[LockServicer, _Request, Context], Coroutine[Any, Any, _Response]]:
-    """Let a method that answers once end its call with a status if it raises an error."""
-
-    @functools.wraps(method)
-    async def answer(self: LockServicer, request: _Request, context: Context) -> _Response:
-        try:
-            return await method(self, request, context)
-        except LockringError as error:
-            await self.refuse(context, error, request)
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:
-            log.exception("this is a bug in lockring: a gRPC call has failed", extra=event("bug"))
-            await self.refuse(context, _bug(error), request)
-
-    return answer
-
-
-def _stream(
-    method: Callable[[LockServicer, _Request, Context], AsyncIterator[_Response]],
-) -> Callable[[LockServicer, _Request, Context], AsyncIterator[_Response]]:
-    """Do the same for a method that answers many times."""
-
-    @functools.wraps(method)
-    async def answer(self: LockServicer, request: _Request, context: Context) -> AsyncIterator[_Response]:
-        try:
-            async for response in method(self, request, context):
-                yield response
-        except LockringError as error:
-            await self.refuse(context, error, request)
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:
-            log.exception("this is a bug in lockring: a gRPC call has failed", extra=event("bug"))
-            await self.refuse(context, _bug(error), request)
-
-    return answer
-
-
-def _bug(error: Exception) -> InternalError:
-    return InternalError(f"this is a bug in lockring ({type(error).__name__}); the node's log says more")
-
-
-class LockServicer(lockring_pb2_grpc.LockServiceServicer):
+class LockServicer:
     """The service of one node. Lives in one event loop. The .proto file describes the methods.
 
     Args:
@@ -107,11 +57,10 @@ class LockServicer(lockring_pb2_grpc.LockServiceServicer):
         self._driver = driver
         self._lister = Lister(host, driver)
 
-    @_unary
-    async def Lock(self, request: pb.LockRequest, context: Context) -> pb.LockResponse:  # noqa: N802
+    async def Lock(self, request: pb.LockRequest, call: GrpcCall) -> pb.LockResponse:  # noqa: N802
         """Acquire a lock."""
         arrived_ns = monotonic_ns()
-        wanted = wanted_of(request, ttl_ms_max=self._ttl_ms_max)
+        wanted = wanted_of(request, ttl_ms_max=self._ttl_ms_max)._replace(traceparent=call.traceparent())
         ticket = await acquire(self._driver, wanted)
         return pb.LockResponse(
             generation=ticket.generation,
@@ -119,12 +68,11 @@ class LockServicer(lockring_pb2_grpc.LockServiceServicer):
             primary=self._driver.node_at(ticket.exchange.link),
         )
 
-    @_unary
-    async def Unlock(self, request: pb.UnlockRequest, context: Context) -> pb.UnlockResponse:  # noqa: N802
+    async def Unlock(self, request: pb.UnlockRequest, call: GrpcCall) -> pb.UnlockResponse:  # noqa: N802
         """Release an acquisition."""
         name = check_lock_name(request.name)
         session = wire_session(request.session, request.idempotency_key, name)
-        until_ns = self._until_ns(context)
+        until_ns = self._until_ns(call)
         query = self._driver.begin(
             lambda core, now_ns: core.release_for(session, name, give_up_at_ns=until_ns, now_ns=now_ns)
         )
@@ -134,24 +82,23 @@ class LockServicer(lockring_pb2_grpc.LockServiceServicer):
             raise NotHeld(f"lock {name!r} is not held under this session and key", name=name)
         return pb.UnlockResponse()
 
-    @_stream
     async def KeepAlive(  # noqa: N802
-        self, request_iterator: AsyncIterator[pb.KeepAliveRequest], context: Context
+        self, requests: AsyncIterator[pb.KeepAliveRequest], call: GrpcCall
     ) -> AsyncIterator[pb.KeepAliveResponse]:
         """Renew locks."""
         stream = KeepStream(self._driver)
 
         async def read() -> None:
             try:
-                async for request in request_iterator:
+                async for request in requests:
                     await stream.room()
                     stream.renew(request.sequence, listed_of(request, ttl_ms_max=self._ttl_ms_max))
                 stream.end()
-            except LockringError as error:
+            except (LockringError, CallEnded) as error:
                 stream.end(error)
             except Exception as error:
                 log.debug("the requests of a KeepAlive have ended", exc_info=error)
-                stream.end(_bug(error))
+                stream.end(bug(error))
 
         reader = asyncio.get_running_loop().create_task(read())
         try:
@@ -161,13 +108,12 @@ class LockServicer(lockring_pb2_grpc.LockServiceServicer):
             reader.cancel()
             stream.close()
 
-    @_unary
     async def FindLockOwner(  # noqa: N802
-        self, request: pb.FindLockOwnerRequest, context: Context
+        self, request: pb.FindLockOwnerRequest, call: GrpcCall
     ) -> pb.FindLockOwnerResponse:
         """Return the holders and waiters of a lock."""
         name = check_lock_name(request.name)
-        until_ns = self._until_ns(context)
+        until_ns = self._until_ns(call)
         answer: DescribeReply = await self._driver.ask(
             lambda core, now_ns: core.describe(name, give_up_at_ns=until_ns, now_ns=now_ns)
         )
@@ -177,8 +123,7 @@ class LockServicer(lockring_pb2_grpc.LockServiceServicer):
         first = lock.holders[0]
         return pb.FindLockOwnerResponse(held=True, owner=first.owner, generation=first.generation, lock=lock)
 
-    @_stream
-    async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.WatchResponse]:  # noqa: N802
+    async def Watch(self, request: pb.WatchRequest, call: GrpcCall) -> AsyncIterator[pb.WatchResponse]:  # noqa: N802
         """Report a lock at each change."""
         states = states_of(self._driver, check_lock_name(request.name))
         async with contextlib.aclosing(states):
@@ -186,23 +131,20 @@ class LockServicer(lockring_pb2_grpc.LockServiceServicer):
                 events = [event_of(each) for each in state.events]
                 yield pb.WatchResponse(lock=lock_of(state.lock), gap=state.gap, events=events)
 
-    @_unary
-    async def ListLocks(self, request: pb.ListLocksRequest, context: Context) -> pb.ListLocksResponse:  # noqa: N802
+    async def ListLocks(self, request: pb.ListLocksRequest, call: GrpcCall) -> pb.ListLocksResponse:  # noqa: N802
         """Return a page of locks."""
-        return await self._lister.page(request, self._until_ns(context))
+        return await self._lister.page(request, self._until_ns(call))
 
-    @_unary
     async def GetClusterState(  # noqa: N802
-        self, request: pb.GetClusterStateRequest, context: Context
+        self, request: pb.GetClusterStateRequest, call: GrpcCall
     ) -> pb.GetClusterStateResponse:
         """Return the members and slots."""
         return state_of(self._host.state, self._host.replica.node, with_slots=request.with_slots)
 
-    @_unary
-    async def BreakLock(self, request: pb.BreakLockRequest, context: Context) -> pb.BreakLockResponse:  # noqa: N802
+    async def BreakLock(self, request: pb.BreakLockRequest, call: GrpcCall) -> pb.BreakLockResponse:  # noqa: N802
         """End a holder's lease."""
         name, generation = check_lock_name(request.name), generation_of(request.generation)
-        until_ns = self._until_ns(context)
+        until_ns = self._until_ns(call)
         answer: BreakReply = await self._driver.ask(
             lambda core, now_ns: core.break_lock(
                 name, generation, force=request.force, give_up_at_ns=until_ns, now_ns=now_ns
@@ -210,29 +152,27 @@ class LockServicer(lockring_pb2_grpc.LockServiceServicer):
         )
         return pb.BreakLockResponse(freed=answer.freed, within_ms=answer.within_ms)
 
-    @_unary
-    async def DrainNode(self, request: pb.DrainNodeRequest, context: Context) -> pb.DrainNodeResponse:  # noqa: N802
+    async def DrainNode(self, request: pb.DrainNodeRequest, call: GrpcCall) -> pb.DrainNodeResponse:  # noqa: N802
         """Move everything off a node."""
-        await order(self._host, Drain(NO_REQUEST, check_node_id(request.node)), self._until_ns(context))
+        await order(self._host, Drain(NO_REQUEST, check_node_id(request.node)), self._until_ns(call))
         return pb.DrainNodeResponse()
 
-    @_unary
     async def UndrainNode(  # noqa: N802
         self,
         request: pb.UndrainNodeRequest,
-        context: Context,
+        call: GrpcCall,
     ) -> pb.UndrainNodeResponse:
         """Let a drained node have slots again."""
-        await order(self._host, Undrain(NO_REQUEST, check_node_id(request.node)), self._until_ns(context))
+        await order(self._host, Undrain(NO_REQUEST, check_node_id(request.node)), self._until_ns(call))
         return pb.UndrainNodeResponse()
 
-    async def refuse(self, context: Context, error: LockringError, request: object) -> NoReturn:
-        """End a call with the status of an error, and with the place of the request's lock if it has one."""
+    def place_of(self, request: Any) -> SlotPlace | None:
+        """Return the node that has the lock of a request, None if the request has no lock."""
         try:
             slot = slot_of(check_lock_name(getattr(request, "name", "")))
         except InvalidRequest:
-            await abort(context, error)
-        await abort(context, error, place_of(self._host.state, slot))
+            return None
+        return place_of(self._host.state, slot)
 
     # ----------------------------------------------------------------------- inner
 
@@ -240,8 +180,8 @@ class LockServicer(lockring_pb2_grpc.LockServiceServicer):
     def _ttl_ms_max(self) -> int:
         return self._host.state.coordinator_lease_ms
 
-    def _until_ns(self, context: Context) -> int:
+    def _until_ns(self, call: GrpcCall) -> int:
         """Return when to stop asking: the call's deadline ends it sooner by itself."""
-        left_s: float | None = context.time_remaining()
+        left_s: float | None = call.time_remaining()
         left_ns = PATIENCE_NS if left_s is None else min(PATIENCE_NS, seconds_to_ns(left_s))
         return monotonic_ns() + left_ns

@@ -1,13 +1,14 @@
-"""Errors as gRPC status codes with details: one table for all of them."""
+"""Errors as gRPC status codes with details: one table for all of them, and the trailers that carry them."""
 
 from __future__ import annotations
 
-from typing import Any, Final, NoReturn
+import base64
+import enum
+from typing import Any, Final
+from urllib.parse import quote
 
-import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
-from grpc_status import rpc_status
 
 from lockring.errors import AcquireTimeout, Denied, LockringError, Overloaded
 from lockring.grpc_api.host import SlotPlace
@@ -55,6 +56,11 @@ STATUS_OF: Final[dict[str, int]] = {
 }
 """The status of each error, by its code."""
 
+_PLAIN: Final = "".join(chr(each) for each in range(0x20, 0x7F) if chr(each) != "%")
+_TEXT_MAX: Final = 2_000
+_DETAILS_BYTES_MAX: Final = 6 * 1024
+"""Clients accept 8 KiB of headers or more."""
+
 _HAS_MOVED: Final = frozenset({"moved", "unavailable", "stale"})
 
 
@@ -100,10 +106,43 @@ def _retry_ns(error: LockringError) -> int:
     return RETRY_MS * NS_PER_MS
 
 
-async def abort(context: Context, error: LockringError, place: SlotPlace | None = None) -> NoReturn:
-    """End a call with the status of an error."""
-    await context.abort_with_status(rpc_status.to_status(status_of(error, place)))
-    raise AssertionError("a call that was ended goes on")
+class Code(enum.IntEnum):
+    """The status codes of calls that end without an error of lockring."""
+
+    OK = code_pb2.OK
+    CANCELLED = code_pb2.CANCELLED
+    DEADLINE_EXCEEDED = code_pb2.DEADLINE_EXCEEDED
+    NOT_FOUND = code_pb2.NOT_FOUND
+    RESOURCE_EXHAUSTED = code_pb2.RESOURCE_EXHAUSTED
+    UNIMPLEMENTED = code_pb2.UNIMPLEMENTED
+    INTERNAL = code_pb2.INTERNAL
+    UNAVAILABLE = code_pb2.UNAVAILABLE
 
 
-Context = grpc.aio.ServicerContext[Any, Any]
+class CallEnded(Exception):
+    """The end of a call for a reason of gRPC's own, which has a code and a sentence, and no details.
+
+    Args:
+        code: the status code.
+        text: the sentence.
+    """
+
+    def __init__(self, code: Code, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def trailers_of(code: int, text: str = "", details: bytes = b"") -> list[tuple[str, str]]:
+    """Return the trailers that end a call.
+
+    Args:
+        code: the status code.
+        text: a sentence for people; what is beyond the limit of clients for headers is cut off.
+        details: a `google.rpc.Status`, b"" for none; left out if it is beyond that limit.
+    """
+    found = [("grpc-status", str(int(code)))]
+    if text:
+        found.append(("grpc-message", quote(text[:_TEXT_MAX], safe=_PLAIN)))
+    if details and len(details) <= _DETAILS_BYTES_MAX:
+        found.append(("grpc-status-details-bin", base64.b64encode(details).decode().rstrip("=")))
+    return found

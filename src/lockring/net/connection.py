@@ -19,7 +19,7 @@ import msgspec
 from lockring.addresses import format_address
 from lockring.errors import ProtocolError
 from lockring.net.frames import FrameReader, encode_frame
-from lockring.net.sockets import tune
+from lockring.net.sockets import end_writing, tune
 from lockring.protocol import Message
 
 LINGER_S: Final = 2.0
@@ -128,7 +128,7 @@ class FramedConnection:
         if transport.is_closing():
             return
         if transport.can_write_eof():
-            transport.write_eof()
+            end_writing(transport)
         asyncio.get_running_loop().call_later(LINGER_S, transport.abort)
 
     def abort(self, reason: str) -> None:

@@ -35,10 +35,17 @@ class Listener:
         outbox: holds their writes until the flush.
         clients_max: how many clients to accept, if the system allows as many.
         ports: how many listeners share the descriptors of this process.
+        has_calls: whether the port shares its part of them with one for gRPC.
     """
 
     def __init__(
-        self, handler: ConnectionHandler, outbox: Outbox, *, clients_max: int = CLIENTS_MAX, ports: int = 1
+        self,
+        handler: ConnectionHandler,
+        outbox: Outbox,
+        *,
+        clients_max: int = CLIENTS_MAX,
+        ports: int = 1,
+        has_calls: bool = False,
     ) -> None:
         self._limits = ConnectionLimits(clients_max)
         self._context = PortContext(
@@ -54,6 +61,7 @@ class Listener:
         # The messages to any server: a message to the wrong kind of server is then not mistaken for garbage.
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ToNode | ToCoordinator)
         self._ports = ports
+        self._has_calls = has_calls
         self._numbers = cast("Callable[[], ConnectionId]", itertools.count(1).__next__)
         self._server: asyncio.Server | None = None
         self._address = ""
@@ -79,7 +87,7 @@ class Listener:
             CannotListen: the port is taken, or the host is unknown or not of this machine.
         """
         host, port = split_address(address)
-        self._limits.fit(room_for(self._ports))
+        self._limits.fit(room_for(self._ports, has_calls=self._has_calls))
         loop = asyncio.get_running_loop()
         make = self._make if secure is None else secure(self._make)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import Final
 
@@ -26,3 +27,11 @@ def tune(sock: socket.socket) -> None:
         number = getattr(socket, option, None)  # not every system has all of them
         if number is not None:
             sock.setsockopt(socket.IPPROTO_TCP, number, value)
+
+
+def end_writing(transport: asyncio.Transport) -> None:
+    """Say that no more will be sent, or end a connection that the other side has reset at this moment."""
+    try:
+        transport.write_eof()
+    except OSError:
+        transport.abort()  # its end is reported as for any other

@@ -112,7 +112,11 @@ class HandshakeGate:
         if self.parting >= self._under_way_max or not transport.can_write_eof():
             transport.close()
             return
-        transport.write_eof()
+        try:
+            transport.write_eof()
+        except OSError:
+            transport.abort()  # the other side has reset it at this moment
+            return
         self.parting += 1
         asyncio.get_running_loop().call_later(LINGER_S, self._parted, transport)
 

@@ -47,6 +47,9 @@ def port_context(paths: TlsPaths, content: TlsContent, client_auth: ClientAuth) 
     context = _strict(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
+    context.set_alpn_protocols(
+        ["h2"]
+    )  # clients of gRPC ask for it, and go without; no other side asks for anything
     _load_pair(context, paths)
     if client_auth != "none":
         _load_authorities(context, paths, content)

@@ -260,12 +260,6 @@ class TlsPolicy:
         self.look_if_due()
         return None if self._peers is None else self._peers.edition.made.dials
 
-    @property
-    def client_files(self) -> TlsContent | None:
-        """The files for clients as they are in use, for libraries that have TLS of their own; None without."""
-        self.look_if_due()
-        return None if self._clients is None else self._clients.edition.content
-
     def expiries(self) -> list[CertificateExpiry]:
         """Return when each certificate ends that this process shows."""
         return [each for side in self._sides() for each in side.expiry()]

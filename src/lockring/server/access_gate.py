@@ -200,13 +200,26 @@ class AccessGate:
         try:
             grantee = control.admit(certificate, credential)
         except Denied as error:
-            self.refused(error, origin=origin, is_enforced=self._is_enforced)
-            if self._is_enforced:
-                raise
-            return control.stranger()
+            return self.turn_down(error, origin=origin)
         if self._audit is not None and not is_call:
             self._audit.write("connect", "ok", identity=grantee.identity, origin=origin)
         return grantee
+
+    def turn_down(self, error: Denied, *, origin: str) -> Grantee:
+        """Report a client that is not let in, and return its rights where that is only tried out.
+
+        Args:
+            error: the reason.
+            origin: HOST:PORT of the client.
+
+        Raises:
+            Denied: the same, where rights are enforced.
+        """
+        assert self._control is not None, "without rights, nothing is refused"
+        self.refused(error, origin=origin, is_enforced=self._is_enforced)
+        if self._is_enforced:
+            raise error
+        return self._control.stranger()
 
     def grantee_of(self, identity: Identity) -> Grantee:
         """Return the rights here of an identity for which another server forwards requests."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 from typing import TYPE_CHECKING
 
 from lockring.errors import CannotListen, ExtraMissing
 from lockring.log_events import event
+from lockring.net.descriptors import ConnectionRoom
 from lockring.server.access_gate import AccessGate
 from lockring.server.settings import NodeSettings
 from lockring.server.tls import ServerTls, opener_of
@@ -27,6 +27,7 @@ async def start_grpc(
     advertised: str,
     gate: AccessGate,
     tls: ServerTls | None,
+    room: ConnectionRoom,
 ) -> tuple[GrpcServer | None, str]:
     """Start the API, and return it with the address to advertise; None and "" if its default port is taken.
 
@@ -37,13 +38,13 @@ async def start_grpc(
         advertised: the same as advertised to others.
         gate: the access control of the node.
         tls: the process's TLS, None without.
+        room: the descriptors that the node has.
 
     Raises:
+        ConfigError: there is TLS, and no certificate for clients.
         CannotListen: the configured port is taken, or its host is not of this machine.
         ExtraMissing: the packages that it needs are not installed.
     """
-    # Without this, gRPC writes lines of its own about anything strangers send; what matters is in our log.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         from lockring.grpc_api.server import GrpcServer  # takes a tenth of a second to load
     except ImportError as error:
@@ -55,7 +56,13 @@ async def start_grpc(
     except CannotListen as error:
         log.warning("no gRPC API: %s; name another port with --grpc-listen", error, extra=event("no-grpc"))
         return None, ""
-    server = GrpcServer(host, gate, opener=opener_of(tls), policy=None if tls is None else tls.policy)
+    server = GrpcServer(
+        host,
+        gate,
+        opener=opener_of(tls),
+        secure=None if tls is None else tls.securing_calls(room.call_handshakes),
+        connections_max=room.calls if tls is not None else room.calls + room.call_handshakes,
+    )
     try:
         address = await server.start(listen)
     except CannotListen as error:

@@ -56,6 +56,8 @@ class LocalClient:
 
     def ask(self, message: Message) -> None:
         """Hand a message of the client to the node, its hello first."""
+        if self._life.spans is not None:
+            self._life.spans.arrived(self._number, (message,))
         self._life.core.receive(self._number, message, now_ns=monotonic_ns())
         self._life.pump.schedule()
 

@@ -19,6 +19,7 @@ from lockring.errors import LockringError
 from lockring.ids import NodeId
 from lockring.log_events import event
 from lockring.net.connection import Outbox
+from lockring.net.descriptors import room_for
 from lockring.server.access_gate import AccessGate
 from lockring.server.access_settings import OPEN, AccessSettings
 from lockring.server.coordinator_link import NodePlace
@@ -83,7 +84,8 @@ class NodeServer:
             opener=opener_of(self._tls),
             spans=None if self._tracing is None else RequestSpans(self._tracing.tracer, NodeId(settings.id)),
         )
-        self._port = NodePort(outbox, lives, ports=ports)
+        self._port = NodePort(outbox, lives, ports=ports, has_calls=settings.grpc)
+        self._ports = ports
         self._locals = LocalClients(lambda: lives.present, self._place)
         self._grpc: GrpcServer | None = None
         self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -118,6 +120,7 @@ class NodeServer:
                 advertised=place.address,
                 gate=self._gate,
                 tls=self._tls,
+                room=room_for(self._ports, has_calls=True),
             )
         self._gate.start()
         self._lives.start()

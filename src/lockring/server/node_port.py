@@ -28,10 +28,11 @@ class NodePort:
         outbox: where writes wait for the flush.
         lives: the node's, whose present one has the connections.
         ports: how many servers are in this process.
+        has_calls: whether the node serves gRPC too.
     """
 
-    def __init__(self, outbox: Outbox, lives: NodeLives, *, ports: int) -> None:
-        self.listener = Listener(self, outbox, ports=ports)
+    def __init__(self, outbox: Outbox, lives: NodeLives, *, ports: int, has_calls: bool) -> None:
+        self.listener = Listener(self, outbox, ports=ports, has_calls=has_calls)
         self._lives = lives
 
     def greet(self, connection: AcceptedConnection, hello: Message) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 
 from lockring.addresses import split_address
 from lockring.clock import monotonic_ns, wall_ns
-from lockring.errors import Denied, Unauthenticated
+from lockring.errors import ConfigError, Denied, Unauthenticated
 from lockring.ids import NO_REQUEST, NodeId
 from lockring.log_events import event
 from lockring.net.frames import encode_frame
@@ -28,7 +28,7 @@ from lockring.security.peer_certificates import PeerCertificate
 from lockring.security.tls_contexts import PEER_NAME
 from lockring.security.tls_files import TlsPaths
 from lockring.security.tls_layer import TlsLayer
-from lockring.security.tls_policy import WARN_S, TlsPolicy
+from lockring.security.tls_policy import WARN_S, PortContexts, TlsPolicy
 from lockring.security.tls_protocol import TlsTransport, accepting, open_tls
 from lockring.security.tls_socket import TlsStream, shake_hands
 from lockring.server.tls_settings import TlsSettings
@@ -78,6 +78,24 @@ class ServerTls:
             plain_answer=_PLAIN_ANSWER,
             opened=self._note_peer,
         )
+
+    def securing_calls(self, under_way_max: int) -> Securing:
+        """Return how a port for gRPC clients accepts: as a port for clients alone.
+
+        Args:
+            under_way_max: how many handshakes may be under way.
+
+        Raises:
+            ConfigError: there are no files for clients.
+        """
+        if self.policy.port_contexts.clients is None:
+            raise ConfigError("the gRPC port has no certificate: name one with --tls-cert and --tls-key")
+
+        def secure(make: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
+            gate = HandshakeGate(under_way_max=under_way_max)
+            return accepting(make, lambda: PortContexts(self.policy.port_contexts.clients, None), gate)
+
+        return secure
 
     async def open(self, make: Callable[[], asyncio.Protocol], host: str, port: int) -> None:
         """Open a connection to another server. See `net.dialer.Opener`.

@@ -28,6 +28,7 @@ class SilentLife:
             state=SimpleNamespace(cluster="c"), receive=self.receive, replica=Replica("n1", 1)
         )
         self.gate = AccessGate(OPEN, server="n1")
+        self.spans = None
         self.pump = SimpleNamespace(schedule=lambda: None)
         self.guests: dict[int, LocalClient] = {}
         self.was_asked = asyncio.Event()

@@ -17,6 +17,12 @@ import pytest
     ],
 )
 def test_grpc_is_not_loaded_by(modules: str) -> None:
-    code = f"import sys, {modules}; print(sorted(each for each in sys.modules if each.split('.')[0] in ('grpc', 'google')))"
+    code = f"import sys, {modules}; print(sorted(each for each in sys.modules if each.split('.')[0] in ('grpc', 'google', 'h2')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_server_of_grpc_needs_no_grpcio() -> None:
+    code = "import sys, lockring.grpc_api.server; print(sorted(each for each in sys.modules if each.startswith('grpc')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -20,6 +20,7 @@ from lockring.core.access import Newcomer
 from lockring.grpc_api.v1 import lockring_pb2 as pb
 from lockring.grpc_api.v1 import lockring_pb2_grpc
 from lockring.protocol import ClientHello, Message
+from lockring.security.access_control import AccessControl
 from lockring.security.peer_certificates import PeerCertificate
 from lockring.security.tokens import new_token
 from lockring.server.access_gate import AccessGate
@@ -27,7 +28,9 @@ from lockring.server.access_settings import AccessSettings
 from lockring.server.node import NodeServer
 from lockring.server.settings import NodeSettings
 from lockring.slots import slot_of
+from tests.hostile import http2
 from tests.processes import PATIENCE_S
+from tests.unit.grpc_api.serving import RawClient
 from tests.unit.net.serving import until
 from tests.unit.server.test_access import Server, with_server
 
@@ -200,6 +203,96 @@ def test_where_rights_are_tried_out_every_call_passes(tmp_path: Path) -> None:
     over_grpc(tmp_path, test, auth="permissive")
     lines = [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
     assert {line["outcome"] for line in lines if line["act"] == "denied"} == {"would-refuse"}
+
+
+MALFORMED = [
+    [b"Bearer caf\xc3\xa9"],
+    [b"Bearer \xff"],
+    [b"Basic eDp4"],
+    [b"Bearer"],
+    [b""],
+    [b"Bearer " + b"x" * 9_000],
+    [b"Bearer a", b"Bearer b"],
+    [b"Bearer a\x01b"],
+]
+
+
+def show(address: str, headers: list[bytes]) -> str:
+    """The status of a call with these credentials."""
+
+    async def call() -> str:
+        async with await RawClient.open(address) as client:
+            body = http2.message(b"")
+            path = b"/lockring.v1.LockService/GetClusterState"
+            client.call(path, body, [(b"authorization", each) for each in headers])
+            return (await client.trailers())["grpc-status"]
+
+    return asyncio.run(call())
+
+
+@pytest.mark.parametrize("headers", MALFORMED)
+def test_a_malformed_credential_is_refused_and_never_taken_for_none(
+    tmp_path: Path, headers: list[bytes]
+) -> None:
+    def test(server: Server, address: str) -> None:
+        assert show(address, headers) == "16"
+
+    over_grpc(tmp_path, test)
+    lines = [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
+    assert [line["outcome"] for line in lines if line["act"] == "denied"] == ["refused"]
+
+
+@pytest.mark.parametrize("headers", MALFORMED)
+def test_where_rights_are_tried_out_a_malformed_credential_passes_and_is_reported(
+    tmp_path: Path, headers: list[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    def test(server: Server, address: str) -> None:
+        assert show(address, headers) == "0"
+        node = server.server._node
+        assert node is not None
+        assert node._gate.would_refuse == 1
+
+    over_grpc(tmp_path, test, auth="permissive")
+    assert "would be refused: a client at 127.0.0.1:" in caplog.text
+    lines = [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
+    denied = [line for line in lines if line["act"] == "denied"]
+    assert [line["outcome"] for line in denied] == ["would-refuse"]
+    assert "authorization: Bearer TOKEN" in denied[0]["reason"]
+
+
+def test_a_credential_is_verified_once_a_connection_and_again_after_a_change_of_rights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admit = AccessControl.admit
+    verified: list[str] = []
+
+    def count(self: AccessControl, certificate: Any, credential: str, **more: Any) -> Any:
+        verified.append(credential)
+        return admit(self, certificate, credential, **more)
+
+    monkeypatch.setattr(AccessControl, "admit", count)
+
+    def test(server: Server, address: str) -> None:
+        token = server.tokens["web-1"]
+        with Caller(address, token) as one, Caller(address, new_token("web-9")) as stranger:
+            verified.clear()
+            for _ in range(3):
+                one.lock("jobs/1")
+                assert one.keep("jobs/1").verdict == pb.VERDICT_HELD
+            assert verified == [token]
+            for _ in range(2):
+                assert refusal(lambda: stranger.lock("jobs/2"))[0] == "UNAUTHENTICATED"
+            assert len(verified) == 3, "a refusal is not remembered"
+            server.give("web-2", "read *")
+            server.reload()
+            one.lock("jobs/1")
+            assert verified.count(token) == 2
+            del server.rules["web-1"]
+            server.write()
+            server.reload()
+            assert refusal(lambda: one.lock("jobs/1"))[0] in ("UNAUTHENTICATED", "PERMISSION_DENIED")
+
+    over_grpc(tmp_path, test)
 
 
 def test_a_node_that_forwards_passes_on_for_whom_it_asks(

@@ -40,7 +40,7 @@ def coordinator() -> Server:
 @pytest.fixture(params=[node, coordinator])
 def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Server]:
     """The maker of a server, whose port has room for one client."""
-    monkeypatch.setattr(listener, "room_for", lambda _ports: ConnectionRoom(1, 16, 64))
+    monkeypatch.setattr(listener, "room_for", lambda _ports, **_: ConnectionRoom(1, 16, 64))
     made: Callable[[], Server] = request.param
     return made
 
