@@ -91,7 +91,7 @@ def no_variables(monkeypatch):
                 (["serve"], "--coordinator-listen"),
             )
         ],
-        (["up", "--host", "a..b"], "--host: a part of the host's name is empty"),
+        (["up", "--host", "a..b"], "a part of the host's name is empty"),
         (["ls", "\udcff"], "is not valid UTF-8"),
         (["describe"], "missing argument 'NAME'"),
         (["describe", ""], "a lock name must not be empty"),
