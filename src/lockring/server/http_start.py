@@ -84,7 +84,14 @@ class HttpServer:
             log.warning("no HTTP: %s; name another port with --http-listen", error, extra=event("no-http"))
             return
         self._watch.start()
-        log.info("HTTP at %s", self.address, extra=event("http-listens", address=self.address))
+        log.info(
+            "HTTP at %s; the dashboard is at %s://%s%s/",
+            self.address,
+            "http" if self._tls is None else "https",
+            self.address,
+            self._settings.http_prefix,
+            extra=event("http-listens", address=self.address),
+        )
 
     async def stop(self) -> None:
         """End all connections."""

@@ -109,6 +109,7 @@ class Acquisitions:
         connection = request.connection
         if lock is not None and self._context.rights.may_serve(slot.number, now_ns=now_ns):
             self._grants.count_failed_wait(message.name, message.mode, "timeout", 0)
+            self._context.outbox.counters.refuse("Acquire", "timeout")
             refusal = Refusal(
                 message.request,
                 "timeout",

@@ -93,7 +93,7 @@ class Searches:
         """
         if message.limit > SEARCH_LIMIT_MAX:
             raise InvalidRequest(f"a search finds 1 to {SEARCH_LIMIT_MAX} locks, not {message.limit}")
-        if search.mode not in (-1, *Mode):
+        if not -1 <= search.mode <= max(Mode):
             raise InvalidRequest(f"there is no mode {search.mode}")
         context = self._context
         serves_all = context.rights.may_serve_everything(now_ns)

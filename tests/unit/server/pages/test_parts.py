@@ -105,6 +105,7 @@ class TestForms:
             "a": "2",
             "b": "",
         }
+        assert asyncio.run(read_form(request())) == {}
         for body, kind in ((b"{}", "application/json"), (b"\xff", form), (b"a=1&" * 50, form)):
             with pytest.raises(InvalidRequest):
                 asyncio.run(read_form(request(body, content_type=kind)))
