@@ -32,6 +32,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "describe": ("locks", "describe"),
     "watch": ("locks", "watch"),
     "events": ("events", "events"),
+    "top": ("top.command", "top"),
     "break": ("locks", "break_"),
     "groups": ("groups", "groups"),
     "group": ("groups", "group"),
