@@ -264,9 +264,9 @@ class _Top:
 
     def _draw(self) -> None:
         self._sight = self._sight._replace(now_s=_now_s())
-        width, height = self._screen.size
-        lines = picture(self._sight, self._choice, width=width, height=height)
-        self._screen.draw(lines, width)
+        size = self._screen.size
+        lines = picture(self._sight, self._choice, width=size.columns, height=size.lines)
+        self._screen.draw(lines, size)
 
 
 def _subject_of(choice: Choice) -> Subject:

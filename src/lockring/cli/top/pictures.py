@@ -41,22 +41,22 @@ _MARK, _NO_MARK = "> ", "  "
 
 _MEMBERS: Final = (
     Column("NODE", least=6),
-    Column("CONDITION", leaves=6),
+    Column("CONDITION", leaves=4),
     Column("PRIMARY", True),
-    Column("SERVES", True, leaves=7),
+    Column("SERVES", True, leaves=6),
     Column("BACKUP", True, leaves=3),
     Column("LOCKS", True, leaves=9),
     Column("WAITERS", True, leaves=8),
-    Column("SESSIONS", True, leaves=4),
-    Column("ANSWERS IN", True, leaves=2),
+    Column("SESSIONS", True, leaves=2),
+    Column("LAG", True, leaves=7),
     Column("LEASE LEFT", True, leaves=5),
     Column("AWAY", True, leaves=1),
 )
 _LOCKS: Final = (
     Column("NAME", least=8),
-    Column("HOLDER", least=8, leaves=6),
+    Column("HOLDER", least=8, leaves=5),
     Column("HELD FOR", True, leaves=4),
-    Column("WAITERS", True, leaves=5),
+    Column("WAITERS", True, leaves=6),
     Column("WAITED", True, leaves=2),
     Column("TOKEN", True, leaves=3),
     Column("PRIMARY", leaves=1),
@@ -118,7 +118,7 @@ def picture(sight: Sight, choice: Choice, *, width: int, height: int) -> list[Te
         room = max(1, height - 2)
         body = lock_lines(sight.view.lock, choice, _errors_of(sight), width=width, height=room)
     else:
-        head += _about_cluster(sight, width)
+        head += _about_cluster(sight, width, max(3, height // 5))
         head = head[: max(1, height - 4)]
         body = _tables(sight, choice, width, height - len(head) - 1)
     if sight.no_answer is not None:
@@ -140,7 +140,7 @@ def whole_picture(sight: Sight, choice: Choice, *, width: int | None) -> list[Te
         width: cells of a line, None for as many as it takes.
     """
     wide = width or 10_000
-    lines = [first_line(sight, choice), *_about_cluster(sight, wide)]
+    lines = [first_line(sight, choice), *_about_cluster(sight, wide, None)]
     lines += _tables(sight, choice, wide, None)
     return [fitted(each, wide) for each in lines]
 
@@ -170,11 +170,12 @@ def first_line(sight: Sight, choice: Choice) -> Text:
     return line(paused + text, OF_HEALTH[health])
 
 
-def _about_cluster(sight: Sight, width: int) -> list[Text]:
+def _about_cluster(sight: Sight, width: int, facts_max: int | None) -> list[Text]:
+    """Return the facts of a cluster, in so many lines at most, and the remarks on it."""
     cluster = sight.view.cluster
     lines: list[Text] = []
     if cluster is not None:
-        lines += [line(each) for each in joined(_facts(cluster, sight.view.coordinator), width)]
+        lines += [line(each) for each in joined(_facts(cluster, sight.view.coordinator), width)[:facts_max]]
     remarks = [f"{_capital(part)} cannot be shown: {error}" for part, error in _missing(sight)]
     if sight.no_answer is not None:
         remarks.append(str(sight.no_answer))
@@ -200,22 +201,23 @@ def _errors_of(sight: Sight) -> dict[str, LockringError]:
 
 
 def _facts(cluster: ClusterView, coordinator: CoordinatorView | None) -> list[str]:
-    facts = []
+    served = sum(each.serving_slots or 0 for each in cluster.members)
+    facts = [
+        f"{min(served, cluster.slots):,} of {count(cluster.slots, 'slot')} served",
+        f"{cluster.vacant_slots:,} without primary",
+        f"{cluster.single_slots:,} without backup",
+    ]
     if coordinator is not None:
         facts.append(f"leader {coordinator.address or 'unknown'}")
-        if coordinator.answers:
-            names = ", ".join(coordinator.standbys)
-            facts.append(f"standby {names}" if names else "no standby")
-            facts.append(f"store {coordinator.store}" if coordinator.store else "no shared store")
-        else:
-            facts.append("standbys and store unknown")
-    served = sum(each.serving_slots or 0 for each in cluster.members)
-    facts.append(f"{min(served, cluster.slots):,} of {count(cluster.slots, 'slot')} served")
-    facts.append(f"{cluster.vacant_slots:,} without primary")
-    facts.append(f"{cluster.single_slots:,} without backup")
     facts += [
         f"{each.source} to {each.target}: {count(each.slots, 'slot')} on the way" for each in cluster.moves
     ]
+    if coordinator is not None and coordinator.answers:
+        names = ", ".join(coordinator.standbys)
+        facts.append(f"standby {names}" if names else "no standby")
+        facts.append(f"store {coordinator.store}" if coordinator.store else "no store")
+    elif coordinator is not None:
+        facts.append("standbys and store unknown")
     facts += [
         count(cluster.locks, "lock"),
         count(cluster.waiters, "waiter"),
@@ -230,7 +232,7 @@ def _tables(sight: Sight, choice: Choice, width: int, height: int | None) -> lis
     events = _events(sight.view, width)
     gap = [Text()] if height is None or height >= 16 else []
     if height is not None:
-        members = _cut(members, max(3, height // 3), "member")
+        members = _cut(members, max(4, height // 3), "member")
         events = events[: min(_EVENTS_MAX + 1, height // 4)]
         events = events if len(events) > 1 else []
     fixed = len(members) + len(events) + len(gap) * (bool(members) + bool(events))
@@ -345,7 +347,8 @@ def _help(width: int) -> list[Text]:
         lines += [line(each) for each in wrapped(f"{key}: {meaning}", width)]
     about = (
         "WAITERS counts requests that wait for a lock, WAITED is how long the first of them has waited, TOKEN is the"
-        " fencing token of the holder. AWAY is how long a node has been without the coordinator."
+        " fencing token of the holder. LAG is how long a node took to answer, and AWAY how long it has been without the"
+        " coordinator."
     )
     return [*lines, Text(), *(line(each, QUIET) for each in wrapped(about, width, hang=""))]
 

@@ -35,7 +35,6 @@ from lockring.terminals import takes_colour
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _IN, _OUT = 0, 1
 _ERASE_LINE: Final = "\x1b[K"
-_ERASE_BELOW: Final = "\x1b[J"
 _RESET: Final = "\x1b[0m"
 _GIVE_BACK_MS: Final = 500
 """How long a terminal that takes nothing may keep this process from its end."""
@@ -53,6 +52,7 @@ class Screen:
     def __init__(self) -> None:
         self._modes: list[Any] | None = None
         self._has_screen = False
+        self._drawn_size = _SIZE_UNKNOWN
         self._before: dict[signal.Signals, Any] = {}
         self._file = io.StringIO()
         self._console = Console(
@@ -114,19 +114,25 @@ class Screen:
         self._has_screen = True
         _write(f"{Control.alt_screen(True)}{Control.show_cursor(False)}{Control.clear()}")
 
-    def draw(self, lines: Sequence[Text], width: int) -> None:
-        """Show lines, at most as many as the terminal has, and none wider than `width`.
+    def draw(self, lines: Sequence[Text], size: os.terminal_size) -> None:
+        """Show the lines of a picture.
+
+        Args:
+            lines: at most as many as the terminal has, and none wider than that.
+            size: the size for which they were made.
 
         Raises:
             OutputFailed: the terminal takes no output.
         """
-        parts = []
+        # A terminal that has another size now may show remains of the last picture anywhere.
+        parts = [] if size == self._drawn_size else [str(Control.clear())]
+        self._drawn_size = size
         for row, text in enumerate(lines):
             parts.append(str(Control.move_to(0, row)))
             parts.append(self._rendered(text))
             # At the right margin, erasing would take the last character with it.
-            parts.append(_ERASE_LINE if text.cell_len < width else "")
-        _write("".join(parts) + _ERASE_BELOW * (lines[-1].cell_len < width if lines else True))
+            parts.append(_ERASE_LINE if text.cell_len < size.columns else "")
+        _write("".join(parts))
 
     def _rendered(self, text: Text) -> str:
         self._console.print(text, end="", soft_wrap=True)
