@@ -184,18 +184,15 @@ def test_a_signal_ends_it_though_the_terminal_takes_no_output(held: Held) -> Non
 def test_it_stops_and_goes_on_in_the_foreground(held: Held) -> None:
     shell = "set -m; LOCKRING top --interval 0.5; stty -a | grep -o ' -*icanon'; echo stopped; read line; fg; echo ended $?"
     with live_screen(servers=held.servers, shell=shell) as screen:
-        for _ in range(1):
-            screen.sees("jobs/busy", "q quit")
-            screen.type("\x1a")
-            screen.sees("stopped")
-            assert not screen.is_taken
-            assert " icanon" in screen.sent
-            before = len(screen.sent)
-            screen.type("\n")
-            eventually(lambda: screen.reads(0.1) and screen.is_taken, lambda: screen.text)
-            screen.sees("jobs/busy", "q quit", without="stopped")
-            assert "\x1b[?1049h" in screen.sent[before:]
-            eventually(lambda: screen.is_raw)
+        screen.sees("jobs/busy", "q quit")
+        screen.type("\x1a")
+        screen.sees("stopped")
+        assert not screen.is_taken
+        assert " icanon" in screen.sent
+        screen.type("\n")
+        eventually(lambda: screen.reads(0.1) and screen.is_taken, lambda: screen.text)
+        screen.sees("jobs/busy", "q quit", without="stopped")
+        assert screen.is_raw
         screen.type("q")
         screen.sees("ended 0")
         assert not screen.is_taken
@@ -285,13 +282,13 @@ def test_a_reader_that_goes_ends_it_quietly(held: Held) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--interval", "0.4"), ("--interval", "61"), ("--sort", "size"), ("--prefix", "a\x01")]
+    "arguments", [("--interval", "0.4"), ("--interval", "61"), ("--sort", "size"), ("--prefix", "x" * 1025)]
 )
 def test_values_that_make_no_sense_are_refused(arguments: tuple[str, ...]) -> None:
     done = run_top(*arguments)
-    assert done.returncode == 64 or done.returncode == 78
+    assert done.returncode == 64
     assert done.stdout == ""
-    assert arguments[0].lstrip("-") in done.stderr or "name" in done.stderr
+    assert arguments[0] in done.stderr or "lock name" in done.stderr
 
 
 def test_without_a_server_one_picture_fails_and_a_live_one_waits(held: Held) -> None:
@@ -313,7 +310,7 @@ def test_it_stays_through_an_outage_and_goes_on_by_itself(quick: LocalCluster) -
         lockring.Client(quick.servers, owner="holder") as client,
         live_screen("top", *INTERVAL, servers=quick.servers, size=(120, 40)) as screen,
     ):
-        client.lock("kept", ttl=LONG_LEASE_S).acquire(timeout=PATIENCE_S)
+        kept = client.lock("kept", ttl=LONG_LEASE_S).acquire(timeout=PATIENCE_S)
         screen.sees("kept", "Every slot is served and has a backup")
         quick.kill(COORDINATOR)
         screen.sees(f"Coordinator {quick.address_of(COORDINATOR)} has not answered for ")
@@ -335,6 +332,7 @@ def test_it_stays_through_an_outage_and_goes_on_by_itself(quick: LocalCluster) -
         screen.sees("Every slot is served and has a backup", without="NO ANSWER")
         screen.type("q")
         assert screen.ends() == 0
+        kept.release()
 
 
 @pytest.fixture(scope="module")
@@ -351,7 +349,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 
 def shown_by(guarded: Guarded, identity: str) -> tuple[str, ...]:
     """Return the flags by which an identity shows itself."""
-    ca = str(guarded.cluster.certificates.ca)
+    ca = str(guarded.cluster.certificates.directory / "ca.pem")
     return (
         "--server",
         guarded.cluster.servers,
