@@ -389,3 +389,22 @@ def test_a_viewer_that_may_see_nothing_is_refused(guarded: Guarded) -> None:
     assert done.returncode == 77
     assert json.loads(done.stderr)["right"] == "read"
     assert done.stdout == ""
+
+
+def test_a_token_file_that_is_away_for_a_moment_does_not_end_it(guarded: Guarded) -> None:
+    flags = shown_by(guarded, "web-2")
+    with guarded.client("test") as admin:
+        lock = admin.lock("jobs/y").acquire()
+        with live_screen("top", *INTERVAL, *flags, size=(160, 30)) as screen:
+            screen.sees("jobs/y")
+            guarded.token_file("web-2").unlink()
+            screen.sees("NO ANSWER for ", "jobs/y")
+            guarded.token_file("web-2")  # writes it again
+            screen.sees("jobs/y", without="NO ANSWER")
+            screen.type("q")
+            assert screen.ends() == 0
+        lock.release()
+    guarded.token_file("web-2").unlink()
+    done = run_top("--once", *flags)
+    assert done.returncode == 64
+    assert "web-2.token" in done.stderr

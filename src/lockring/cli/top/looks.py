@@ -26,7 +26,7 @@ from lockring.cli.top.model import (
 from lockring.client.aio.tls_opener import opener_with
 from lockring.client.arguments import ServerList
 from lockring.client.tls import ClientFiles, tls_of
-from lockring.errors import LockringError
+from lockring.errors import ConfigError, LockringError
 from lockring.ids import LockName
 from lockring.net.oneshot import ask_report
 from lockring.views.cluster import ClusterView
@@ -82,12 +82,13 @@ class Looker:
             await asyncio.wait_for(self._reader.close(), _CLOSE_S_MAX)
 
     async def look(self, wanted: Subject) -> Look:
-        """Return the cluster at this moment. The errors of its parts are in the look.
-
-        Raises:
-            ConfigError: the file with the credential cannot be read.
-        """
-        viewer = Viewer(None, self._settings.credential())
+        """Return the cluster at this moment. The errors of its parts are in the look, so that none of them ends it."""
+        try:
+            viewer = Viewer(None, self._settings.credential())
+        except (
+            ConfigError
+        ) as error:  # the file may be missing for a moment, while another one takes its place
+            return Look(errors=dict.fromkeys((CLUSTER, LOCKS, EVENTS, LOCK), error))
         errors: dict[str, LockringError] = {}
         cluster, locks, events, lock = await asyncio.gather(
             _part(CLUSTER, self._cluster(viewer), errors),

@@ -1,4 +1,4 @@
-"""What `lockring top` keeps of an earlier look, and since when servers are away."""
+"""The view of `lockring top` after each look, and since when servers are away."""
 
 from __future__ import annotations
 
