@@ -50,6 +50,7 @@ help:
 	@echo "make overload  10,000 waiters, 5,000 connections, clients that never read"
 	@echo "make stores    all tests of the stores, with real servers of etcd and PostgreSQL, which it installs"
 	@echo "make browser   the tests of the pages in a real browser, which it installs"
+	@echo "make monitoring  the alerts of deploy/ in a real Prometheus, which it installs, at servers with every fault that they are for"
 	@echo "make upgrade   rolling restarts from the previous version to this one and back, under the load of clients of both"
 	@echo "make cleaner   the drills of the empty-folder cleaner: 20,000 folders, a bucket, a scan of 1,000,000 folders"
 	@echo "make chaos     faults on a cluster of real processes: MINUTES=$(MINUTES), and SEED=… to do the same ones again;"
@@ -133,6 +134,7 @@ WHOLE := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 .PHONY: beside
 beside: $(VENV)/.installed-dev
 	@$(MAKE) --no-print-directory stores-short
+	@$(MAKE) --no-print-directory monitoring
 	@$(MAKE) --no-print-directory upgrade-short
 	@$(MAKE) --no-print-directory cleaner-short
 	@$(MAKE) --no-print-directory hostile-short
@@ -148,6 +150,12 @@ stores-short: $(VENV)/.installed-dev
 stores: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.stores.install
 	$(BIN)/pytest tests/stores --capture=no
+
+# A real Prometheus scrapes real servers.
+.PHONY: monitoring
+monitoring: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.monitoring.install
+	$(BIN)/pytest tests/monitoring --numprocesses=$(CLUSTER_WORKERS) --dist=worksteal
 
 # The previous version comes from the history: a shallow clone fetches its commit.
 .PHONY: upgrade-short upgrade

@@ -7,7 +7,10 @@ call may help (`retryable`). A server answers a bad request with a `Refusal`, wh
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
+
+from lockring.holders import Holder
 
 
 class LockringError(Exception):
@@ -46,9 +49,31 @@ class ExtraMissing(ConfigError):
 
 
 class AcquireTimeout(LockringError, TimeoutError):
-    """The lock was not granted within the timeout of the call."""
+    """The lock was not granted within the timeout of the call.
+
+    Attributes:
+        holders: the first holders of the lock at the end of the wait, at most 8; none if there were none, or if the
+            node does not say. Ids, hosts and processes are left out where the caller has no right to them.
+        waited_s: how long the call has waited, in seconds.
+        position: its place in the lock's queue at the end, from 1, or the one that it would have had; None if the node
+            does not say.
+    """
 
     code = "timeout"
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        name: str = "",
+        holders: Iterable[Holder] = (),
+        waited_s: float = 0.0,
+        position: int | None = None,
+    ) -> None:
+        super().__init__(text, name=name)
+        self.holders = tuple(holders)
+        self.waited_s = waited_s
+        self.position = position
 
 
 class NotHeld(LockringError, RuntimeError):
@@ -124,14 +149,18 @@ class Overloaded(LockringError):
 
     Attributes:
         retry_after_s: when to come again, in seconds; None if the server does not say.
+        limit: at the server, the limit of the identity that is reached, as the ACL file names it; "" for another.
     """
 
     code = "overloaded"
     retryable = True
 
-    def __init__(self, text: str, *, name: str = "", retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, text: str, *, name: str = "", retry_after_s: float | None = None, limit: str = ""
+    ) -> None:
         super().__init__(text, name=name)
         self.retry_after_s = retry_after_s
+        self.limit = limit
 
 
 class Denied(LockringError, PermissionError):

@@ -6,6 +6,7 @@ member that is primary of most of them. A legend lists the members.
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import groupby, pairwise
 from typing import Final, NamedTuple
 
@@ -199,12 +200,13 @@ def picture(state: ClusterState, width: int) -> Picture:
         elif owner is not None:
             single += 1
         moving += slot.learner is not None
+    primaries = Counter(owners)
     legend = [
         LegendRow(
             letter=LETTERS[place % len(LETTERS)],
             node=member.replica.node,
-            primary=owners.count(place),
-            share=owners.count(place) / SLOTS,
+            primary=primaries[place],
+            share=primaries[place] / SLOTS,
             backup=backups[place],
             weight=member.weight,
             condition=member.condition,
@@ -218,7 +220,7 @@ def picture(state: ClusterState, width: int) -> Picture:
     return Picture(
         rows=tuple([tuple(drawn[row * width : (row + 1) * width]) for row in range(ROWS)]),
         legend=tuple(legend),
-        vacant=owners.count(None),
+        vacant=primaries[None],
         single=single,
         moving=moving,
     )

@@ -49,7 +49,7 @@ def test_an_error_is_a_page_and_no_traceback(browser: Browser, place: Place) -> 
     with visiting(browser, place.url, width=TABLET) as visitor:
         visitor.may_be_out = True  # the browser notes each answer that is an error
         visitor.open("locks?limit=7")
-        visitor.see("Limit is one of 50, 100, 200")
+        visitor.see("Limit is one of 50, 25, 100")
         visitor.check_looks()
         visitor.open("lock")
         visitor.see("a lock name must not be empty".capitalize())
@@ -70,7 +70,7 @@ def test_filters_are_in_the_url_and_survive_what_arrives(browser: Browser, place
         visitor.see("jobs/invoice/059")
         page.reload()
         expect(page.get_by_label("Name has")).to_have_value("voice")
-        # What is being typed and chosen stays, while the page follows.
+        # Text that is being typed stays, while the page follows.
         page.get_by_label("Holder or waiter").press_sequentially("half a w")
         before = page.locator("tbody td").nth(1).text_content()
         eventually(lambda: page.locator("tbody td").nth(1).text_content() != before)

@@ -83,7 +83,7 @@ def test_a_viewer_signs_in_with_a_token_and_sees_and_does_what_its_rights_allow(
         assert session
         lines = guarded.audited(("act", "break"))
         (broken,) = (each for each in lines if each["act"] == "break")
-        assert (broken["identity"], broken["name"]) == ("token web-1", "jobs/x")
+        assert (broken["who"], broken["how"], broken["name"]) == ("web-1", "token", "jobs/x")
         visitor.page.get_by_role("button", name="Sign out").click()
         visitor.open("locks")
         visitor.see("Paste a token")

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -326,6 +327,31 @@ def test_status_shows_members_and_slots(cli, steady):
     assert "all 4096 slots have a primary and a backup" in text
     assert steady.address_of("coordinator") in text
     assert cli.run("status", "--server", steady.address_of("coordinator")).returncode == 0
+
+
+def test_ls_searches_page_by_page_over_all_nodes(cli, steady):
+    with lockring.Client(steady.servers, owner="page-maker") as client, ExitStack() as stack:
+        names = sorted(f"page/{number}" for number in range(25))
+        for name in names:
+            stack.enter_context(client.lock(name))
+        seen, after = [], ""
+        while True:
+            page = client.find_locks("page/", limit=7, after=after)
+            assert page.matched == 25
+            assert page.unserved_slots == 0
+            seen += [each.lock.name for each in page]
+            if page.after is None:
+                break
+            after = page.after
+        assert seen == names
+        found = cli.json("ls", "page/", "--limit", "3", "--after", "page/15", "--owner", "PAGE-M", "--held")
+        assert [each["name"] for each in found] == ["page/16", "page/17", "page/18"]
+        assert [(each["holder_count"], each["waiter_count"]) for each in found] == [(1, 0)] * 3
+        done = cli.run("ls", "page/", "--limit", "3")
+        assert done.stderr.strip() == "3 of 25 locks are shown; the next ones: --after 'page/10'"
+        assert cli.json("ls", "page/", "--waiting") == []
+        assert cli.json("ls", "page/", "--text", "/2", "--mode", "shared") == []
+        assert len(cli.json("ls", "page/", "--text", "/2")) == 6
 
 
 def test_ls_lists_by_prefix(cli):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import signal
 import socket
 import ssl
 from pathlib import Path
@@ -98,6 +99,18 @@ def test_serve_has_one_http_port_for_its_node_and_its_coordinator() -> None:
         names = {each["server"] for each in ask(where, "/readyz?format=json").json["checks"]}
         assert names == {"node", "coordinator"}
         assert ask(where, "/leader").status == 200
+
+
+def test_the_stacks_of_a_server_are_shown_by_a_page_and_by_a_signal() -> None:
+    where = address()
+    places = ("--listen", address(), "--coordinator-listen", address(), "--http-listen", where)
+    with running("serve", *places, "--no-grpc", "--in-memory", "--new-cluster") as process:
+        process.wait_for(f"HTTP at {where}")
+        assert "in finished" in ask(where, "/debug/tasks").body
+        assert all(each["stack"] for each in ask(where, "/debug/tasks?format=json").json["tasks"])
+        process.popen.send_signal(signal.SIGUSR1)
+        process.wait_for("most recent call first")
+        assert ask(where, "/livez").status == 200
 
 
 def test_a_default_port_that_is_taken_keeps_no_server_from_its_work_and_a_configured_one_does() -> None:

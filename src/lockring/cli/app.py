@@ -30,6 +30,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "status": ("status", "status"),
     "ls": ("locks", "ls"),
     "describe": ("locks", "describe"),
+    "why": ("why", "why"),
     "watch": ("locks", "watch"),
     "events": ("events", "events"),
     "top": ("top.command", "top"),

@@ -24,8 +24,9 @@ from lockring.errors import Denied, InvalidRequest, LockringError, Unavailable
 from lockring.exits import OK, UNAVAILABLE
 from lockring.ids import NO_VERSION, RequestNumber
 from lockring.names import check_lock_name
-from lockring.net.event_sources import EventLine, EventSources, Roll, ask_roll, is_older_version
+from lockring.net.event_sources import EventSources, is_older_version
 from lockring.net.oneshot import Dial
+from lockring.net.server_line import Roll, ServerLine, ask_roll
 from lockring.protocol import EventRecord, GetEvents
 from lockring.terminals import shown
 
@@ -108,7 +109,7 @@ def events(as_json: bool, **given: Any) -> int:
     if settings.prefix:
         check_lock_name(settings.prefix)
     cluster = client_settings(given)
-    sources = open_sources(cluster)
+    sources = sources_of(cluster)
     try:
         question = settings.question()
         answer = sources.ask(question)
@@ -158,7 +159,7 @@ def _follow(
         troubles = answer.troubles
 
 
-def open_sources(cluster: ClientSettings) -> EventSources:
+def sources_of(cluster: ClientSettings) -> EventSources:
     """Return the sources of all servers of a cluster.
 
     Raises:
@@ -168,8 +169,10 @@ def open_sources(cluster: ClientSettings) -> EventSources:
     roll = ask(cluster, functools.partial(_ask_roll, credential=credential))
     dial, timeout_s = dial_of(cluster), min(_ANSWER_S_MAX, cluster.connect_timeout_s)
 
-    def line_to(address: str) -> EventLine:
-        return EventLine(address, timeout_s=timeout_s, dial=dial, credential=credential, cluster=roll.cluster)
+    def line_to(address: str) -> ServerLine:
+        return ServerLine(
+            address, timeout_s=timeout_s, dial=dial, credential=credential, cluster=roll.cluster
+        )
 
     return EventSources(line_to, roll)
 

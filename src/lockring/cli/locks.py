@@ -96,6 +96,11 @@ def facts(lock: LockInfo, state: ClusterState | None = None) -> dict[str, Any]:
                 "held_s": each.held_s,
                 "ttl_s": each.ttl_s,
                 "ttl_left_s": each.ttl_left_s,
+                "renewed_s": each.renewed_s,
+                "host": each.host or None,
+                "pid": each.pid or None,
+                "away_s": each.away_s,
+                "broken": each.broken,
             }
             for each in lock.holders
         ],
@@ -224,6 +229,9 @@ def describe(name: str, as_json: bool, **given: Any) -> None:
         say(f"  since     {holder['since']} ({duration(holder['held_s'])} ago)")
         say(f"  TTL       {duration(holder['ttl_s'])}, {duration(holder['ttl_left_s'])} left")
         say(f"  token     {holder['fencing_token']}")
+        if holder["host"]:
+            gone = "" if holder["away_s"] is None else f", gone for {duration(holder['away_s'])}"
+            say(f"  process   {holder['pid'] or '?'} on {shown(holder['host'])}{gone}")
         say(f"  session   {shown(holder['session'])}")
     say(f"waiters  {len(lock.waiters) or 'none'}")
     for position, waiter in enumerate(found["waiters"], start=1):

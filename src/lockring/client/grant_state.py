@@ -10,7 +10,6 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, Self, TypeVar
 
@@ -18,7 +17,9 @@ from lockring.client.process_bound import ProcessBound
 from lockring.client.tracing import HoldSpan
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.core.client import ENDED, HELD, ClientCore, HolderReference, Ticket, deadline_ns_of, not_held
+from lockring.core.refusals import holder_of
 from lockring.errors import InvalidRequest, LockLost, LockringError
+from lockring.holders import Holder as Holder
 from lockring.ids import RequestNumber
 from lockring.log_events import event
 from lockring.net.frames import encode_frame
@@ -68,43 +69,9 @@ def report_in_thread() -> None:
         sys.__excepthook__(*sys.exc_info())
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """A client that holds a lock, as the lock's node sees it. Its text is the owner label.
-
-    Attributes:
-        owner: the holder's label.
-        session: the id of the holder's session.
-        fencing_token: the fencing token of its grant.
-        held_s: how long it has held the lock, in seconds.
-        ttl_s: its lease, in seconds.
-        ttl_left_s: the rest of the lease unless it is renewed, in seconds: 0.0 to `ttl_s`.
-    """
-
-    owner: str
-    session: str
-    fencing_token: int
-    held_s: float
-    ttl_s: float
-    ttl_left_s: float
-
-    def __str__(self) -> str:
-        return self.owner
-
-
 def holding_of_each(lock: LockRecord) -> list[Holder]:
     """Return the holders of a lock in their public form, in the order of their grants."""
-    return [
-        Holder(
-            owner=each.owner,
-            session=each.session,
-            fencing_token=each.generation,
-            held_s=each.held_ms / 1000,
-            ttl_s=each.ttl_ms / 1000,
-            ttl_left_s=each.left_ms / 1000,
-        )
-        for each in lock.holders
-    ]
+    return [holder_of(each) for each in lock.holders]
 
 
 def is_holder(ticket: Ticket, lock: LockRecord) -> bool:

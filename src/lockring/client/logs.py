@@ -1,4 +1,4 @@
-"""The client's log, `lockring.client`: losses as warnings, connections that open and close as info and debug.
+"""The client's log, `lockring.client`: losses and long waits as warnings, connections as info and debug.
 
 Rules:
 
@@ -12,15 +12,20 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from lockring.client.grant_state import loss_of, report_in_thread
-from lockring.core.client import CONNECTING, ClientCore, Ticket
+from lockring.core.client import CONNECTING, ClientCore, LongWait, Ticket
+from lockring.core.refusals import holder_of
 from lockring.errors import LockringError
+from lockring.holders import Holder
 from lockring.ids import LinkId
+from lockring.log_events import event
+from lockring.native import from_native
 
 _RECORDS_MAX: Final = 1000
 """How many records may wait to be written. Beyond it the oldest are dropped: a client may lose many locks at once."""
@@ -28,7 +33,7 @@ _RECORDS_MAX: Final = 1000
 log = logging.getLogger("lockring.client")
 logging.getLogger("lockring").addHandler(logging.NullHandler())
 
-_records: deque[tuple[int, str, tuple[object, ...]]] = deque(maxlen=_RECORDS_MAX)
+_records: deque[tuple[int, str, tuple[object, ...], dict[str, object] | None]] = deque(maxlen=_RECORDS_MAX)
 _writing = threading.Lock()
 
 
@@ -66,6 +71,10 @@ class LoggedCore(ClientCore):
             connect_timeout_ns=connect_timeout_ns,
             origin=origin,
             credential=credential,
+            place=(
+                from_native(socket.gethostname()).encode(errors="replace").decode(),
+                os.getpid(),
+            ),
         )
         self._start_writing = start_writing
         self._lost_addresses: set[str] = set()
@@ -100,9 +109,38 @@ class LoggedCore(ClientCore):
                 self._log(logging.INFO, "lost the connection to %s: %s", link.address, error or reason)
         super().disconnected(endpoint, now_ns=now_ns, reason=reason, error=error)
 
+    def log_long_wait(self, wait: LongWait) -> None:
+        """Log that an acquire has waited for long, and for which holder."""
+        holder = holder_of(wait.notice.holders[0])
+        facts = event(
+            "lock-wait-long",
+            lock=wait.ticket.name,
+            waited_s=round(wait.waited_s, 3),
+            position=wait.notice.position,
+            holder=holder.owner,
+            fencing_token=holder.fencing_token,
+            held_s=holder.held_s,
+            host=holder.host,
+            pid=holder.pid,
+        )
+        if _add_record(logging.WARNING, "%s", (_words_of_wait(wait, holder),), facts):
+            self._start_writing()
+
     def _log(self, level: int, text: str, *arguments: object) -> None:
         if _add_record(level, text, arguments):
             self._start_writing()
+
+
+def _words_of_wait(wait: LongWait, holder: Holder) -> str:
+    place = f" (host {holder.host}, process {holder.pid})" if holder.host else ""
+    more = len(wait.notice.holders) - 1
+    others = f" and {more} more" if more else ""
+    ahead = wait.notice.position - 1
+    queue = f"; {ahead} wait{'s' if ahead == 1 else ''} before this call" if ahead > 0 else ""
+    return (
+        f"the lock {wait.ticket.name!r} has not been granted for {wait.waited_s:.0f} s: it has been held by"
+        f" {holder.owner!r}{place}{others} for {holder.held_s:.0f} s (token {holder.fencing_token}){queue}"
+    )
 
 
 def start_writing(starting: set[threading.Thread] | None = None) -> None:
@@ -138,11 +176,13 @@ def log_loss(ticket: Ticket, start: Callable[[], object] = start_writing) -> Non
         start()
 
 
-def _add_record(level: int, text: str, arguments: tuple[object, ...]) -> bool:
-    """Add a record to those that wait to be written; return whether it is wanted at all."""
+def _add_record(
+    level: int, text: str, arguments: tuple[object, ...], facts: dict[str, object] | None = None
+) -> bool:
+    """Add a record, with the event that it is about, to those that wait; return whether it is wanted at all."""
     if not log.isEnabledFor(level):
         return False
-    _records.append((level, text, arguments))
+    _records.append((level, text, arguments, facts))
     return True
 
 
@@ -152,9 +192,9 @@ def _write(starting: set[threading.Thread] | None) -> None:
         starting.discard(threading.current_thread())
     while True:
         while _records:
-            level, text, arguments = _records.popleft()
+            level, text, arguments, facts = _records.popleft()
             try:
-                log.log(level, text, *arguments)
+                log.log(level, text, *arguments, extra=facts)
             except Exception:  # noqa: BLE001 - a handler's error, reported; the other records must be written
                 report_in_thread()
         _writing.release()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from lockring.errors import Denied, LockringError, NotCoordinator, Overloaded, from_code
+from lockring.errors import AcquireTimeout, Denied, LockringError, NotCoordinator, Overloaded, from_code
+from lockring.holders import Holder
 from lockring.ids import NO_REQUEST, RequestNumber
-from lockring.protocol import Refusal
+from lockring.protocol import HolderRecord, Refusal
 
 _MS_PER_S = 1000
 
@@ -34,6 +35,23 @@ def refusal_of(
     )
 
 
+def holder_of(record: HolderRecord) -> Holder:
+    """Return a holder in its public form."""
+    return Holder(
+        owner=record.owner,
+        session=record.session,
+        fencing_token=record.generation,
+        held_s=record.held_ms / _MS_PER_S,
+        ttl_s=record.ttl_ms / _MS_PER_S,
+        ttl_left_s=record.left_ms / _MS_PER_S,
+        renewed_s=None if record.renewed_ms < 0 else record.renewed_ms / _MS_PER_S,
+        host=record.host,
+        pid=record.pid,
+        away_s=None if record.away_ms < 0 else record.away_ms / _MS_PER_S,
+        broken=record.broken,
+    )
+
+
 def error_of(refusal: Refusal, *, name: str = "") -> LockringError:
     """Return the error that a refusal carries.
 
@@ -41,6 +59,13 @@ def error_of(refusal: Refusal, *, name: str = "") -> LockringError:
         refusal: the refusal.
         name: the lock or node that the request was about, where the refusal names none.
     """
+    if refusal.code == AcquireTimeout.code:
+        return AcquireTimeout(
+            refusal.text,
+            name=refusal.name or name,
+            holders=map(holder_of, refusal.holders),
+            position=refusal.position or None,
+        )
     return from_code(
         refusal.code,
         refusal.text,

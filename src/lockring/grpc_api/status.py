@@ -9,7 +9,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from lockring.errors import Denied, LockringError, Overloaded
+from lockring.errors import AcquireTimeout, Denied, LockringError, Overloaded
 from lockring.grpc_api.host import SlotPlace
 from lockring.grpc_api.v1 import lockring_pb2 as pb
 from lockring.units import NS_PER_MS, seconds_to_ns
@@ -70,6 +70,12 @@ def status_of(error: LockringError, place: SlotPlace | None) -> status_pb2.Statu
         info.metadata["name"] = error.name
     if isinstance(error, Denied) and error.right:
         info.metadata["right"] = error.right
+    if isinstance(error, AcquireTimeout):
+        info.metadata["waited_ms"] = str(round(error.waited_s * 1000))
+        if error.position is not None:
+            info.metadata["position"] = str(error.position)
+        if error.holders:
+            info.metadata["holders"] = ", ".join(each.owner for each in error.holders)
     details: list[Any] = [info]
     if error.retryable:
         delay = duration_pb2.Duration()

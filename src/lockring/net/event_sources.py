@@ -1,4 +1,4 @@
-"""Asks servers for the events that they remember: once, or again and again over connections that stay.
+"""Asks servers for the events that they remember: once, or again and again.
 
 A question to several servers is put to all of them at the same time. A server that does not answer is left out, with
 the reason; it is dialed again by the next question.
@@ -13,146 +13,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from lockring.errors import LockringError, NotCoordinator, ProtocolError, Unavailable
-from lockring.ids import NO_CLUSTER, NO_VERSION, ClusterId, RequestNumber
-from lockring.net.oneshot import ByteStream, Conversation, Dial, dial_plain, hello_of
-from lockring.protocol import EventsReply, GetEvents, GetRoutes, Routes, Welcome
-from lockring.system_errors import reason_of
+from lockring.errors import LockringError, NotCoordinator, ProtocolError
+from lockring.net.server_line import Roll, ServerLine
+from lockring.protocol import EventsReply, GetEvents
 
 _ASKED_AT_ONCE_MAX: Final = 32
-
-
-class Roll(NamedTuple):
-    """The servers of a cluster, as one of them names them.
-
-    Attributes:
-        cluster: the cluster's id.
-        coordinator: HOST:PORT of the coordinator, "" if it is unknown.
-        nodes: HOST:PORT of each node, in the order of their ids.
-    """
-
-    cluster: ClusterId
-    coordinator: str
-    nodes: tuple[str, ...]
-
-    @property
-    def all(self) -> tuple[str, ...]:
-        """Every server once, the coordinator first."""
-        servers = ((self.coordinator,) if self.coordinator else ()) + self.nodes
-        return tuple(dict.fromkeys(servers))
-
-
-def ask_roll(address: str, *, timeout_s: float = 5.0, dial: Dial = dial_plain, credential: str = "") -> Roll:
-    """Ask a node or a coordinator which servers the cluster has. Blocks; may be called from any thread.
-
-    It needs an identity with a role, and no further right.
-
-    Args:
-        address: HOST:PORT of the server.
-        timeout_s: how long it may take to answer.
-        dial: opens the connection.
-        credential: a token or a JWT to show to it, "" for none.
-
-    Raises:
-        Unavailable: no server answers there in time.
-        LockringError: the server refuses.
-    """
-    line = EventLine(address, timeout_s=timeout_s, dial=dial, credential=credential)
-    try:
-        return line.roll()
-    finally:
-        line.close()
-
-
-class EventLine:
-    """A connection to one server, opened when it is needed. Not safe for use by several threads.
-
-    Args:
-        address: HOST:PORT of the server.
-        timeout_s: how long each question may take.
-        dial: opens the connection.
-        credential: a token or a JWT to show to it, "" for none.
-        cluster: the cluster that must answer, `NO_CLUSTER` for any.
-    """
-
-    def __init__(
-        self,
-        address: str,
-        *,
-        timeout_s: float,
-        dial: Dial = dial_plain,
-        credential: str = "",
-        cluster: ClusterId = NO_CLUSTER,
-    ) -> None:
-        self.address = address
-        self._timeout_s = timeout_s
-        self._dial = dial
-        self._credential = credential
-        self._cluster = cluster
-        self._stream: ByteStream | None = None
-        self._talk: Conversation | None = None
-        self._welcome: Welcome | None = None
-        self._request = 0
-
-    def roll(self) -> Roll:
-        """Ask which servers the cluster has. Raises as `ask_roll`."""
-        routes = self._ask(GetRoutes(NO_VERSION), Routes)
-        assert isinstance(routes, Routes)
-        assert self._welcome is not None
-        nodes = tuple(address for _, _, address in sorted(routes.members))
-        return Roll(self._welcome.cluster, routes.coordinator or self._welcome.coordinator, nodes)
-
-    def events(self, question: GetEvents) -> EventsReply:
-        """Ask for events; the question's own number does not matter.
-
-        Raises:
-            Unavailable: the server does not answer in time.
-            NotCoordinator: it is a coordinator that does not lead.
-            ProtocolError: it is of a version that remembers no events, or not a server of lockring.
-            LockringError: the server refuses.
-        """
-        self._request += 1
-        asked = msgspec.structs.replace(question, request=RequestNumber(self._request))
-        answer = self._ask(asked, EventsReply)
-        assert isinstance(answer, EventsReply)
-        return answer
-
-    def close(self) -> None:
-        """End the connection, if there is one. The next question opens another."""
-        stream, self._stream, self._talk = self._stream, None, None
-        if stream is not None:
-            with suppress(OSError):
-                stream.close()
-
-    def _ask(
-        self, question: GetRoutes | GetEvents, answer: type[Routes | EventsReply]
-    ) -> Routes | EventsReply:
-        try:
-            found = self._connected()(question, answer)
-        except LockringError:
-            self.close()
-            raise
-        except TimeoutError as error:
-            self.close()
-            raise Unavailable(
-                f"{self.address} did not answer within {self._timeout_s:g} s", reason="silent"
-            ) from error
-        except OSError as error:
-            self.close()
-            text = f"{self.address} cannot be reached: {reason_of(error)}"
-            raise Unavailable(text, reason="unreachable") from error
-        assert isinstance(found, (Routes, EventsReply))
-        return found
-
-    def _connected(self) -> Conversation:
-        if self._talk is None:
-            self._stream = self._dial(self.address, self._timeout_s)
-            self._talk = Conversation(self._stream, self.address, self._timeout_s)
-            welcome = self._talk(hello_of(self._credential, self._cluster), Welcome)
-            assert isinstance(welcome, Welcome)
-            self._welcome = welcome
-        self._talk.allow(self._timeout_s)
-        return self._talk
 
 
 class ServersAnswer(NamedTuple):
@@ -175,7 +40,7 @@ class EventSources:
         roll: the servers.
     """
 
-    def __init__(self, line_to: Callable[[str], EventLine], roll: Roll) -> None:
+    def __init__(self, line_to: Callable[[str], ServerLine], roll: Roll) -> None:
         self._line_to = line_to
         self._lines = [line_to(address) for address in roll.all]
         self._pool = ThreadPoolExecutor(_ASKED_AT_ONCE_MAX)
@@ -229,7 +94,7 @@ class EventSources:
                 answer.troubles[line.address] = found
         return answer
 
-    def _answer_of(self, line: EventLine, question: GetEvents) -> EventsReply | LockringError:
+    def _answer_of(self, line: ServerLine, question: GetEvents) -> EventsReply | LockringError:
         try:
             found = line.events(question)
             origin, _ = self._seen.get(line.address, (found.origin, 0))

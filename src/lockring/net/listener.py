@@ -63,6 +63,11 @@ class Listener:
         """All open connections."""
         return self._connections.values()
 
+    @property
+    def count(self) -> int:
+        """How many connections are open."""
+        return len(self._connections)
+
     async def open(self, address: str, *, secure: Securing | None = None) -> str:
         """Take the port HOST:PORT without accepting connections yet; port 0 takes any free one.
 

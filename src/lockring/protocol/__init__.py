@@ -7,15 +7,15 @@ messages to one server and comes back in the answer.
 
 Senders and receivers:
 
-    client → node              ClientHello, Acquire, Release, Keepalive, CloseSession, Describe, List, Watch, Unwatch,
-                               Break, DescribeGroup, FollowGroup, ViewAck
+    client → node              ClientHello, Acquire, Release, Keepalive, CloseSession, Describe, List, FindSimilar, Watch,
+                               Unwatch, Break, DescribeGroup, FollowGroup, ViewAck
     client → node, coordinator ClientHello, GetState, GetStatus, GetRoutes, GetEvents, Drain, Undrain
     client → coordinator       Probe
     server → node              OnBehalfOf, ahead of the requests of clients that it forwards as a client
     server → client            Welcome, Refusal, GrantReply, ReleaseReply, KeepaliveReply, DescribeReply, ListReply,
                                WatchNotice, BreakReply, LossNotice, View, SettlementNotice, StateReply, StatusReply,
                                ProbeReply, Routes, RoutesDifference, DrainReply, UndrainReply, QueueNotice,
-                               TroubleNotice, EventsReply
+                               TroubleNotice, EventsReply, SimilarReply
     node → coordinator         Join, Heartbeat, SlotRequests, Leave; an operator's Drain and Undrain, forwarded
     coordinator → node         Welcome, Refusal, HeartbeatAck, State, StateDifference, DrainReply, UndrainReply
     node → node                PeerHello, Replicate, HandOver, State, StateDifference   (on the connection that the
@@ -106,9 +106,11 @@ from lockring.protocol.queries import (
     Describe,
     DescribeReply,
     EventsReply,
+    FindSimilar,
     GetEvents,
     List,
     ListReply,
+    SimilarReply,
     Unwatch,
     Watch,
     WatchNotice,
@@ -157,6 +159,7 @@ __all__ = [
     "DrainReply",
     "EventRecord",
     "EventsReply",
+    "FindSimilar",
     "FollowGroup",
     "FromCoordinator",
     "FromPeer",
@@ -207,6 +210,7 @@ __all__ = [
     "RoutesDifference",
     "ServerStatus",
     "SettlementNotice",
+    "SimilarReply",
     "SlotDigest",
     "SlotList",
     "SlotRequest",

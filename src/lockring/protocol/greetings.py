@@ -5,6 +5,7 @@ from __future__ import annotations
 from lockring.ids import ClientId, ClusterId, GreetingNumber, Incarnation, NodeId, RequestNumber, Version
 from lockring.protocol.base import Message
 from lockring.protocol.identities import Identity
+from lockring.protocol.infos import HolderRecord
 
 
 class ClientHello(Message, tag=1):
@@ -12,7 +13,8 @@ class ClientHello(Message, tag=1):
 
     `client` is a random id of the client object. `connection` counts its connections to this server: a higher number
     ends those with lower ones. `cluster` is "" if not yet known. `differences`: it understands `RoutesDifference`.
-    `credential` is a token or a JWT, "" for none. It is secret, and so it is shown nowhere.
+    `credential` is a token or a JWT, "" for none. It is secret, and so it is shown nowhere. `host` and `pid` are where
+    its process is, for the clients that wait for what it holds; "" and 0 if it does not say.
     """
 
     protocol: int
@@ -22,12 +24,14 @@ class ClientHello(Message, tag=1):
     software: str = ""
     differences: bool = False
     credential: str = ""
+    host: str = ""
+    pid: int = 0
 
     def __repr__(self) -> str:
         shown = "…" if self.credential else ""
         return (
             f"ClientHello({self.protocol}, {self.cluster!r}, {self.client!r}, {self.connection}, {self.software!r},"
-            f" differences={self.differences}, credential={shown!r})"
+            f" differences={self.differences}, credential={shown!r}, host={self.host!r}, pid={self.pid})"
         )
 
 
@@ -77,7 +81,8 @@ class Refusal(Message, tag=4):
     incarnation that will be accepted; for "moved": the version whose routes lead to the primary).
     `leader` is HOST:PORT of the coordinator that leads, for "not-coordinator", "" if it is unknown.
     `right` is the right that is missing, for "denied", as its verb. `retry_after_ms` is when to come again, for
-    "overloaded"; 0 if that is unknown.
+    "overloaded"; 0 if that is unknown. For "timeout", `holders` are the lock's first holders, and `position` is the
+    acquire's place in the queue, from 1, or the one that it would have had; 0 if the sender does not say.
     """
 
     request: RequestNumber
@@ -88,3 +93,5 @@ class Refusal(Message, tag=4):
     leader: str = ""
     right: str = ""
     retry_after_ms: int = 0
+    holders: list[HolderRecord] = []
+    position: int = 0

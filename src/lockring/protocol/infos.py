@@ -41,7 +41,10 @@ class Mode(IntEnum):
 class HolderRecord(msgspec.Struct, array_like=True, gc=False):
     """One holder: how long it has held the lock, and how much of its lease is left at the node.
 
-    `payload` is the data that it left there for others.
+    `payload` is the data that it left there for others. `renewed_ms` is how long ago it was heard, or its node took
+    over, -1 if the sender does not say. `host` and `pid` are where its process is, "" and 0 if that is not known.
+    `away_ms` is how long its connection has been gone, -1 while there is one or if none is known. `broken`: an operator
+    has broken its lease.
     """
 
     owner: str
@@ -52,6 +55,11 @@ class HolderRecord(msgspec.Struct, array_like=True, gc=False):
     ttl_ms: int
     left_ms: int
     payload: bytes = b""
+    renewed_ms: int = -1
+    host: str = ""
+    pid: int = 0
+    away_ms: int = -1
+    broken: bool = False
 
 
 class WaiterRecord(msgspec.Struct, array_like=True, gc=False):

@@ -18,7 +18,7 @@ from lockring.ids import (
     Version,
 )
 from lockring.protocol.base import WAIT_FOREVER, Message
-from lockring.protocol.infos import Mode
+from lockring.protocol.infos import HolderRecord, Mode
 
 
 class Verdict(IntEnum):
@@ -175,10 +175,13 @@ class KeepaliveReply(Message, tag=22):
 class QueueNotice(Message, tag=36):
     """The acquire is in the queue behind other holders, and this node serves the slot.
 
-    Pushed for an acquire that has waited for a moment.
+    Pushed for an acquire that has waited for a moment, and again once it has waited for long: then with the first
+    `holders` of the lock, and its own `position` in the queue, from 1.
     """
 
     request: RequestNumber
+    holders: list[HolderRecord] = []
+    position: int = 0
 
 
 class LossNotice(Message, tag=28):

@@ -24,10 +24,16 @@ class Describe(Message, tag=14):
 
 
 class DescribeReply(Message, tag=24):
-    """The answer to `Describe`."""
+    """The answer to `Describe`.
+
+    `rights` are those that the asker has for the lock, as verbs, and `identity` is the asker in one text. A server that
+    checks no rights says all of them and "", one of an older version says None.
+    """
 
     request: RequestNumber
     lock: LockRecord
+    rights: list[str] | None = None
+    identity: str = ""
 
 
 class List(Message, tag=15):
@@ -149,3 +155,22 @@ class EventsReply(Message, tag=48):
     last: int
     origin: str
     since: Version = NO_VERSION
+
+
+class FindSimilar(Message, tag=38):
+    """Ask a node for locks in use whose names are like `name`, slot by slot from `from_slot` on.
+
+    Answered `SimilarReply`.
+    """
+
+    request: RequestNumber
+    name: LockName
+    from_slot: SlotNumber = FIRST_SLOT
+
+
+class SimilarReply(Message, tag=39):
+    """The answer to `FindSimilar`: some names, the most alike first. `next_slot` is where to go on, -1 at the end."""
+
+    request: RequestNumber
+    names: list[str]
+    next_slot: SlotNumber

@@ -44,9 +44,11 @@ from lockring.protocol.queries import (
     Describe,
     DescribeReply,
     EventsReply,
+    FindSimilar,
     GetEvents,
     List,
     ListReply,
+    SimilarReply,
     Unwatch,
     Watch,
     WatchNotice,
@@ -63,6 +65,7 @@ ToNode = (
     | CloseSession
     | Describe
     | List
+    | FindSimilar
     | Watch
     | Unwatch
     | Break
@@ -123,6 +126,7 @@ ToClient = (
     | QueueNotice
     | TroubleNotice
     | EventsReply
+    | SimilarReply
 )
 """Messages that a client accepts on a connection that it opened."""
 

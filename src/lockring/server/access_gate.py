@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -82,6 +83,8 @@ class AccessGate:
         audits: whether there is an audit log.
         auth: whether rights are checked, as in the settings.
         is_insecure: whether other machines can reach the server without proving what they are, on purpose.
+        failures: connections that were refused for what they have shown, by the code of the error.
+        denied: requests that were refused, by the right that they lacked; "other" if no right would help.
         would_refuse: how many requests and connections would have been refused, where rights are only tried out.
 
     Raises:
@@ -97,6 +100,8 @@ class AccessGate:
         self.audits = settings.audit_log is not None
         self.is_insecure = settings.insecure
         self.would_refuse = 0
+        self.failures: Counter[str] = Counter()
+        self.denied: Counter[str] = Counter()
         self._server = server
         self._demands_node_certificates = demands_node_certificates
         self._is_enforced = settings.auth == "enforcing"
@@ -225,7 +230,9 @@ class AccessGate:
         if self._audit is not None:
             outcome: Outcome = "refused" if is_enforced else "would-refuse"
             self._audit.write("denied", outcome, origin=origin, name=name, reason=str(error))
-        if not is_enforced:
+        if is_enforced:
+            self.failures[error.code] += 1
+        else:
             self._report(origin.rpartition(":")[0], f"a client at {origin}: {error}")
 
     def record(self, entry: AuditEntry, *, origin: str, via: str = "") -> None:
@@ -236,7 +243,9 @@ class AccessGate:
             origin: HOST:PORT of the other side, "" if there is none.
             via: the node that has forwarded the request, "" if none has.
         """
-        if entry.outcome == "would-refuse":
+        if entry.outcome == "refused":
+            self.denied[entry.right or "other"] += 1
+        elif entry.outcome == "would-refuse":
             self._report("" if entry.identity is None else entry.identity.key, entry.reason)
         if self._audit is not None:
             self._audit.write(

@@ -45,6 +45,10 @@ from lockring.server.access_settings import OPEN, AccessSettings
 from lockring.server.http.parts import Check, HttpPart
 from lockring.server.http_start import HttpServer, start_http
 from lockring.server.logs import name_cluster
+from lockring.server.metrics.coordinator import add_coordinator
+from lockring.server.metrics.figures import Figures
+from lockring.server.metrics.process import add_gate
+from lockring.server.metrics.slot_moves import SlotMoves
 from lockring.server.presence import Presence
 from lockring.server.reporter import StateReporter
 from lockring.server.settings import CoordinatorSettings
@@ -108,13 +112,15 @@ class CoordinatorServer:
             now_ns=monotonic_ns(),
         )
         self._cluster = ""
+        self._moves = SlotMoves()
+        self._state_at_s = 0.0
         self._look_timer: asyncio.TimerHandle | None = None
         self._http: HttpServer | None = None
 
     @property
     def http_part(self) -> HttpPart:
         """The coordinator as HTTP shows it."""
-        return HttpPart("coordinator", self._checks, self._is_leader, self._seeds)
+        return HttpPart("coordinator", self._checks, self._add_figures, self._is_leader, self._seeds)
 
     # ----------------------------------------------------------------------- Service
 
@@ -310,6 +316,8 @@ class CoordinatorServer:
             case Publish(state=state):
                 self._say_if_leases_are_others(state)
                 name_cluster(state.cluster)
+                self._moves.note(state)
+                self._state_at_s = wall_ns() / NS_PER_S
                 self._reporter.report(state)
             case AuditEntry(connection=asked_by):
                 guest = None if asked_by is None else self._listener.connection(asked_by)
@@ -440,6 +448,19 @@ class CoordinatorServer:
             Check("store", not status.is_store_failing, status.note if status.is_store_failing else ""),
             Check("leader", has_leader, "" if has_leader else status.note or "no coordinator leads yet"),
         ]
+
+    def _add_figures(self, figures: Figures) -> None:
+        deciding = self._core.deciding
+        add_coordinator(
+            figures,
+            self._core.status(now_ns=monotonic_ns()),
+            deciding.state if deciding is not None and deciding.is_active else None,
+            store=self._store,
+            moves=self._moves,
+            state_at_s=self._state_at_s,
+        )
+        add_gate(figures, self._gate)
+        figures.add("lockring_connections", self._listener.count, port="coordinator")
 
     def _add_doors(self, status: ServerStatus) -> None:
         """Add what the core does not know."""

@@ -6,7 +6,9 @@ import re
 from typing import Annotated, Any, Final
 
 from lockring.config import setting
-from lockring.errors import InvalidRequest
+from lockring.core.node import PREFIXES_MAX
+from lockring.errors import ConfigError, InvalidRequest
+from lockring.names import check_lock_name
 from lockring.server.tls_settings import TlsSettings
 
 HTTP_PORT_OFFSET: Final = 200
@@ -21,6 +23,7 @@ _HTTP_HOSTS: Final = (
     "Further names under which browsers reach the HTTP port, besides localhost, addresses in numbers, and the names in"
     " --http-listen and --advertise."
 )
+_METRICS_PREFIXES: Final = "Beginnings of names whose locks have metrics of their own, such as jobs/."
 _PREFIX: Final = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _HOST: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 
@@ -35,6 +38,26 @@ def _check_prefix(text: str) -> None:
 def _check_host(text: str) -> None:
     if _HOST.fullmatch(text) is None:
         raise InvalidRequest(f"expected the name of a host, such as locks.example, got {text!r}")
+
+
+def _check_metrics_prefix(text: str) -> None:
+    check_lock_name(text)
+
+
+MetricsPrefixes = Annotated[
+    tuple[str, ...], setting(_METRICS_PREFIXES, metavar="PREFIX", check=_check_metrics_prefix)
+]
+"""The setting of servers that have a node."""
+
+
+def check_metrics_prefixes(prefixes: tuple[str, ...]) -> None:
+    """Check that there are not too many.
+
+    Raises:
+        ConfigError: there are.
+    """
+    if len(prefixes) > PREFIXES_MAX:
+        raise ConfigError(f"--metrics-prefixes has {len(prefixes)} prefixes, and may have {PREFIXES_MAX}")
 
 
 class HttpSettings(TlsSettings, frozen=True, kw_only=True):

@@ -14,6 +14,9 @@ from lockring.server.access_gate import AccessGate
 from lockring.server.http.hosts import KnownHosts
 from lockring.server.http.parts import HttpPart
 from lockring.server.http.port import HttpPort
+from lockring.server.metrics.figures import Figures
+from lockring.server.metrics.loop_watch import LoopWatch
+from lockring.server.metrics.process import add_process
 from lockring.server.settings import PortSettings
 from lockring.server.tls import ServerTls, opener_of, secure_of
 
@@ -57,6 +60,8 @@ class HttpServer:
         self._gate = gate
         self._names = names
         self._tls = tls
+        self._watch = LoopWatch()
+        self._keeper: ConnectionKeeper | None = None
         self._site: HttpSite | None = None
         self._dashboard: Dashboard | None = None
         self._port = HttpPort(self._made, ending=self._end, secure=secure_of(tls))
@@ -78,10 +83,19 @@ class HttpServer:
             # A default port that is taken must not keep a server from its work.
             log.warning("no HTTP: %s; name another port with --http-listen", error, extra=event("no-http"))
             return
-        log.info("HTTP at %s", self.address, extra=event("http-listens", address=self.address))
+        self._watch.start()
+        log.info(
+            "HTTP at %s; the dashboard is at %s://%s%s/",
+            self.address,
+            "http" if self._tls is None else "https",
+            self.address,
+            self._settings.http_prefix,
+            extra=event("http-listens", address=self.address),
+        )
 
     async def stop(self) -> None:
         """End all connections."""
+        self._watch.stop()
         await self._port.stop(CLOSE_S_MAX)
         if self._dashboard is not None:
             await self._dashboard.close()
@@ -100,14 +114,19 @@ class HttpServer:
             is_server=self._tls is not None,
             cookie=f"lockring-{split_address(self.address)[1]}",
         )
-        pages = [*basic_pages(self._parts), *dashboard.pages()]
+        pages = [*basic_pages(self._parts, self._add_figures), *dashboard.pages()]
         hosts = KnownHosts(
             [*map(_host_of, [self.address, *self._names]), *self._settings.http_hosts, socket.gethostname()]
         )
         self._site = HttpSite(pages, gate=self._gate, hosts=hosts, prefix=self._settings.http_prefix)
         dashboard.attach(self._site)
         self._dashboard = dashboard
-        return ConnectionKeeper(self._site, connections_max=connections_max)
+        self._keeper = ConnectionKeeper(self._site, connections_max=connections_max)
+        return self._keeper
+
+    def _add_figures(self, figures: Figures) -> None:
+        assert self._keeper is not None, "there is a connection that asks"
+        add_process(figures, self._watch, self._tls, http_connections=len(self._keeper))
 
     def _end(self) -> None:
         if self._site is not None:

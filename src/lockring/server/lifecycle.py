@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import faulthandler
 import gc
 import logging
 import os
@@ -56,6 +57,7 @@ def run_service(
 
     SIGTERM or SIGINT starts a graceful end; a second one of them, or SIGQUIT, ends the server at once. SIGHUP has the
     server read its files again; it is like SIGTERM for a server without such files, and once its terminal has gone.
+    SIGUSR1 writes the stacks of all threads to standard error.
 
     Args:
         make: makes the server; called in the event loop. May raise a `LockringError`.
@@ -75,6 +77,7 @@ def run_service(
         )
         return exits.CONFIG
     die_with_parent()
+    faulthandler.register(signal.SIGUSR1)  # the stacks of all threads go to standard error
     with asyncio.Runner(loop_factory=new_event_loop()) as runner:
         try:
             return runner.run(_run(make))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from lockring.clock import monotonic_ns
 from lockring.core.effects import Depart
+from lockring.core.histograms import SHORT_NS, Histogram
 from lockring.errors import LockringError
 from lockring.ids import NodeId
 from lockring.log_events import event
@@ -28,6 +29,10 @@ from lockring.server.grpc_start import start_grpc
 from lockring.server.http.parts import Check, HttpPart
 from lockring.server.http_start import HttpServer, start_http
 from lockring.server.local_client import LocalClients
+from lockring.server.metrics.exemplars import WaitExemplars
+from lockring.server.metrics.figures import Figures
+from lockring.server.metrics.node import add_node
+from lockring.server.metrics.process import add_gate
 from lockring.server.node_lives import NodeLives
 from lockring.server.node_port import NodePort
 from lockring.server.request_spans import RequestSpans
@@ -76,6 +81,8 @@ class NodeServer:
         outbox = Outbox()
         self._gate = AccessGate(access, server=settings.id, demands_node_certificates=self._tls is not None)
         self._tracing = tracing_of(NodeId(settings.id))
+        self._exemplars = None if self._tracing is None else WaitExemplars()
+        self._batches = Histogram(SHORT_NS)
         self._lives = lives = NodeLives(
             settings,
             self._place,
@@ -83,9 +90,11 @@ class NodeServer:
             gate=self._gate,
             listener=self,
             opener=opener_of(self._tls),
-            spans=None if self._tracing is None else RequestSpans(self._tracing.tracer, NodeId(settings.id)),
+            spans=None
+            if self._tracing is None
+            else RequestSpans(self._tracing.tracer, NodeId(settings.id), self._exemplars),
         )
-        self._port = NodePort(outbox, lives, ports=ports)
+        self._port = NodePort(outbox, lives, ports=ports, batches=self._batches)
         self._locals = LocalClients(lambda: lives.present, self._place)
         self._grpc: GrpcServer | None = None
         self._http: HttpServer | None = None
@@ -111,7 +120,7 @@ class NodeServer:
     @property
     def http_part(self) -> HttpPart:
         """The node as HTTP shows it."""
-        return HttpPart("node", self._checks, seeds=lambda: [self._place.address])
+        return HttpPart("node", self._checks, self._add_figures, seeds=lambda: [self._place.address])
 
     # ----------------------------------------------------------------------- Service
 
@@ -253,6 +262,12 @@ class NodeServer:
             ),
             _check("journal", not core.journal_trouble, core.journal_trouble),
         ]
+
+    def _add_figures(self, figures: Figures) -> None:
+        add_node(figures, self._lives.present.core, exemplars=self._exemplars, now_ns=monotonic_ns())
+        add_gate(figures, self._gate)
+        figures.add_histogram("lockring_request_duration_seconds", [self._batches], kind="batch")
+        figures.add("lockring_connections", self._port.listener.count, port="lock")
 
     def _look_at_rights(self) -> None:
         self._gate.look()

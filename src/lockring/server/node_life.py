@@ -7,7 +7,7 @@ with it every connection: no message to the former life may reach the new one.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from lockring.clock import monotonic_ns
@@ -153,6 +153,7 @@ class NodeLife:
         on_depart: called when the node may stop, with the reason.
         opener: opens connections to other nodes.
         spans: the traces of requests, None if there are none.
+        metrics_prefixes: beginnings of names whose locks are counted apart.
         journal: the files of the node's journal, None without one.
         durability: how durable the journal is kept.
         reopen: makes the journal's directory again after it was deleted; needed with a journal.
@@ -169,6 +170,7 @@ class NodeLife:
         on_depart: Callable[[Depart], None],
         opener: Opener = open_plain,
         spans: RequestSpans | None = None,
+        metrics_prefixes: Sequence[str] = (),
         journal: Journal | None = None,
         durability: Durability = "none",
         reopen: Callable[[], Journal] | None = None,
@@ -182,6 +184,7 @@ class NodeLife:
             audits=gate.audits,
             now_ns=monotonic_ns(),
         )
+        core.counters.count_apart(metrics_prefixes)
         if journal is not None:
             journal.forget_found()
         self.outbox = outbox

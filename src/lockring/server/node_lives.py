@@ -198,6 +198,7 @@ class NodeLives:
             on_depart=self._listener.departed,
             opener=self._opener,
             spans=self._spans,
+            metrics_prefixes=self._settings.metrics_prefixes,
             journal=journal,
             durability=self._settings.keeps,
             reopen=lambda: reopen_journal(self._settings),

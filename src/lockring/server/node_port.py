@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from lockring.core.histograms import Histogram
 from lockring.net.accepted import CLIENT, AcceptedConnection
 from lockring.net.connection import Outbox
 from lockring.net.listener import Listener
@@ -28,11 +29,13 @@ class NodePort:
         outbox: where writes wait for the flush.
         lives: the node's, whose present one has the connections.
         ports: how many servers are in this process.
+        batches: counts how long the handling of the requests of one read takes.
     """
 
-    def __init__(self, outbox: Outbox, lives: NodeLives, *, ports: int) -> None:
+    def __init__(self, outbox: Outbox, lives: NodeLives, *, ports: int, batches: Histogram) -> None:
         self.listener = Listener(self, outbox, ports=ports)
         self._lives = lives
+        self._batches = batches
 
     def greet(self, connection: AcceptedConnection, hello: Message) -> None:
         """See `ConnectionHandler`. The core decides, at once."""
@@ -45,6 +48,12 @@ class NodePort:
             return life.receive(number, messages, now_ns)
         if life.spans is not None:
             life.spans.arrived(number, messages)
+        ended_ns = self._handle(connection, messages, now_ns)
+        self._batches.observe(ended_ns - now_ns)
+        return ended_ns
+
+    def _handle(self, connection: AcceptedConnection, messages: list[Message], now_ns: int) -> int:
+        life, number = self._lives.present, connection.number
         core = life.core
         done = core.requests(number, messages[:_PART], now_ns=now_ns)
         while done < len(messages):

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from lockring.ids import ConnectionId, NodeId, RequestNumber
 from lockring.protocol import Acquire, GrantReply, Message, Mode, QueueNotice, Refusal
+from lockring.server.metrics.exemplars import WaitExemplars
 
 OPEN_MAX: Final = 10_000
 """Spans that may be open at once; further acquires get none, so that waiters of all kinds cost a bounded memory."""
@@ -24,13 +25,15 @@ class RequestSpans:
     Args:
         tracer: OpenTelemetry's, for all spans.
         node: the node's id.
+        exemplars: gets the spans of acquires that were granted, None if nothing does.
     """
 
-    def __init__(self, tracer: Any, node: NodeId) -> None:
+    def __init__(self, tracer: Any, node: NodeId, exemplars: WaitExemplars | None = None) -> None:
         from opentelemetry.trace import SpanKind
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._tracer = tracer
+        self._exemplars = exemplars
         self._node = node
         self._kind = SpanKind.SERVER
         self._propagator = TraceContextTextMapPropagator()
@@ -91,3 +94,5 @@ class RequestSpans:
         self._count -= 1
         span.set_attribute("lockring.outcome", outcome)
         span.end()
+        if outcome == "granted" and self._exemplars is not None:
+            self._exemplars.granted(span)

@@ -15,6 +15,8 @@ from lockring.server.http_settings import (
     HTTP_PORT_OFFSET,
     LOOPBACK,
     HttpSettings,
+    MetricsPrefixes,
+    check_metrics_prefixes,
 )
 from lockring.server.logs import LogFormat, LogLevel, LogStyle
 from lockring.server.tls_settings import check_tls
@@ -211,9 +213,11 @@ class NodeSettings(PortSettings, frozen=True, kw_only=True):
     durability: Annotated[Durability | None, setting(_DURABILITY)] = None
     weight: Annotated[int, setting(_WEIGHT, minimum=1, maximum=100)] = 1
     drain_timeout_s: Annotated[float, setting(_DRAIN, unit="seconds", minimum=0, maximum=86_400)] = 60.0
+    metrics_prefixes: MetricsPrefixes = ()
 
     def __post_init__(self) -> None:
         check_tls(self)
+        check_metrics_prefixes(self.metrics_prefixes)
         _check_http(self)
         _check_reachable(self.listen, self.advertise, "--advertise")
         _check_grpc(self)
@@ -281,6 +285,7 @@ class ServeSettings(PortSettings, frozen=True, kw_only=True):
     grpc_advertise: Annotated[str, setting(_GRPC_ADVERTISE, metavar="HOST:PORT", check=_address)] = ""
     weight: Annotated[int, setting(_WEIGHT, minimum=1, maximum=100)] = 1
     drain_timeout_s: Annotated[float, setting(_DRAIN, unit="seconds", minimum=0, maximum=86_400)] = 60.0
+    metrics_prefixes: MetricsPrefixes = ()
     replication: Annotated[Literal["sync", "async"], setting(_REPLICATION)] = "sync"
     backup_lease_s: Annotated[float, setting(_BACKUP_LEASE, unit="seconds", minimum=0.2, maximum=60)] = 2.0
     coordinator_lease_s: Annotated[
@@ -291,6 +296,7 @@ class ServeSettings(PortSettings, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_tls(self)
+        check_metrics_prefixes(self.metrics_prefixes)
         _check_http(self)
         _check_reachable(self.listen, self.advertise, "--advertise")
         _check_grpc(self)
@@ -341,6 +347,7 @@ class ServeSettings(PortSettings, frozen=True, kw_only=True):
             durability=self.durability,
             weight=self.weight,
             drain_timeout_s=self.drain_timeout_s,
+            metrics_prefixes=self.metrics_prefixes,
             http=False,  # the process has one HTTP port for both
             log_level=self.log_level,
             log_format=self.log_format,
@@ -371,9 +378,11 @@ class UpSettings(_Server, frozen=True, kw_only=True):
     new_cluster: Annotated[bool, setting(_NEW_CLUSTER)] = False
     grpc: Annotated[bool, setting("Whether the nodes serve the gRPC API, each at its own port + 100.")] = True
     tls: Annotated[bool, setting(_TLS_OF_UP)] = False
+    metrics_prefixes: MetricsPrefixes = ()
 
     def __post_init__(self) -> None:
         check_tls(self)
+        check_metrics_prefixes(self.metrics_prefixes)
         if self.tls and self.has_tls:
             raise ConfigError("--tls contradicts --tls-cert: leave one of them out")
         if self.coordinators > 1 and not self.store:

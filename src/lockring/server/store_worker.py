@@ -24,6 +24,7 @@ from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState
 from lockring.core.coordinator import OPERATION_TIMEOUT_NS, SILENT
 from lockring.core.election import Candidate, Election
+from lockring.core.histograms import SHORT_NS, Histogram
 from lockring.errors import LockringError, StoreError
 from lockring.ids import TermId, Version
 from lockring.store.base import SharedStore, Store
@@ -33,6 +34,9 @@ _T = TypeVar("_T")
 CLOSE_S_MAX: Final = 2.0
 """How long the end of a process waits for its store. A store that works takes a fraction of it. With the other parts of
 the end it stays well below the ten seconds after which supervisors kill."""
+
+OPERATIONS: Final = ("read", "write", "campaign", "resign", "close")
+"""The names of operations, for metrics."""
 
 _EMPTIED: Final = "the store is empty: the state that it had was deleted"
 
@@ -64,12 +68,14 @@ class _Operation(NamedTuple):
 
     Attributes:
         kind: of what kind it is.
+        name: one of `OPERATIONS`.
         run: carries it out.
         future: gets its result.
         asked_at_ns: when that was, by the monotonic clock.
     """
 
     kind: _Kind
+    name: str
     run: Callable[[], Any]
     future: asyncio.Future[Any]
     asked_at_ns: int
@@ -121,11 +127,15 @@ class StoreWorker:
     Attributes:
         has_shown_a_state: whether a read or write has ever found a state: if the store is empty later, it was lost.
         place: the engine and where it is, for people.
+        took: the time that operations took, by name.
+        errors: operations that failed, or were given up before they began, by name and by which of the two.
     """
 
     def __init__(self, store: Store) -> None:
         self.has_shown_a_state = False
         self.place = store.place
+        self.took = {op: Histogram(SHORT_NS) for op in OPERATIONS}
+        self.errors: dict[tuple[str, str], int] = {}
         self._store = store
         self._loop = asyncio.get_running_loop()
         self._line = _Line()
@@ -134,7 +144,7 @@ class StoreWorker:
 
     def read(self, done: Callable[[StoreOutcome], None]) -> None:
         """Read the state; `done` is called in the event loop."""
-        self._run(_Kind.READ, lambda: StoreOutcome(True, self._store.read()), done)
+        self._run(_Kind.READ, "read", lambda: StoreOutcome(True, self._store.read()), done)
 
     def write(
         self, expected_version: Version, state: ClusterState, done: Callable[[StoreOutcome], None]
@@ -149,14 +159,14 @@ class StoreWorker:
                 False, present, "" if present is not None or not expected_version else _EMPTIED
             )
 
-        self._run(_Kind.OTHER, operation, done)
+        self._run(_Kind.OTHER, "write", operation, done)
 
     def campaign(
         self, candidate: Candidate, ttl_ms: int, done: Callable[[Election | None, str], None]
     ) -> None:
         """Take or renew the lead, or stand by; `done` is called in the event loop, with a problem if that failed."""
         store = self._shared()
-        future = self._ask(_Kind.CAMPAIGN, lambda: store.campaign(candidate, ttl_ms))
+        future = self._ask(_Kind.CAMPAIGN, "campaign", lambda: store.campaign(candidate, ttl_ms))
         future.add_done_callback(lambda each: self._elected(each, done))
 
     def resign(self, term: TermId) -> None:
@@ -167,11 +177,11 @@ class StoreWorker:
             with contextlib.suppress(StoreError):
                 store.resign(term)
 
-        self._ask(_Kind.OTHER, operation)
+        self._ask(_Kind.OTHER, "resign", operation)
 
     async def close(self) -> bool:
         """Finish all operations, and close the store; return whether that was done within `CLOSE_S_MAX`."""
-        closing = self._ask(_Kind.OTHER, self._store.close)
+        closing = self._ask(_Kind.OTHER, "close", self._store.close)
         self._line.end()
         done, _ = await asyncio.wait([closing], timeout=CLOSE_S_MAX)
         if not done:
@@ -180,29 +190,41 @@ class StoreWorker:
         return True
 
     def _run(
-        self, kind: _Kind, operation: Callable[[], StoreOutcome], done: Callable[[StoreOutcome], None]
+        self,
+        kind: _Kind,
+        name: str,
+        operation: Callable[[], StoreOutcome],
+        done: Callable[[StoreOutcome], None],
     ) -> None:
-        self._ask(kind, operation).add_done_callback(lambda each: self._finished(each, done))
+        self._ask(kind, name, operation).add_done_callback(lambda each: self._finished(each, done))
 
-    def _ask(self, kind: _Kind, operation: Callable[[], _T]) -> asyncio.Future[_T]:
+    def _ask(self, kind: _Kind, name: str, operation: Callable[[], _T]) -> asyncio.Future[_T]:
         future: asyncio.Future[_T] = self._loop.create_future()
-        self._line.add(_Operation(kind, operation, future, monotonic_ns()))
+        self._line.add(_Operation(kind, name, operation, future, monotonic_ns()))
         return future
 
     def _work(self) -> None:
         while (each := self._line.take()) is not None:
             result: object = None
             failure: BaseException | None = None
-            if each.is_given_up(monotonic_ns()):
+            began_ns = monotonic_ns()
+            if each.is_given_up(began_ns):
                 failure = StoreError(SILENT)
+                self._count_error(each.name, "given-up")
             else:
                 try:
                     result = each.run()
                 except BaseException as error:  # noqa: BLE001 - the future's user decides
                     failure = error
+                    self._count_error(each.name, "failed")
+                self.took[each.name].observe(monotonic_ns() - began_ns)
             # The loop may have ended meanwhile.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(_settle, each.future, result, failure)
+
+    def _count_error(self, name: str, kind: str) -> None:
+        """Count a failure, in the worker's thread, which alone writes the counts."""
+        self.errors[name, kind] = self.errors.get((name, kind), 0) + 1
 
     def _shared(self) -> SharedStore:
         assert isinstance(self._store, SharedStore), "only a shared store is asked to name a leader"

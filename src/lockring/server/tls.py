@@ -58,10 +58,12 @@ class ServerTls:
 
     Attributes:
         policy: the same.
+        gates: of the ports, each with the counts of its handshakes.
     """
 
     def __init__(self, policy: TlsPolicy) -> None:
         self.policy: Final = policy
+        self.gates: list[HandshakeGate] = []
         self._peers: weakref.WeakSet[TlsTransport] = weakref.WeakSet()
         self._looked_ns = monotonic_ns()
         self._looked_at_peers_ns = monotonic_ns() - _LOOK_AT_PEERS_NS
@@ -72,6 +74,7 @@ class ServerTls:
         gate = (
             HandshakeGate()
         )  # each port has its own: one that is crowded does not keep the others from accepting
+        self.gates.append(gate)
         return accepting(
             make,
             lambda: self.policy.port_contexts,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
+from zlib import crc32
 
 from lockring.cluster_state import ClusterState
 from lockring.ids import NodeId
@@ -16,8 +18,10 @@ from lockring.views.words import count, duration
 Health = Literal["ok", "warn", "bad"]
 """How something is: well, worth a look, or failing."""
 
-COLOURS = 12
+COLOURS: Final = 12
 """Colours of members; reused if there are more of them."""
+
+_NUMBER: Final = re.compile(r"[0-9]+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class MemberView:
         waiters: requests that wait there.
         sessions: sessions of clients there.
         lease_left_s: what is left of the coordinator's lease, in seconds.
-        away_s: how long it has been out of touch with the coordinator, in seconds; None also if it is in touch.
+        away_s: how long it has been out of touch with the coordinator, in seconds; None while it is in touch.
         durability: how it keeps locks.
         build: which build of lockring it runs.
     """
@@ -151,8 +155,9 @@ def cluster_view(state: ClusterState, note: str, reports: Mapping[NodeId, Member
         reports: the answers of members about themselves.
     """
     shown = picture(state, 64)
+    colours = member_colours([row.node for row in shown.legend])
     members = []
-    for place, row in enumerate(shown.legend):
+    for row in shown.legend:
         report = reports.get(row.node, MemberReport(problem="it was not asked"))
         status = report.status
         health, problem = _health_of(report, row.condition)
@@ -160,7 +165,7 @@ def cluster_view(state: ClusterState, note: str, reports: Mapping[NodeId, Member
             MemberView(
                 node=row.node,
                 letter=row.letter,
-                colour=place % COLOURS,
+                colour=colours[row.node],
                 incarnation=state.members[row.node].replica.incarnation,
                 address=row.address,
                 weight=row.weight,
@@ -206,6 +211,21 @@ def cluster_view(state: ClusterState, note: str, reports: Mapping[NodeId, Member
     )
 
 
+def member_colours(nodes: Sequence[str]) -> dict[str, int]:
+    """Return a colour for each node: by the number in its id, so that it keeps it when others come and go."""
+    taken: set[int] = set()
+    colours: dict[str, int] = {}
+    for node in nodes:
+        number = _NUMBER.search(node)
+        colour = (int(number[0][-6:]) - 1 if number else crc32(node.encode())) % COLOURS
+        if len(taken) < COLOURS:
+            while colour in taken:
+                colour = (colour + 1) % COLOURS
+        taken.add(colour)
+        colours[node] = colour
+    return colours
+
+
 def _health_of(report: MemberReport, condition: str) -> tuple[Health, str]:
     status = report.status
     if status is None:
@@ -236,7 +256,7 @@ def _worst(members: list[MemberView], *, vacant: int, single: int) -> Health:
 
 def _summary(members: list[MemberView], *, vacant: int, single: int, alone: bool) -> str:
     if not members:
-        return "No node is a member yet."
+        return "There are no members yet."
     if vacant:
         return f"{count(vacant, 'slot')} without a primary: their locks cannot be acquired."
     failing = [each.node for each in members if each.health == "bad"]

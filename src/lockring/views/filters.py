@@ -13,7 +13,8 @@ from lockring.views.words import command
 
 MODES: Final = tuple(each.name.lower() for each in Mode)
 SHOW: Final = ("all", "held", "waiting")
-LIMITS: Final = (50, 100, 200)
+LIMITS: Final = (50, 25, 100)
+"""Locks on a page; the first one is the usual number. To write a page of a hundred takes some 3 ms."""
 
 
 class LockFilter(NamedTuple):

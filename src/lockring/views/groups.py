@@ -71,7 +71,7 @@ class GroupMemberView:
 
 
 @dataclass(frozen=True, slots=True)
-class GroupView:
+class OneGroupView:
     """One group.
 
     Attributes:
@@ -103,7 +103,7 @@ def groups_view(locks: LocksView) -> GroupsView:
     )
 
 
-def group_view(name: str, view: View, colours: int) -> GroupView:
+def group_view(name: str, view: View, colours: int) -> OneGroupView:
     """Return one group, whose members have so many colours."""
     awaited = frozenset(view.awaited)
     owners = Counter(KeyRing({each.id: each.weight for each in view.members}).owners) if view.members else {}
@@ -127,6 +127,12 @@ def group_view(name: str, view: View, colours: int) -> GroupView:
     else:
         names = ", ".join(sorted(awaited)) or "some members"
         summary = f"Not settled: {names} have not yet let go of keys."
-    return GroupView(
-        name, view.view, view.settled, summary, members, GROUP_PREFIX + name, command("group", name)
+    return OneGroupView(
+        name=name,
+        version=view.view,
+        is_settled=view.settled,
+        summary=summary,
+        members=members,
+        lock=GROUP_PREFIX + name,
+        command=command("group", name),
     )

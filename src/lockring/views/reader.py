@@ -18,7 +18,7 @@ from lockring.client.aio.driver import AsyncDriver
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.cluster_state import ClusterState, Member, Replica, decode_state
 from lockring.core.client import ClientCore, LocksFound, Query
-from lockring.errors import LockringError, Unavailable
+from lockring.errors import LockringError, StaleVersion, Unavailable
 from lockring.ids import NO_REQUEST, Generation, LockName, NodeId
 from lockring.names import GROUP_PREFIX
 from lockring.net.openers import Opener
@@ -29,7 +29,7 @@ from lockring.units import NS_PER_S
 from lockring.views.cluster import COLOURS, ClusterView, MemberReport, cluster_view
 from lockring.views.events import EventsView, event_views
 from lockring.views.filters import EventFilter, LockFilter
-from lockring.views.groups import GroupsView, GroupView, group_view, groups_view
+from lockring.views.groups import GroupsView, OneGroupView, group_view, groups_view
 from lockring.views.locks import LocksView, LockView, lock_view, locks_view
 
 ANSWER_NS: Final = 4 * NS_PER_S
@@ -152,7 +152,7 @@ class ClusterReader:
         )
         return groups_view(locks_view(await self._found(viewer, wanted), wanted))
 
-    async def group(self, viewer: Viewer, name: str) -> GroupView:
+    async def group(self, viewer: Viewer, name: str) -> OneGroupView:
         """Return one group.
 
         Raises:
@@ -248,8 +248,10 @@ class ClusterReader:
                     member.replica, GetStatus(NO_REQUEST), give_up_at_ns=now_ns + MEMBER_NS, now_ns=now_ns
                 ),
             )
+        except (Unavailable, StaleVersion):
+            return MemberReport(problem=f"it did not answer within {MEMBER_NS / NS_PER_S:g} s")
         except LockringError as error:
-            return MemberReport(problem=f"it does not answer: {error}")
+            return MemberReport(problem=f"it gives no account of itself: {error}")
         return MemberReport(answer.status, (monotonic_ns() - began_ns) / NS_PER_S)
 
     async def _events(self, viewer: Viewer, question: GetEvents) -> tuple[dict[str, EventsReply], list[str]]:

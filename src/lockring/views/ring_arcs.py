@@ -1,4 +1,4 @@
-"""The ring as arcs of a drawing: an outer band with the primaries, an inner one with the backups, and what is moving."""
+"""The ring as the arcs of a drawing: a band with the primaries, one with the backups, and one with the copies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lockring.slots import SLOTS
 from lockring.views.cluster import ClusterView
 
 CELLS: Final = 256
-"""Runs of neighbouring slots that are told apart."""
+"""Runs of neighbouring slots that have an arc of their own if their member differs."""
 
 _SIZE: Final = 200.0
 _BANDS: Final = {"primary": (96.0, 76.0), "backup": (72.0, 64.0), "moving": (60.0, 56.0)}

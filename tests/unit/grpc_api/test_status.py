@@ -5,6 +5,7 @@ from __future__ import annotations
 from google.rpc import code_pb2, error_details_pb2
 
 from lockring.errors import (
+    AcquireTimeout,
     CannotListen,
     Denied,
     InvalidRequest,
@@ -18,6 +19,7 @@ from lockring.errors import (
 from lockring.grpc_api.host import SlotPlace
 from lockring.grpc_api.status import RETRY_MS, STATUS_OF, status_of
 from lockring.grpc_api.v1 import lockring_pb2 as pb
+from lockring.holders import Holder
 from tests.unit.house.rules import ROOT
 
 HERE = SlotPlace("N2", "10.0.0.2:9501", "10.0.0.2:9601", 17)
@@ -93,3 +95,15 @@ def test_a_refused_right_is_named_in_the_details() -> None:
 def test_a_throttled_call_says_when_to_come_again() -> None:
     delay = details_of(Overloaded("too fast", retry_after_s=1.25))["RetryInfo"].retry_delay
     assert (delay.seconds, delay.nanos) == (1, 250_000_000)
+
+
+def test_a_wait_that_is_over_names_the_holders_the_position_and_the_time() -> None:
+    holders = [Holder(owner, "s", 7, 1.0, 10.0, 9.0) for owner in ("one", "two")]
+    info = details_of(AcquireTimeout("held", name="x", holders=holders, waited_s=1.5, position=3))[
+        "ErrorInfo"
+    ]
+    assert isinstance(info, error_details_pb2.ErrorInfo)
+    assert dict(info.metadata) == {"name": "x", "holders": "one, two", "position": "3", "waited_ms": "1500"}
+    info = details_of(AcquireTimeout("held by a node of an older version", waited_s=1.5))["ErrorInfo"]
+    assert isinstance(info, error_details_pb2.ErrorInfo)
+    assert dict(info.metadata) == {"waited_ms": "1500"}

@@ -175,6 +175,19 @@ def weak_references_to_self(tree: ast.Module) -> list[str]:
     ]
 
 
+def starred_choices(tree: ast.Module) -> list[str]:
+    """Find `x in (1, *others)`: mypyc 2.4 fails with an error of its own."""
+    return [
+        f"line {node.lineno}: a starred element behind `in`; compare in another way"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Compare)
+        for operator, choices in zip(node.ops, node.comparators, strict=True)
+        if isinstance(operator, ast.In | ast.NotIn)
+        and isinstance(choices, ast.Tuple | ast.List | ast.Set)
+        and any(isinstance(each, ast.Starred) for each in choices.elts)
+    ]
+
+
 def asynchronous_generators(tree: ast.Module) -> list[str]:
     """Find asynchronous generators."""
     return [

@@ -20,6 +20,7 @@ _WORDS: Final = frozenset(
         "addresses",
         "build_kind",
         "errors",
+        "holders",
         "ids",
         "log_events",
         "names",
@@ -40,7 +41,8 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "build_kind": frozenset({"units"}),
     "clock": frozenset(),
     "cluster_state": _PURE_WORDS,
-    "errors": frozenset(),
+    "errors": frozenset({"holders"}),
+    "holders": frozenset(),
     "exits": frozenset({"errors"}),
     "ids": frozenset(),
     "names": frozenset({"errors", "ids"}),
@@ -84,7 +86,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "client": _WORDS | {"_version", "clock", "cluster_state", "ring", "core", "net", "security"},
     "views": _WORDS | {"_version", "client", "clock", "cluster_state", "core", "net", "ring", "ring_picture"},
     "aio": frozenset({"client", "errors"}),
-    "": frozenset({"_version", "aio", "client", "errors"}),
+    "": frozenset({"_version", "aio", "client", "errors", "holders"}),
     "testing": _WORDS
     | {"", "aio", "clock", "cluster_state", "core", "net", "store", "config", "server", "client", "security"},
     "apps": frozenset(

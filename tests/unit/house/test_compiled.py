@@ -37,6 +37,7 @@ def test_a_compiled_module_has_nothing_that_the_compiler_refuses(module: str) ->
     assert compilable.refused_classes(tree, COMPILED_CLASSES) == []
     assert compilable.weak_references_to_self(tree) == []
     assert compilable.asynchronous_generators(tree) == []
+    assert compilable.starred_choices(tree) == []
 
 
 @every_compiled_module
@@ -88,6 +89,7 @@ def test_the_module_that_tells_the_build_is_compiled() -> None:
         ),
         ("weakref.ref(self)", compilable.weak_references_to_self),
         ("async def f():\n    yield 1", compilable.asynchronous_generators),
+        ("x not in (1, *others)", compilable.starred_choices),
         ("LATE_NS: Final = 1 << 62", compilable.large_instants),
         ("LATE_NS: Final = -(2**62)", compilable.large_instants),
         (f"LATE_NS: Final = {2**62}", compilable.large_instants),
@@ -116,6 +118,7 @@ def test_what_must_not_be_compiled_is_found(code: str, find) -> None:
         ),
         ("weakref.ref(member)", compilable.weak_references_to_self),
         ("async def f():\n    def g():\n        yield 1", compilable.asynchronous_generators),
+        ("x in (1, 2) + others; for_each([1, *others])", compilable.starred_choices),
         ("LATE_NS: Final = 1 << 61; MASK: Final = 1 << 64", compilable.large_instants),
         ("class A: ...", compilable.structs),
     ],

@@ -180,17 +180,19 @@ def test_dotted_names_of_the_package_exist(page: Path) -> None:
 
 @functools.cache
 def class_names() -> set[str]:
-    """Every class and type of the sources, every word of the .proto file, and what Python and Google's API name."""
+    """Every class and type of the sources, every word of the .proto file, every alert, and what Python and Google's API name."""
     names = {
         each.name
         for path in SOURCE.rglob("*.py")
         for each in classes_of(ast.parse(path.read_text(encoding="utf-8")))
     }
     proto = (ROOT / "proto" / "lockring" / "v1" / "lockring.proto").read_text(encoding="utf-8")
+    alerts = (ROOT / "deploy" / "prometheus" / "alerts.yml").read_text(encoding="utf-8")
     return (
         names
         | set(dir(ids))
         | set(re.findall(r"\w+", proto))
+        | set(re.findall(r"- alert: (\w+)", alerts))
         | set(dir(builtins))
         | {"ErrorInfo", "RetryInfo"}
     )

@@ -19,7 +19,7 @@ from lockring.protocol import (
     WaiterRecord,
 )
 from lockring.slots import SLOTS
-from lockring.views.cluster import COLOURS, ClusterView, MemberReport, cluster_view
+from lockring.views.cluster import COLOURS, ClusterView, MemberReport, cluster_view, member_colours
 from lockring.views.events import event_views
 from lockring.views.filters import LockFilter, event_filter, lock_filter
 from lockring.views.groups import group_view
@@ -72,7 +72,7 @@ def test_a_cluster_that_is_well_says_so() -> None:
             "warn",
             "Every slot is served and has a backup; a change is under way.",
         ),
-        (ClusterState(), {}, "bad", "No node is a member yet."),
+        (ClusterState(), {}, "bad", "There are no members yet."),
     ],
 )
 def test_a_cluster_says_what_is_wrong(
@@ -80,6 +80,13 @@ def test_a_cluster_says_what_is_wrong(
 ) -> None:
     view = view_of(state, **reports)
     assert (view.health, view.summary) == (health, summary)
+
+
+def test_members_keep_their_colours_when_others_come_and_go() -> None:
+    assert member_colours(["N1", "N2", "N3"]) == {"N1": 0, "N2": 1, "N3": 2}
+    assert member_colours(["N1", "N3"]) == {"N1": 0, "N3": 2}
+    many = member_colours([f"N{number}" for number in range(1, 30)] + ["a", "b"])
+    assert set(many.values()) == set(range(COLOURS))
 
 
 def test_the_note_of_a_server_is_a_remark_and_moves_are_counted() -> None:

@@ -24,7 +24,7 @@ from lockring.core.access import Grantee, Newcomer, name_table
 from lockring.core.client import ClientCore, Connect, TicketState
 from lockring.core.client import SendTo as ClientSend
 from lockring.core.effects import Reply, Send
-from lockring.core.node import NodeCore
+from lockring.core.node import NodeCore, NodeCounters
 from lockring.core.node.lock_table import LockTable
 from lockring.core.node.sessions import Sessions
 from lockring.net.frames import FrameReader, encode_frame
@@ -110,6 +110,11 @@ class Servers:
     def _core(self) -> NodeCore:
         return self._cores[self._primary]
 
+    @property
+    def counters(self) -> NodeCounters:
+        """The counts of the first node."""
+        return self._core.counters
+
     def pair(self, number: int) -> None:
         """Acquire and release one lock, each in a turn of its own, as a client alone does."""
         name = NAMES[number % len(NAMES)]
@@ -188,6 +193,25 @@ def test_a_lock_takes_few_calls_at_its_nodes(names: tuple[str, ...], calls_max: 
     for number in range(2, PAIRS + 2):
         servers.pair(number)
     assert servers.work.calls <= calls_max * PAIRS
+
+
+def test_metrics_take_one_count_for_each_event_of_a_lock() -> None:
+    """The grant where it is answered, the end, and each request: what else is shown is calculated from these."""
+    servers = Servers("A", "B")
+    for number in range(1, PAIRS + 1):
+        servers.pair(number)
+    counters = servers.counters
+    locks = counters.all
+    counts = {
+        "answers": sum(each.count for each in locks.answers),
+        "holds": sum(each.count for each in locks.holds),
+        "handled": sum(counters.handled),
+        "waits": sum(each.count for each in (*locks.waits, *locks.failed_waits)),
+        "renewals": sum(counters.renewals) + counters.lease_left.count,
+        "refused": sum(counters.refused.values()),
+    }
+    nothing = {"waits": 0, "renewals": 0, "refused": 0}
+    assert counts == {"answers": PAIRS, "holds": PAIRS, "handled": 2 * PAIRS, **nothing}
 
 
 @pytest.mark.parametrize("names", [("A",), ("A", "B")])

@@ -52,6 +52,7 @@ from lockring.core.client import (
     Disconnect,
     GrantLost,
     GroupChange,
+    LongWait,
     OnBehalf,
     Query,
     QueryKind,
@@ -435,6 +436,9 @@ class AsyncDriver:
                 loser = listener_of(ticket.holder)
                 if loser is not None:
                     self._notify(loser._on_ticket_lost)
+            case LongWait():
+                if isinstance(self._core, LoggedCore):
+                    self._core.log_long_wait(effect)
             case CallResult(request, answer, error):
                 if request.kind is QueryKind.WATCH:
                     reader: WatchReader = request.exchange.call

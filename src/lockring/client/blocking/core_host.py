@@ -16,6 +16,7 @@ from lockring.client.blocking.connection import ClientConnection, not_understood
 from lockring.client.blocking.connections import Connections
 from lockring.client.blocking.section import Section
 from lockring.client.grant_state import abandon_held, farewell_of, listener_of, tell_lost, what_happened
+from lockring.client.logs import LoggedCore
 from lockring.client.tls import failure_of
 from lockring.core.client import (
     CallResult,
@@ -24,6 +25,7 @@ from lockring.core.client import (
     Disconnect,
     GrantLost,
     GroupChange,
+    LongWait,
     Resolve,
     SendTo,
     Ticket,
@@ -150,6 +152,9 @@ class CoreHost:
         match effect:
             case GrantLost(ticket):
                 tell_lost(ticket.holder)
+            case LongWait():
+                if isinstance(self.core, LoggedCore):
+                    self.core.log_long_wait(effect)
             case CallResult(request, answer, error):
                 call: Call = request.exchange.call
                 call.answer, call.error = answer, error

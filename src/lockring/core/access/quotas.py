@@ -106,6 +106,7 @@ class Quota:
                 f"{self.who} may send {self.limits.requests_per_s} requests per second to this server; come again in"
                 f" {wait_s:.3f} s",
                 retry_after_s=wait_s,
+                limit="requests_per_s",
             )
 
     def add_session(self) -> None:
@@ -114,7 +115,7 @@ class Quota:
         Raises:
             Overloaded: it has as many as it may have.
         """
-        self._check(self.sessions, self.limits.sessions, "sessions")
+        self._check(self.sessions, self.limits.sessions, "sessions", "sessions")
         self.sessions += 1
 
     def drop_session(self) -> None:
@@ -128,7 +129,7 @@ class Quota:
         Raises:
             Overloaded: it holds as many as it may hold.
         """
-        self._check(self.acquisitions - self.waiters, self.limits.locks, "locks")
+        self._check(self.acquisitions - self.waiters, self.limits.locks, "locks", "locks")
 
     def check_waiter(self) -> None:
         """Check that one more request may wait.
@@ -136,10 +137,11 @@ class Quota:
         Raises:
             Overloaded: as many wait as may.
         """
-        self._check(self.waiters, self.limits.waiters, "waiting requests")
+        self._check(self.waiters, self.limits.waiters, "waiters", "waiting requests")
 
-    def _check(self, used: int, limit: int | None, what: str) -> None:
+    def _check(self, used: int, limit: int | None, name: str, what: str) -> None:
         if limit is not None and used >= limit:
             raise Overloaded(
-                f"{self.who} has {used} {what} at this server, and may have {limit}; end some first"
+                f"{self.who} has {used} {what} at this server, and may have {limit}; end some first",
+                limit=name,
             )

@@ -18,6 +18,7 @@ from lockring.protocol import (
     Describe,
     DescribeGroup,
     Drain,
+    FindSimilar,
     FollowGroup,
     GetEvents,
     GetRoutes,
@@ -86,6 +87,7 @@ REQUIREMENTS: Final[dict[type[Message], Requirement]] = {
     Describe: Requirement(Condition.NAME, Verb.READ),
     DescribeGroup: Requirement(Condition.NAME, Verb.READ),
     List: Requirement(Condition.EACH_NAME, Verb.READ),
+    FindSimilar: Requirement(Condition.EACH_NAME, Verb.READ),
     Watch: Requirement(Condition.NAME, Verb.WATCH),
     Unwatch: Requirement(Condition.IDENTITY),
     Break: Requirement(Condition.NAME, Verb.BREAK),
@@ -150,5 +152,7 @@ HTTP_REQUIREMENTS: Final[dict[str, Requirement]] = {
     "GET /dashboard.css": Requirement(Condition.FREE),
     "GET /dashboard.js": Requirement(Condition.FREE),
     "GET /icon.svg": Requirement(Condition.FREE),
+    "GET /metrics": Requirement(Condition.IDENTITY),
+    "GET /debug/tasks": Requirement(Condition.EVERYTHING, Verb.ADMIN),
 }
 """Of each page that a server answers over HTTP, by method and path."""

@@ -11,6 +11,7 @@ from lockring.core.client.effects import Connect as Connect
 from lockring.core.client.effects import Disconnect as Disconnect
 from lockring.core.client.effects import GrantLost as GrantLost
 from lockring.core.client.effects import GroupChange as GroupChange
+from lockring.core.client.effects import LongWait as LongWait
 from lockring.core.client.effects import LossOnBehalf as LossOnBehalf
 from lockring.core.client.effects import Resolve as Resolve
 from lockring.core.client.effects import SendTo as SendTo

@@ -40,7 +40,14 @@ from lockring.core.client.effects import ClientEffect
 from lockring.core.client.exchanges import LockTerms, TicketExchange
 from lockring.core.client.groups import GroupMemberships, subscription_of
 from lockring.core.client.inbox import Inbox
-from lockring.core.client.links import SILENCE_NS_MAX, SILENCE_NS_MIN, Links, NodeLink, no_credential
+from lockring.core.client.links import (
+    SILENCE_NS_MAX,
+    SILENCE_NS_MIN,
+    ClientProcess,
+    Links,
+    NodeLink,
+    no_credential,
+)
 from lockring.core.client.listings import FindProgress, ListProgress
 from lockring.core.client.losses import Losses
 from lockring.core.client.moves import Moves
@@ -122,6 +129,7 @@ class ClientCore:
         connect_timeout_ns: int = CONNECT_TIMEOUT_NS,
         origin: str = "",
         credential: Callable[[], str] = no_credential,
+        place: tuple[str, int] = ("", 0),
         session_per_acquisition: bool = False,
     ) -> None:
         """Make a client that has done nothing yet; it connects when there is something to do.
@@ -135,6 +143,7 @@ class ClientCore:
             origin: where the seeds come from and what to do if none can be reached, as the end of a sentence for
                 people.
             credential: returns the token or JWT to show to a server that is greeted, "" for none.
+            place: the host and the number of its process, for clients that wait for what it holds; "" and 0 to not say.
             session_per_acquisition: give each acquisition a session of its own, which ends with it; for a client that
                 acts for others.
         """
@@ -142,7 +151,7 @@ class ClientCore:
         self._agenda = agenda = Agenda()
         log = RequestLog()
         self._links = links = Links(
-            agenda, client=ClientId(new_id()), software=software, credential=credential
+            agenda, client=ClientId(new_id()), process=ClientProcess(software, *place), credential=credential
         )
         self._routes = routes = RouteTable(links)
         dialing = DialPlan(agenda, links, routes, seeds=seeds, origin=origin)
@@ -389,7 +398,7 @@ class ClientCore:
     def ask_member(
         self, replica: Replica, message: GetStatus | GetEvents, *, give_up_at_ns: int, now_ns: int
     ) -> Query:
-        """Ask one member about itself; the answer is a `StatusReply` or an `EventsReply`, or `StaleVersion` if it left."""
+        """Ask a member about itself. The answer is a `StatusReply` or `EventsReply`; `StaleVersion` if it has left."""
         kind = QueryKind.MEMBER_STATUS if isinstance(message, GetStatus) else QueryKind.MEMBER_EVENTS
         detail = MemberQuestion(replica, message)
         return self._ask(query_anywhere(kind, "", now_ns, give_up_at_ns, detail=detail), now_ns)

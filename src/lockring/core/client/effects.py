@@ -15,7 +15,7 @@ from lockring.core.client.queries import Query
 from lockring.core.client.tickets import Ticket
 from lockring.errors import LockringError
 from lockring.ids import LinkId, LockName, SessionId
-from lockring.protocol import LockEvent, LockRecord, Message
+from lockring.protocol import LockEvent, LockRecord, Message, QueueNotice
 
 
 class Connect(NamedTuple):
@@ -65,6 +65,14 @@ class LossOnBehalf(NamedTuple):
     reason: str
 
 
+class LongWait(NamedTuple):
+    """An acquire has waited for other holders for long; reported once. `notice` has the first of them."""
+
+    ticket: Ticket
+    notice: QueueNotice
+    waited_s: float
+
+
 class CallResult(NamedTuple):
     """A query was answered, or will not be: exactly one of `answer` and `error` is not None."""
 
@@ -96,5 +104,14 @@ class GroupChange(NamedTuple):
 
 
 ClientEffect = (
-    Connect | Disconnect | SendTo | Resolve | GrantLost | LossOnBehalf | CallResult | Update | GroupChange
+    Connect
+    | Disconnect
+    | SendTo
+    | Resolve
+    | GrantLost
+    | LossOnBehalf
+    | LongWait
+    | CallResult
+    | Update
+    | GroupChange
 )

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.ids import NO_LINK, NO_REQUEST, LinkId, RequestNumber
-from lockring.protocol import WAIT_FOREVER, Mode
+from lockring.protocol import WAIT_FOREVER, Mode, QueueNotice
 
 # A plain number: every acquire compares its mode, and a member of an enum takes longer.
 EXCLUSIVE: Final = Mode.EXCLUSIVE.value
@@ -72,14 +72,16 @@ class GrantDelay:
         queued: whether the node that serves the slot has reported other holders.
         overdue: whether the ticket's time is over, and only that node's last word is still awaited.
         late: whether a grant came too late to begin with, so that a keepalive asks about it.
+        notice: the node's word on a long wait, None before it comes.
     """
 
-    __slots__ = ("late", "overdue", "queued")
+    __slots__ = ("late", "notice", "overdue", "queued")
 
     def __init__(self) -> None:
         self.queued = False
         self.overdue = False
         self.late = False
+        self.notice: QueueNotice | None = None
 
 
 class TicketExchange:

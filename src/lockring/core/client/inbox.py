@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lockring.core.client.agenda import Agenda
+from lockring.core.client.effects import LongWait
 from lockring.core.client.groups import REPLACED, GroupMemberships
 from lockring.core.client.links import (
     READY,
@@ -40,6 +41,7 @@ from lockring.protocol import (
     WatchNotice,
     Welcome,
 )
+from lockring.units import NS_PER_S
 
 
 class Inbox:
@@ -119,13 +121,23 @@ class Inbox:
             case QueueNotice():
                 ticket = link.acquires.get(message.request)
                 if isinstance(ticket, Ticket):
-                    ticket.exchange.ensure_delay().queued = True
+                    self._queued(ticket, message, now_ns)
             case TroubleNotice():
                 link.trouble = LinkTrouble(message, now_ns) if message.reason else None
             case Welcome():
                 raise ProtocolError(f"{link.address} answered the greeting twice")
             case _:
                 self._answered(link, message, now_ns)
+
+    def _queued(self, ticket: Ticket, notice: QueueNotice, now_ns: int) -> None:
+        """Note that an acquire waits for other holders, and report a long wait once, to programs of this process."""
+        delay = ticket.exchange.ensure_delay()
+        delay.queued = True
+        if notice.holders:
+            is_first, delay.notice = delay.notice is None, notice
+            if is_first and ticket.session.on_behalf is None:
+                waited_s = (now_ns - ticket.exchange.started_at_ns) / NS_PER_S
+                self._agenda.effects.append(LongWait(ticket, notice, waited_s))
 
     def _greeted(self, link: NodeLink, message: Message, now_ns: int) -> None:
         """Handle the answer to the greeting."""

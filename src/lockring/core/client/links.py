@@ -191,6 +191,20 @@ class NodeLink:
         return self.state == READY and self.node is None
 
 
+class ClientProcess(NamedTuple):
+    """The process of a client, as it shows itself to servers.
+
+    Attributes:
+        software: name and version of the client.
+        host: the name of the host, "" to not say.
+        pid: the number of the process there, 0 to not say.
+    """
+
+    software: str = ""
+    host: str = ""
+    pid: int = 0
+
+
 class Links:
     """All links of one client.
 
@@ -206,7 +220,12 @@ class Links:
     """
 
     def __init__(
-        self, agenda: Agenda, *, client: ClientId, software: str, credential: Callable[[], str]
+        self,
+        agenda: Agenda,
+        *,
+        client: ClientId,
+        process: ClientProcess,
+        credential: Callable[[], str],
     ) -> None:
         self.by_id: dict[LinkId, NodeLink] = {}
         self.by_address: dict[str, NodeLink] = {}
@@ -216,8 +235,8 @@ class Links:
         self.alone_since_ns = 0
         self.silence_ns = SILENCE_NS_MAX
         self.opened = 0
-        self._software = software
         self._credential = credential
+        self._process = process
         self._greetings = 0
         self._agenda = agenda
 
@@ -281,9 +300,11 @@ class Links:
             cluster=self.cluster,
             client=self.client,
             connection=link.number,
-            software=self._software,
+            software=self._process.software,
             differences=True,
             credential=self._credential(),
+            host=self._process.host,
+            pid=self._process.pid,
         )
         self._agenda.effects.append(SendTo(link.id, hello))
 

@@ -13,6 +13,7 @@ from lockring.core.client.links import READY, Links, Node, NodeLink
 from lockring.core.client.queries import ANYWHERE, STREAMS, Query
 from lockring.core.client.routes import RouteTable
 from lockring.core.client.tickets import PENDING, Ticket
+from lockring.core.refusals import holder_of
 from lockring.errors import AcquireTimeout, LockringError, Unavailable, from_code
 from lockring.units import NS_PER_MS, NS_PER_S
 
@@ -87,8 +88,15 @@ class Outlooks:
         found = self.outlook_of(item)
         if found.reason == BEHIND_OTHERS:
             assert isinstance(item, Ticket)
-            waited_s = item.exchange.terms.wait_ms * NS_PER_MS / NS_PER_S
-            return AcquireTimeout(f"{name!r} was not granted within {waited_s:g} s: {found.text}", name=name)
+            limit_s = item.exchange.terms.wait_ms * NS_PER_MS / NS_PER_S
+            notice = None if item.exchange.delay is None else item.exchange.delay.notice
+            return AcquireTimeout(
+                f"{name!r} was not granted within {limit_s:g} s: {found.text}",
+                name=name,
+                holders=() if notice is None else map(holder_of, notice.holders),
+                waited_s=(now_ns - item.exchange.started_at_ns) / NS_PER_S,
+                position=None if notice is None else notice.position or None,
+            )
         if found.reason == "unreachable" and self._links.any_ready() is None:
             error = self._dialing.unreachable(now_ns)
             error.name = name

@@ -13,9 +13,10 @@ from lockring.core.client.renewals import ClientRenewals
 from lockring.core.client.shutdown import Shutdown
 from lockring.core.client.tickets import PENDING, Ticket
 from lockring.core.refusals import error_of
-from lockring.errors import AcquireTimeout, LockringError
+from lockring.errors import AcquireTimeout
 from lockring.ids import NO_LINK
 from lockring.protocol import Refusal
+from lockring.units import NS_PER_S
 
 RETRYABLE: Final = frozenset({"moved", "unavailable", "overloaded", "stale", "not-coordinator"})
 """Codes of refusals after which the same request may succeed."""
@@ -78,8 +79,7 @@ class Refusals:
             ticket.exchange.link = link  # `retry` compares it with the route
             self._outstanding.retry(ticket, refusal, now_ns)
             return
-        if refusal.code == "timeout":
-            error: LockringError = AcquireTimeout(refusal.text, name=ticket.name)
-        else:
-            error = error_of(refusal, name=ticket.name)
+        error = error_of(refusal, name=ticket.name)
+        if isinstance(error, AcquireTimeout):
+            error.waited_s = (now_ns - ticket.exchange.started_at_ns) / NS_PER_S
         self._endings.fail(ticket, error)

@@ -43,6 +43,16 @@ def hides_ids(access: Grantee) -> bool:
     return access.is_enforced and not access.permissions.is_admin
 
 
+def rights_for(access: Grantee | None, name: LockName) -> tuple[list[str], str]:
+    """Return the verbs that an identity may use on a lock, and the identity in one text, "" where none is checked."""
+    verbs = [each for each in Verb if each is not Verb.DRAIN]
+    if access is None:
+        return [each.word for each in verbs], ""
+    permissions = access.permissions
+    found = [each.word for each in verbs if permissions.tables[each].allows(name) or not access.is_enforced]
+    return found, str(access.identity)
+
+
 class AccessGuard:
     """Refuses what clients may not do."""
 
@@ -129,6 +139,7 @@ class AccessGuard:
         try:
             access.quota.check_request(now_ns)
         except Overloaded as error:
+            self._context.outbox.counters.refuse_by(type(message).__name__, error)
             request = getattr(message, "request", NO_REQUEST)
             if request != NO_REQUEST:
                 self._context.outbox.send(
@@ -173,6 +184,8 @@ class AccessGuard:
         self._context.outbox.add(entry)
         if not access.is_enforced:
             return False
+        error = missing.error()
+        self._context.outbox.counters.refuse(type(message).__name__, error.code)
         request = getattr(message, "request", NO_REQUEST)
         if request != NO_REQUEST:  # a refusal without a number would be one of the connection
             self._context.outbox.send(connection, refusal_of(missing.error(), request))

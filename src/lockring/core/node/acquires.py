@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from typing import Final
 
+from lockring.core.node.blockers import Blockers
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
 from lockring.core.node.grants import NodeGrants, why_not_granted
-from lockring.core.node.locks import LockEntry, LockHolder, LockWaiter, OpenRequest
+from lockring.core.node.locks import LockEntry, LockHolder, LockWaiter, OpenRequest, Session
 from lockring.core.node.session_leases import SessionLeases
 from lockring.core.node.slot import NodeSlot
 from lockring.core.node.trouble import Troubles
 from lockring.errors import InvalidRequest
 from lockring.ids import ConnectionId
-from lockring.protocol import WAIT_FOREVER, Acquire, Release, ReleaseReply
+from lockring.protocol import WAIT_FOREVER, Acquire, Refusal, Release, ReleaseReply
 from lockring.units import NS_PER_MS, ms_to_ns
 
 WAITERS_MAX: Final = 200_000
@@ -34,12 +35,15 @@ class Acquisitions:
         troubles: Troubles,
         grants: NodeGrants,
         leases: SessionLeases,
+        *,
+        blockers: Blockers,
     ) -> None:
         self._context = context
         self._clients = clients
         self._troubles = troubles
         self._grants = grants
         self._leases = leases
+        self._blockers = blockers
 
     def acquire(self, connection: ConnectionId, message: Acquire, slot: NodeSlot, now_ns: int) -> None:
         """Grant, queue or refuse an acquire. A repeated one gets the acquisition's present state as its answer."""
@@ -68,10 +72,11 @@ class Acquisitions:
             if self._grants.grant(slot, message.name, session, message, request, now_ns=now_ns):
                 return
         if message.wait_ms == 0:
-            self._refuse_at_once(connection, message, lock, slot, now_ns)
+            self._refuse_at_once(session, message, lock, slot, now_ns)
             return
         if self._grants.waiters >= WAITERS_MAX:
             text = f"{WAITERS_MAX} requests wait at this node already"
+            self._grants.count_failed_wait(message.name, message.mode, "refused", 0)
             self._clients.refuse(connection, message, "overloaded", text)
             return
         if quota is not None and quota.limits.waiters is not None:
@@ -97,14 +102,27 @@ class Acquisitions:
             self._grants.wait_again(entry, request, deadline_ns)
 
     def _refuse_at_once(
-        self, connection: ConnectionId, message: Acquire, lock: LockEntry | None, slot: NodeSlot, now_ns: int
+        self, session: Session, message: Acquire, lock: LockEntry | None, slot: NodeSlot, now_ns: int
     ) -> None:
         """Refuse an acquire that may not wait: its lock is held, or it is unknown here whether it is."""
+        connection = session.connection
+        assert connection is not None, "it has just been used"
         if lock is not None and self._context.rights.may_serve(slot.number, now_ns=now_ns):
-            self._clients.refuse(connection, message, "timeout", why_not_granted(lock, message))
+            self._grants.count_failed_wait(message.name, message.mode, "timeout", 0)
+            self._context.outbox.counters.refuse("Acquire", "timeout")
+            refusal = Refusal(
+                message.request,
+                "timeout",
+                why_not_granted(lock, message),
+                name=message.name,
+                holders=self._blockers.of(lock, session, connection),
+                position=len(lock.waiters or ()) + 1,
+            )
+            self._context.outbox.send(connection, refusal)
             return
         self._troubles.look(self._context.now_ns)
         text = self._troubles.why_not_served(slot.number)
+        self._grants.count_failed_wait(message.name, message.mode, "refused", 0)
         self._clients.refuse(connection, message, "unavailable", text)
 
     def release(self, connection: ConnectionId, message: Release, slot: NodeSlot, now_ns: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from lockring.core.access import Act, Grantee, Verb
 from lockring.core.effects import AuditEntry
@@ -12,6 +12,27 @@ from lockring.ids import NO_REQUEST, ClientId, ConnectionId, GreetingNumber, Loc
 from lockring.protocol import ClientHello, LossNotice, Refusal
 from lockring.protocol.identities import identity_of_key
 from lockring.slots import slot_of
+
+HOST_CHARS_MAX: Final = 253
+PID_MAX: Final = 2**32
+FORMER_MAX: Final = 10_000
+"""Connections that are over whose clients' places are kept."""
+
+
+class ClientPlace(NamedTuple):
+    """Where the process of a client is, as the client says.
+
+    Attributes:
+        client: the client's random id.
+        host: the name of its host, "" if it does not say.
+        pid: the number of its process there, 0 if it does not say.
+        ended_at_ns: when its connection ended, None while it has one.
+    """
+
+    client: ClientId
+    host: str
+    pid: int
+    ended_at_ns: int | None = None
 
 
 class ConnectedClient:
@@ -24,18 +45,22 @@ class ConnectedClient:
         client: the client's random id.
         number: which of the client's connections this is.
         differences: whether the client takes differences of routes.
+        place: where its process is.
         waiters: its acquires in queues.
         watches: the lock of each watch, by request.
         follows: the lock of each group that it follows, by request.
     """
 
-    __slots__ = ("access", "client", "differences", "follows", "number", "own", "waiters", "watches")
+    __slots__ = ("access", "client", "differences", "follows", "number", "own", "place", "waiters", "watches")
 
     def __init__(self, hello: ClientHello, access: Grantee | None) -> None:
         self.own = self.access = access
         self.client = hello.client
         self.number = hello.connection
         self.differences = hello.differences
+        self.place = ClientPlace(
+            hello.client, hello.host[:HOST_CHARS_MAX], hello.pid if 0 < hello.pid <= PID_MAX else 0
+        )
         self.waiters: dict[LockWaiter, None] = {}
         self.watches: dict[RequestNumber, LockName] = {}
         self.follows: dict[RequestNumber, LockName] = {}
@@ -57,6 +82,8 @@ class ConnectedClients:
         self._context = context
         self.by_connection: dict[ConnectionId, ConnectedClient] = {}
         self._connection_of: dict[ClientId, ConnectionId] = {}
+        # Of connections that are over, the last ones last: holders outlive them, until their leases end.
+        self._former: dict[ConnectionId, ClientPlace] = {}
 
     def connection_of(self, client: ClientId) -> ConnectionId | None:
         """Return the present connection of a client, None if it has none."""
@@ -77,19 +104,41 @@ class ConnectedClients:
         client = self.by_connection.pop(connection, None)
         if client is not None:
             del self._connection_of[client.client]
+            if client.place.host:
+                if len(self._former) >= FORMER_MAX:
+                    del self._former[next(iter(self._former))]
+                self._former[connection] = client.place._replace(ended_at_ns=self._context.now_ns)
         return client
+
+    def place_of(self, connection: ConnectionId | None) -> ClientPlace | None:
+        """Return where the client of a connection is, or was when that ended; None if it is not known."""
+        if connection is None:
+            return None
+        present = self.by_connection.get(connection)
+        if present is not None:
+            return present.place
+        former = self._former.get(connection)
+        if former is not None and former.client in self._connection_of:
+            return former._replace(ended_at_ns=None)  # it has come back, and not used its session since
+        return former
 
     # ------------------------------------------------------------------ refusals and notices
 
-    def refuse(self, connection: ConnectionId, message: Any, code: str, text: str) -> None:
-        """Refuse a request with an error of `lockring.errors`."""
+    def refuse(
+        self, connection: ConnectionId, message: Any, code: str, text: str, *, is_handled: bool = True
+    ) -> None:
+        """Refuse a request with an error of `lockring.errors`, on behalf of its handler or not."""
+        self._context.outbox.counters.refuse(type(message).__name__, code, is_handled=is_handled)
         refusal = Refusal(getattr(message, "request", NO_REQUEST), code, text, getattr(message, "name", ""))
         self._context.outbox.send(connection, refusal)
 
-    def refuse_moved(self, connection: ConnectionId, request: RequestNumber, name: LockName) -> None:
+    def refuse_moved(
+        self, connection: ConnectionId, request: RequestNumber, name: LockName, kind: str = "Acquire"
+    ) -> None:
         """Refuse a request because another node serves the lock's slot."""
         if connection not in self.by_connection:
             return
+        self._context.outbox.counters.refuse(kind, "moved")
         state = self._context.state
         number = slot_of(name)
         primary = state.slots[number].primary

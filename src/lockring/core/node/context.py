@@ -9,6 +9,7 @@ from __future__ import annotations
 from lockring.cluster_state import ClusterState, Replica
 from lockring.core.effects import Close, Coordinator, Effect, Endpoint, Note, Publish, Reply, Send
 from lockring.core.events import EventMemory
+from lockring.core.node.counters import NodeCounters
 from lockring.core.node.journal import NodeJournal
 from lockring.core.node.rights import Rights
 from lockring.core.node.slot import NodeSlot
@@ -28,11 +29,13 @@ class NodeOutbox:
         wake_at_ns: when the shell must call `on_timer` at the latest. Early does no harm, late does.
         audits: whether acts are reported for an audit log.
         events: those that the node remembers, for questions that come later.
+        counters: the counts for metrics.
     """
 
     def __init__(self, events: EventMemory) -> None:
         self.audits = False
         self.events = events
+        self.counters = NodeCounters()
         self.wake_at_ns = DISTANT_PAST_NS
         self.effects: list[Effect] = []
         self.asks: dict[tuple[SlotRequestKind, SlotNumber, NodeId], SlotRequest] = {}

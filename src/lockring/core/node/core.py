@@ -35,6 +35,7 @@ from lockring.core.node.admission import FROM_PEER, Admission
 from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.core.node.copies import Copies
+from lockring.core.node.counters import NodeCounters
 from lockring.core.node.departure import Departure
 from lockring.core.node.former_lives import FormerLives
 from lockring.core.node.greetings import JoinFacts, check_coordinator, check_peer, hello_to, join_facts
@@ -465,6 +466,11 @@ class NodeCore:
         """
         check_coordinator(welcome, self.join_facts().cluster, address)
         self._coordinator.has_others = has_others or welcome.has_others
+
+    @property
+    def counters(self) -> NodeCounters:
+        """The counts for metrics."""
+        return self._context.outbox.counters
 
     @property
     def replica(self) -> Replica:

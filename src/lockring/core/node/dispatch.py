@@ -47,6 +47,7 @@ class RequestHandler(NamedTuple):
         verb: that right, if it is one for the name that the message names; None otherwise.
         is_owned: whether the message names a session, which must be the sender's own.
         is_rare: whether there is another condition, which is looked at by a call.
+        number: of its kind, by which handled requests are counted.
         is_throttled: whether it counts among the requests per second of its sender: renewals and releases do not, since
             they keep and free what the sender already has.
     """
@@ -59,6 +60,7 @@ class RequestHandler(NamedTuple):
     is_owned: bool = False
     is_rare: bool = False
     is_throttled: bool = False
+    number: int = 0
 
     def with_requirement(self, requirement: Requirement) -> RequestHandler:
         """Return the handler with the right that its sender needs."""
@@ -114,8 +116,12 @@ class ClientRequests:
         self._guard = guard
         self._sessions = sessions
         self.handlers = {
-            kind: handler.with_requirement(REQUIREMENTS[kind]) for kind, handler in handlers.items()
+            kind: handler.with_requirement(REQUIREMENTS[kind])._replace(number=number)
+            for number, (kind, handler) in enumerate(handlers.items())
         }
+        self._counters = context.outbox.counters
+        self._counters.kinds = [kind.__name__ for kind in self.handlers]
+        self._counters.handled = [0] * len(self.handlers)
         self._take_other = take_other
 
     def receive(
@@ -163,6 +169,7 @@ class ClientRequests:
             needs = handler.needs
             if needs is _NO_SLOT:
                 handler.handle(connection, message, now_ns)
+                self._counters.handled[handler.number] += 1
                 return
             number = checked_slot_of(message.name)
             if handler.check is not None:
@@ -178,6 +185,7 @@ class ClientRequests:
                 is_served = rights.may_serve(number, now_ns=now_ns)
             if is_served:
                 handler.handle(connection, message, slot, now_ns)
+                self._counters.handled[handler.number] += 1
             else:
                 self._park_or_redirect(
                     parked or ParkedRequest(connection, message, number, access, arrived_ns=now_ns)
@@ -185,6 +193,7 @@ class ClientRequests:
         except LockringError as error:
             request = getattr(message, "request", NO_REQUEST)
             name = getattr(message, "name", "")
+            self._counters.refuse_by(type(message).__name__, error)
             self._context.outbox.send(connection, refusal_of(error, request, name=name))
 
     def retry_parked(self, now_ns: int) -> None:
@@ -208,7 +217,9 @@ class ClientRequests:
                 if now_ns - parked.arrived_ns >= PARKED_NS:
                     self._troubles.look(context.now_ns)
                     text = self._troubles.why_not_served(number)
-                    self._clients.refuse(parked.connection, parked.message, "unavailable", text)
+                    self._clients.refuse(
+                        parked.connection, parked.message, "unavailable", text, is_handled=False
+                    )
                 elif is_served or (has_moved and parked.message.version <= context.state.version):
                     # Its connection may forward for another identity meanwhile.
                     present, client.access = client.access, parked.access
@@ -227,9 +238,11 @@ class ClientRequests:
             and message.version
             <= state.version  # a client that knows more is about to be right: wait for the state
         ):
-            self._clients.refuse_moved(request.connection, message.request, message.name)
+            self._clients.refuse_moved(
+                request.connection, message.request, message.name, type(message).__name__
+            )
         elif self._parked.is_full:
             text = f"{PARKED_MAX} requests wait at this node already"
-            self._clients.refuse(request.connection, message, "overloaded", text)
+            self._clients.refuse(request.connection, message, "overloaded", text, is_handled=False)
         else:
             self._parked.add(request)

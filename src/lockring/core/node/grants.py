@@ -7,13 +7,18 @@ since no client has heard of it.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterable
+from typing import Final
 
 from lockring.core.access import Quota
 from lockring.core.deadline_queue import DeadlineQueue
 from lockring.core.events import LOST
+from lockring.core.node.blockers import Blockers
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
+from lockring.core.node.counters import BROKEN, ENDINGS, EXPIRED, OUTCOMES, RELEASED
 from lockring.core.node.generations import Generations
 from lockring.core.node.lock_events import LockEvents
 from lockring.core.node.locks import LockEntry, LockHolder, LockWaiter, OpenRequest, Session
@@ -24,7 +29,13 @@ from lockring.errors import Overloaded
 from lockring.ids import Generation, LockName, SlotNumber
 from lockring.protocol import Acquire, GrantReply, LockEventKind, Mode, Put, QueueNotice, Refusal, Remove
 from lockring.slots import slot_of
-from lockring.units import NS_PER_MS
+from lockring.units import NS_PER_MS, NS_PER_S
+
+LONG_WAIT_NS: Final = 5 * NS_PER_S
+"""After so long, a waiter's client gets the names of the holders."""
+_PATIENT_MAX: Final = 200_000
+_NOTICES_MAX: Final = 1_000
+"""Of these notices, in one tick."""
 
 
 class NodeGrants:
@@ -43,18 +54,23 @@ class NodeGrants:
         troubles: Troubles,
         generations: Generations,
         events: LockEvents,
+        *,
+        blockers: Blockers,
     ) -> None:
         self._context = context
         self._clients = clients
         self._troubles = troubles
         self._generations = generations
         self._events = events
+        self._blockers = blockers
         self.unanswered: dict[SlotNumber, None] = {}
         self.timeouts: DeadlineQueue[LockWaiter] = DeadlineQueue(self._is_waiting, context.outbox.wake)
         self.waiters = 0
         # Waiters whose clients have no notice yet that they are in the queue: since the last tick, and since before it.
         self._fresh: list[LockWaiter] = []
         self._unnoticed: list[LockWaiter] = []
+        # Those whose clients have it, and when they will have waited for long: roughly in that order.
+        self._patient: deque[tuple[int, LockWaiter]] = deque(maxlen=_PATIENT_MAX)
 
     # ------------------------------------------------------------------ granting
 
@@ -154,6 +170,7 @@ class NodeGrants:
         try:
             quota.check_lock()
         except Overloaded as error:
+            self._context.outbox.counters.refuse_by("Acquire", error)
             request = waiter.request
             refusal = refusal_of(error, request.request, name=waiter.lock.name)
             self._context.outbox.send(request.connection, refusal)
@@ -161,6 +178,15 @@ class NodeGrants:
         return False
 
     def _send_grant(self, holder: LockHolder, request: OpenRequest, now_ns: int) -> None:
+        lock = holder.lock
+        if request.index:  # not one that was answered before; written out, since each call is felt here
+            counters, granted_at_ns = self._context.outbox.counters, holder.granted_at_ns
+            locks = counters.all if counters.by_prefix is None else counters.of(lock.name)
+            answers, took_ns = locks.answers[lock.mode], now_ns - granted_at_ns
+            answers.counts[bisect_left(answers.bounds, took_ns)] += 1
+            answers.total += took_ns
+            if granted_at_ns > request.arrived_ns:
+                locks.waits[lock.mode].observe(granted_at_ns - request.arrived_ns)
         if request.connection not in self._clients.by_connection:
             return
         if self._context.outbox.audits:
@@ -177,6 +203,7 @@ class NodeGrants:
         )
 
     def _refuse_broken(self, holder: LockHolder, request: OpenRequest) -> None:
+        self._context.outbox.counters.refuse("Acquire", "not-held")
         text = "this acquisition was broken by an operator"
         refusal = Refusal(request.request, "not-held", text, holder.lock.name)
         self._context.outbox.send(request.connection, refusal)
@@ -206,6 +233,7 @@ class NodeGrants:
         waiter = slot.table.enqueue(session, message, request, since_ns=since_ns)
         waiter.deadline_ns = deadline_ns
         self.waiters += 1
+        self._context.outbox.counters.of(message.name).waiting[waiter.mode] += 1
         if session.totals.quota is not None:
             session.totals.quota.waiters += 1
         self._fresh.append(waiter)
@@ -247,8 +275,28 @@ class NodeGrants:
                 continue
             if context.rights.may_serve(number, now_ns=now_ns):
                 context.outbox.send(waiter.request.connection, QueueNotice(waiter.request.request))
+                self._patient.append((waiter.since_ns + LONG_WAIT_NS, waiter))
             else:
                 self._fresh.append(waiter)
+        self._notify_patient(now_ns)
+
+    def _notify_patient(self, now_ns: int) -> None:
+        """Name the holders to clients that have waited for long, to some of them in each tick."""
+        patient = self._patient
+        for _ in range(min(len(patient), _NOTICES_MAX)):
+            due_ns, waiter = patient[0]
+            if due_ns > now_ns:
+                return
+            patient.popleft()
+            number = slot_of(waiter.lock.name)
+            slot = self._context.slots.get(number)
+            if slot is None or slot.table.find(waiter.session.id, waiter.acquisition) is not waiter:
+                continue
+            if self._context.rights.may_serve(number, now_ns=now_ns):
+                request = waiter.request
+                holders = self._blockers.of(waiter.lock, waiter.session, request.connection)
+                position = slot.table.position_of(waiter)
+                self._context.outbox.send(request.connection, QueueNotice(request.request, holders, position))
 
     def time_out_due(self, now_ns: int) -> None:
         """Refuse the waiters whose time is up."""
@@ -261,11 +309,19 @@ class NodeGrants:
         name, number = waiter.lock.name, slot_of(waiter.lock.name)
         request = waiter.request
         if self._context.rights.may_serve(number, now_ns=now_ns):
-            refusal = Refusal(request.request, "timeout", why_not_granted(waiter.lock, waiter), name)
+            refusal = Refusal(
+                request.request,
+                "timeout",
+                why_not_granted(waiter.lock, waiter),
+                name=name,
+                holders=self._blockers.of(waiter.lock, waiter.session, request.connection),
+                position=self._context.slots[number].table.position_of(waiter),
+            )
         else:
             self._troubles.look(self._context.now_ns)
             refusal = Refusal(request.request, "unavailable", self._troubles.why_not_served(number), name)
         waiter.deadline_ns = None
+        self._context.outbox.counters.refuse("Acquire", refusal.code)
         self.withdraw(waiter, "timeout")
         self._context.outbox.send(request.connection, refusal)
 
@@ -311,6 +367,12 @@ class NodeGrants:
             self._clients.audit_lock(
                 "lost" if why else "release", holder, connection=holder.session.connection, reason=why
             )
+        counters, lock = self._context.outbox.counters, holder.lock
+        locks = counters.all if counters.by_prefix is None else counters.of(lock.name)
+        ending = RELEASED if not reason and not holder.broken else EXPIRED if reason == "expired" else BROKEN
+        holds, held_ns = locks.holds[lock.mode * ENDINGS + ending], now_ns - holder.granted_at_ns
+        holds.counts[bisect_left(holds.bounds, held_ns)] += 1
+        holds.total += held_ns
         slot.table.remove_holder(holder)
         holder.broken = False
         reign.unanswered.pop(holder, None)
@@ -369,14 +431,31 @@ class NodeGrants:
             self._serve_lock(slot, lock, self._context.now_ns)
 
     def _take_out(self, slot: NodeSlot, waiter: LockWaiter, reason: str) -> None:
+        self.count_failed_wait(waiter.lock.name, waiter.mode, reason, self._context.now_ns - waiter.since_ns)
         slot.table.dequeue(waiter)
         self._forget_waiter(waiter)
         if waiter.lock.name in self._events.watched:
             self._events.add(LockEventKind.LEFT, waiter, reason)
 
+    def count_failed_wait(self, name: LockName, mode: int, reason: str, waited_ns: int) -> None:
+        """Count an acquire that ends without a grant.
+
+        Args:
+            name: of the lock.
+            mode: in which it was wanted.
+            reason: "timeout"; "cancelled" and "disconnected", by its client; or another, by this node.
+            waited_ns: for how long it waited.
+        """
+        outcome = 0 if reason == "timeout" else 1 if reason in ("cancelled", "disconnected") else 2
+        self._context.outbox.counters.of(name).failed_waits[mode * len(OUTCOMES) + outcome].observe(
+            max(0, waited_ns)
+        )
+
     def reign_ended(self, ended: EndedReign) -> None:
         """Refuse all waiting acquires in a slot that is not served here any more."""
         for waiter in ended.waiters:
+            waited_ns = self._context.now_ns - waiter.since_ns
+            self.count_failed_wait(waiter.lock.name, waiter.mode, "moved", waited_ns)
             self._forget_waiter(waiter)
             self._clients.refuse_moved(waiter.request.connection, waiter.request.request, waiter.lock.name)
         for holder, request in ended.reign.unanswered.items():
@@ -387,6 +466,7 @@ class NodeGrants:
     def _forget_waiter(self, waiter: LockWaiter) -> None:
         """Let nothing name a waiter that was taken out of its table."""
         self.waiters -= 1
+        self._context.outbox.counters.of(waiter.lock.name).waiting[waiter.mode] -= 1
         quota = waiter.session.totals.quota
         if quota is not None:
             quota.waiters -= 1

@@ -20,6 +20,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
 
+from lockring.core.node.counters import MODES
 from lockring.core.node.locks import (
     HOLDERS_MAX,
     NO_DEADLINE,
@@ -68,6 +69,7 @@ class LockTable:
         broken: the holders that are not renewed any more.
         shares: by session id.
         highest: highest generation ever seen in this slot since its base.
+        many: holders by mode, and behind them locks by mode, of all modes but the exclusive one.
         inherited: no grant before the present reign had a higher generation.
         served: whether this node serves the slot, so that sessions count what is here.
     """
@@ -80,6 +82,7 @@ class LockTable:
         "highest",
         "inherited",
         "locks",
+        "many",
         "served",
         "shares",
         "slot",
@@ -90,6 +93,7 @@ class LockTable:
         self.locks: dict[LockName, LockEntry] = {}
         self.broken: dict[LockHolder, None] = {}
         self.shares: dict[SessionId, Share] = {}
+        self.many = [0] * 6
         self.highest = NO_GENERATION
         self.inherited = NO_GENERATION
         self.served = False
@@ -148,6 +152,8 @@ class LockTable:
         )
         if mutation.payload:
             self._payloads[holder] = mutation.payload
+        if mutation.mode:
+            self._add_to_many(lock, mutation.mode)
         lock.add(holder, mutation.mode, mutation.permits)
         share.add(acquisition, holder, self.served)
         return holder
@@ -180,6 +186,8 @@ class LockTable:
         holder = LockHolder(lock, session, acquisition, generation, now_ns)
         if payload:
             self._payloads[holder] = payload
+        if wanted.mode:
+            self._add_to_many(lock, wanted.mode)
         lock.add(holder, wanted.mode, wanted.permits)
         share.add(acquisition, holder, self.served)
         return holder
@@ -205,6 +213,9 @@ class LockTable:
             self._payloads.pop(holder, None)
         lock = holder.lock
         lock.drop(holder)
+        if lock.mode:
+            self.many[lock.mode] -= 1
+            self.many[MODES + lock.mode] -= lock.held is None
         lock.seq += 1
         self._tidy(lock, share)
 
@@ -271,11 +282,27 @@ class LockTable:
         self._dequeue(waiter, share)
         self._tidy(waiter.lock, share)
 
+    def position_of(self, waiter: LockWaiter) -> int:
+        """Return the place of a waiter in its queue, from 1."""
+        waiters = waiter.lock.waiters
+        assert waiters is not None
+        return bisect_left(waiters, waiter.place, key=_place) + 1
+
     def next_grantable(self, lock: LockEntry) -> LockWaiter | None:
         """Return the waiter that can be granted now: the first, if the holders admit it; else None."""
         if lock.waiters and lock.admits(lock.waiters[0].mode, lock.waiters[0].permits):
             return lock.waiters[0]
         return None
+
+    def _add_to_many(self, lock: LockEntry, mode: int) -> None:
+        self.many[mode] += 1
+        self.many[MODES + mode] += lock.held is None
+
+    def held(self) -> list[int]:
+        """Return how many holders there are by mode, and behind them how many locks by mode."""
+        found = list(self.many)
+        found[0] = found[MODES] = len(self.locks) - found[MODES + 1] - found[MODES + 2]
+        return found
 
     # ------------------------------------------------------------------ serving or not
 
@@ -309,6 +336,7 @@ class LockTable:
         self.locks = {}
         self.broken = {}
         self.shares = {}
+        self.many = [0] * 6
         self.highest = NO_GENERATION
         self._payloads = {}
 
@@ -340,16 +368,7 @@ class LockTable:
         if lock is None:
             lock = LockEntry(name)  # free, and not kept
         holders = [
-            HolderRecord(
-                owner=holder.session.owner,
-                session=holder.session.id,
-                acquisition=holder.acquisition,
-                generation=holder.generation,
-                held_ms=ns_to_ms_floor(now_ns - holder.granted_at_ns),
-                ttl_ms=holder.session.ttl_ms,
-                left_ms=_left_ms(holder.session, now_ns),
-                payload=self.payload_of(holder),
-            )
+            record_of(holder, now_ns, self.payload_of(holder))
             for holder in lock.holders[:most]
             if expired or holder.session.deadline_ns > now_ns
         ]
@@ -467,6 +486,26 @@ def _left_ms(session: Session, now_ns: int) -> int:
     ttl_ns = session.ttl_ms * NS_PER_MS
     margin_ns = up(ttl_ns) - ttl_ns
     return min(session.ttl_ms, ns_to_ms_floor(session.deadline_ns - margin_ns - now_ns))
+
+
+def record_of(holder: LockHolder, now_ns: int, payload: bytes = b"") -> HolderRecord:
+    """Return a holder for people, with this payload."""
+    session = holder.session
+    renewed_ms = -1
+    if session.deadline_ns != NO_DEADLINE:
+        renewed_ms = ns_to_ms_floor(now_ns - (session.deadline_ns - session.lifetime_ns))
+    return HolderRecord(
+        owner=session.owner,
+        session=session.id,
+        acquisition=holder.acquisition,
+        generation=holder.generation,
+        held_ms=ns_to_ms_floor(now_ns - holder.granted_at_ns),
+        ttl_ms=session.ttl_ms,
+        left_ms=_left_ms(session, now_ns),
+        payload=payload,
+        renewed_ms=renewed_ms,
+        broken=holder.broken,
+    )
 
 
 def revoke_of(holder: LockHolder) -> Revoke:

@@ -17,7 +17,7 @@ from lockring.core.node.lock_table import LockTable
 from lockring.core.node.reign import Reign
 from lockring.core.node.slot import NodeSlot
 from lockring.core.timing import DISTANT_PAST_NS
-from lockring.ids import NO_GENERATION, LockName, SlotNumber
+from lockring.ids import NO_GENERATION, SlotNumber
 from lockring.units import NS_PER_S
 
 UNUSED_NS: Final = 60 * NS_PER_S
@@ -38,12 +38,20 @@ class SlotNames:
         mark: the slot's highest generation when they were brought up to date.
     """
 
-    __slots__ = ("mark", "names", "reign")
+    __slots__ = ("_joined", "mark", "names", "reign")
 
     def __init__(self, table: LockTable, reign: Reign) -> None:
         self.reign = reign
         self.names = sorted(table.locks)
         self.mark = table.highest
+        # All names in one text: a look for a part of a name then takes a microsecond, and not one for each three names.
+        self._joined = ""
+
+    def might_have(self, text: str) -> bool:
+        """Return whether a name may have this text in it. It is surely in none if not."""
+        if not self._joined:
+            self._joined = "\n".join(self.names)
+        return text in self._joined
 
     def update(self, table: LockTable) -> None:
         """Add the names that were added to the table."""
@@ -54,10 +62,12 @@ class SlotNames:
             at = bisect_left(names, lock.name)
             if at == len(names) or names[at] != lock.name:
                 names.insert(at, lock.name)
+                self._joined = ""
         self.mark = table.highest
         gone = len(names) - len(locks)
         if gone > _GONE_MIN and gone > len(locks) // _GONE_DIVISOR:
             self.names = [name for name in names if name in locks]
+            self._joined = ""
 
 
 class NameIndex:
@@ -71,13 +81,13 @@ class NameIndex:
         """Note that there is a search."""
         self._used_at_ns = now_ns
 
-    def find(self, slot: NodeSlot) -> list[LockName] | None:
-        """Bring a served slot's names up to date, and return them in order, to be read; None if they are unsorted."""
+    def find(self, slot: NodeSlot) -> SlotNames | None:
+        """Bring a served slot's names up to date, and return them, to be read; None if they are unsorted."""
         known = self._slots.get(slot.number)
         if known is None or known.reign is not slot.reign:
             return None
         known.update(slot.table)
-        return known.names
+        return known
 
     def sort(self, slot: NodeSlot) -> None:
         """Sort the names of a served slot, for the next search. It takes some 0.5 µs for each."""

@@ -8,7 +8,8 @@ from typing import Final
 from lockring.core.access import Grantee, NameTable, Verb
 from lockring.core.deadline_queue import DeadlineQueue
 from lockring.core.events import BROKEN
-from lockring.core.node.access_guard import AccessGuard
+from lockring.core.node.access_guard import AccessGuard, rights_for
+from lockring.core.node.blockers import Blockers
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
 from lockring.core.node.grants import NodeGrants
@@ -24,6 +25,7 @@ from lockring.protocol import (
     BreakReply,
     Describe,
     DescribeReply,
+    HolderRecord,
     List,
     ListReply,
     LockRecord,
@@ -55,6 +57,7 @@ class Queries:
         groups: Groups,
         *,
         guard: AccessGuard,
+        blockers: Blockers,
     ) -> None:
         self._context = context
         self._clients = clients
@@ -62,6 +65,7 @@ class Queries:
         self._groups = groups
         self._guard = guard
         self.searches = Searches(context, clients, grants, groups, guard=guard)
+        self._blockers = blockers
         self.broken: DeadlineQueue[tuple[SlotNumber, LockHolder]] = DeadlineQueue(
             lambda item, _: item[1].broken, context.outbox.wake
         )
@@ -86,13 +90,19 @@ class Queries:
     def _record_of(self, name: LockName, slot: NodeSlot, now_ns: int) -> LockRecord:
         record = slot.table.describe(name, self._context.replica.node, now_ns)
         record.view = self._groups.view_of(name)
+        record.holders = [self._located(holder, slot) for holder in record.holders]
         return record
+
+    def _located(self, holder: HolderRecord, slot: NodeSlot) -> HolderRecord:
+        found = slot.table.find(holder.session, holder.acquisition)
+        return self._blockers.located(holder, found) if isinstance(found, LockHolder) else holder
 
     def describe(self, connection: ConnectionId, message: Describe, slot: NodeSlot, now_ns: int) -> None:
         """Describe one lock, held or free."""
         access = self._clients.by_connection[connection].access
         record = self._guard.shown(self._record_of(message.name, slot, now_ns), access)
-        self._context.outbox.send(connection, DescribeReply(message.request, record))
+        rights, identity = rights_for(access, message.name)
+        self._context.outbox.send(connection, DescribeReply(message.request, record, rights, identity))
 
     def list_locks(self, connection: ConnectionId, message: List, now_ns: int) -> None:
         """Describe the locks in the slots served here, a page at a time."""
@@ -167,6 +177,8 @@ class Queries:
             outbox.add(
                 self._guard.allowed_entry("break", connection, Verb.BREAK, message.name, holder.generation)
             )
+        if message.force or not holder.broken:
+            self._context.outbox.counters.breaks[message.force] += 1
         self._clients.notify_lost(holder, "broken")
         if not holder.broken or message.force:
             self._context.outbox.events.lock_ended(

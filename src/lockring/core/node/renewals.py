@@ -45,8 +45,11 @@ class Renewals:
         left_ns = context.rights.coordinator_lease_left_ns(now_ns)
         if left_ns <= 0:
             text = f"{context.replica} has no lease of the coordinator"
+            context.outbox.counters.renewals[3] += 1
             self._clients.refuse(connection, message, "unavailable", text)
             return
+        counters = context.outbox.counters
+        counters.lease_left.observe(self._leases.tenths_left(message.session, now_ns))
         session = self._leases.touch(message, connection, now_ns)
         promise_ms = session.promise_ms(left_ns)
         if message.request > session.basis.request or session.basis.at_ns == 0:
@@ -69,6 +72,7 @@ class Renewals:
                 and message.digest == session.totals.digest
                 and context.rights.may_serve_everything(now_ns)
             )
+        counters.renewals[2 if message.listed else 1 if not agreed else 0] += 1
         context.outbox.send(
             connection, KeepaliveReply(message.request, promise_ms, agreed, slots, acquisitions)
         )

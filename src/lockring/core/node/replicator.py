@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 from lockring.cluster_state import ClusterState, Copy, Replica, SlotState
 from lockring.core.node.context import NodeContext
 from lockring.core.node.peer_link import HandOvers, PeerLink, StateSent
@@ -237,6 +239,11 @@ class Replicator:
         sent_at_ns = link.sent.pop(sequence)
         if sent_at_ns is not None:
             link.lease.acknowledged(sent_at_ns + self._lease_ns, message.version, version)
+            lag = (
+                context.outbox.counters.replication
+            )  # written out: a call here is felt in each replicated grant
+            lag.counts[bisect_left(lag.bounds, now_ns - sent_at_ns)] += 1
+            lag.total += now_ns - sent_at_ns
         elif not link.sent.has_forgotten(sequence):
             return
         # Without a lease too, it says what the copy has, and what it has not understood: nothing says so again.

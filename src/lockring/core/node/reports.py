@@ -10,7 +10,14 @@ from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.core.node.grants import NodeGrants
 from lockring.core.node.sessions import Sessions
-from lockring.core.node.status import Doors, NodeStatus, server_status_of, status_of
+from lockring.core.node.status import (
+    Doors,
+    NodeHoldings,
+    NodeStatus,
+    holdings_of,
+    server_status_of,
+    status_of,
+)
 from lockring.core.node.trouble import Troubles
 from lockring.ids import ConnectionId
 from lockring.protocol import GetEvents, GetState, GetStatus, StateReply, StatusReply
@@ -52,6 +59,10 @@ class NodeReports:
             sessions=len(self._sessions),
             now_ns=max(now_ns, self._context.now_ns),
         )
+
+    def holdings(self, now_ns: int) -> NodeHoldings:
+        """Return the node's parts in slots and locks; see `holdings_of`."""
+        return holdings_of(self._context, max(now_ns, self._context.now_ns))
 
     def send_state(self, connection: ConnectionId, message: GetState, now_ns: int) -> None:
         """Send the newest state, and why this node cannot serve as it should."""

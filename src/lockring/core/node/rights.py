@@ -61,6 +61,11 @@ class Rights:
                 return False
         return True
 
+    def copy_lease_left_ns(self, now_ns: int) -> int | None:
+        """Return the rest of the shortest lease that is needed of a copy, negative once it is over; None for none."""
+        needed = self._newest_reign_by_lease() if self._needed is None else self._needed
+        return min((lease.until_ns - now_ns for lease in needed), default=None)
+
     def coordinator_lease_left_ns(self, now_ns: int) -> int:
         """Return what is left of the coordinator's lease; negative once it is over."""
         return self.coordinator_lease.until_ns - now_ns

@@ -18,7 +18,7 @@ from lockring.core.node.context import NodeContext
 from lockring.core.node.grants import NodeGrants
 from lockring.core.node.groups import Groups
 from lockring.core.node.lock_table import LockTable
-from lockring.core.node.name_index import NameIndex
+from lockring.core.node.name_index import NameIndex, SlotNames
 from lockring.errors import InvalidRequest
 from lockring.ids import ConnectionId, LockName, SlotNumber
 from lockring.protocol import List, ListReply, LockRecord, LockSearch, Mode
@@ -93,7 +93,7 @@ class Searches:
         """
         if message.limit > SEARCH_LIMIT_MAX:
             raise InvalidRequest(f"a search finds 1 to {SEARCH_LIMIT_MAX} locks, not {message.limit}")
-        if search.mode not in (-1, *Mode):
+        if not -1 <= search.mode <= max(Mode):
             raise InvalidRequest(f"there is no mode {search.mode}")
         context = self._context
         serves_all = context.rights.may_serve_everything(now_ns)
@@ -164,12 +164,12 @@ class _Matches:
         # Entries are looked at last, and only where the name may be among the first.
         self._by_entry = search.is_held or search.has_waiters or search.mode >= 0
 
-    def look_in(self, table: LockTable, names: list[LockName] | None, waiting: _WaitedFor) -> None:
+    def look_in(self, table: LockTable, names: SlotNames | None, waiting: _WaitedFor) -> None:
         """Look through a slot's locks.
 
         Args:
             table: has them.
-            names: their names in order, perhaps with some of locks that are gone; None if they are not sorted.
+            names: their names in order; None if they are not sorted.
             waiting: the locks with waiters, as far as they are known.
         """
         search, locks = self._search, table.locks
@@ -195,9 +195,12 @@ class _Matches:
 
     # ------------------------------------------------------------------ the ways to look
 
-    def _sorted(self, table: LockTable, names: list[LockName]) -> list[LockName]:
+    def _sorted(self, table: LockTable, sorted_names: SlotNames) -> list[LockName]:
         """Pick the names of live locks within the bounds, out of all in order, and count those that are wanted."""
         locks, prefix, end = table.locks, self._prefix, end_of_prefix(self._prefix)
+        names = sorted_names.names
+        if self._search.text and not sorted_names.might_have(self._search.text):
+            return []
         low = bisect_left(names, prefix) if prefix else 0
         high = len(names) if end is None else bisect_left(names, end)
         if self._search.text or self._readable is not None:

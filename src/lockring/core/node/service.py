@@ -20,6 +20,7 @@ from lockring.core.node.access_guard import AccessGuard
 from lockring.core.node.acquires import Acquisitions
 from lockring.core.node.admission import AdmittedClient
 from lockring.core.node.askers import Askers
+from lockring.core.node.blockers import Blockers
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
@@ -35,6 +36,7 @@ from lockring.core.node.reports import NodeReports
 from lockring.core.node.roles import NewGenerations, ReignBegan, SlotChange
 from lockring.core.node.session_leases import SessionLeases
 from lockring.core.node.sessions import Sessions
+from lockring.core.node.similar import SimilarNames
 from lockring.core.node.trouble import Troubles
 from lockring.core.node.validation import check_acquire
 from lockring.core.node.watches import Watches
@@ -49,6 +51,7 @@ from lockring.protocol import (
     Describe,
     DescribeGroup,
     Drain,
+    FindSimilar,
     FollowGroup,
     GetEvents,
     GetRoutes,
@@ -95,12 +98,19 @@ class ClientService:
         generations = Generations(context)
         askers = Askers(context, grantee_of)
         self._events = LockEvents()
-        self.grants = NodeGrants(context, self.clients, self.troubles, generations, self._events)
+        blockers = Blockers(context, self.clients)
+        self.grants = NodeGrants(
+            context, self.clients, self.troubles, generations, self._events, blockers=blockers
+        )
         self._leases = SessionLeases(context, self.clients, sessions, self.grants)
         self.groups = Groups(context, self.clients, generations, self._events)
         self._watches = Watches(context, self.clients, self._events, self._leases, guard=guard)
-        self._queries = Queries(context, self.clients, self.grants, self.groups, guard=guard)
-        acquisitions = Acquisitions(context, self.clients, self.troubles, self.grants, self._leases)
+        self._queries = Queries(
+            context, self.clients, self.grants, self.groups, guard=guard, blockers=blockers
+        )
+        acquisitions = Acquisitions(
+            context, self.clients, self.troubles, self.grants, self._leases, blockers=blockers
+        )
         renewals = Renewals(context, self.clients, self.grants, self._leases)
         self.reports = NodeReports(
             context,
@@ -137,6 +147,7 @@ class ClientService:
                 CloseSession: RequestHandler(renewals.close_session),
                 Describe: RequestHandler(self._queries.describe, Needs.RIGHT_TO_SERVE),
                 List: RequestHandler(self._queries.list_locks),
+                FindSimilar: RequestHandler(SimilarNames(context, self.clients, guard=guard).find),
                 Break: RequestHandler(self._queries.break_lease, Needs.RIGHT_TO_SERVE),
                 Watch: RequestHandler(self._watches.watch, Needs.RIGHT_TO_SERVE),
                 Unwatch: RequestHandler(self._unwatch),

@@ -6,6 +6,7 @@ from typing import Final
 
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
+from lockring.core.node.counters import TENTHS
 from lockring.core.node.grants import NodeGrants
 from lockring.core.node.locks import NO_DEADLINE, LockEntry, Session
 from lockring.core.node.sessions import Sessions
@@ -64,6 +65,13 @@ class SessionLeases:
         else:
             sessions.extend(session, deadline_ns)
         return session
+
+    def tenths_left(self, session_id: SessionId, now_ns: int) -> int:
+        """Return how much is left of a session's lease, in tenths, rounded up; 0 if it is over, or unknown here."""
+        session = self._sessions.by_id.get(session_id)
+        if session is None or session.deadline_ns <= now_ns:
+            return 0
+        return min(TENTHS, -(-TENTHS * (session.deadline_ns - now_ns) // session.lifetime_ns))
 
     def _open(self, message: Acquire | Keepalive, connection: ConnectionId) -> Session:
         access = self._clients.by_connection[connection].access

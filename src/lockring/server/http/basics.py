@@ -1,8 +1,8 @@
-"""The pages that every process has: whether it lives, is ready, and leads."""
+"""The pages that every process has: whether it lives, is ready and leads, its metrics, and its tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from starlette.requests import Request
@@ -10,13 +10,24 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from lockring.server.http.pages import Page, wants_json
 from lockring.server.http.parts import Check, HttpPart
+from lockring.server.http.tasks import task_stacks
+from lockring.server.metrics.exposition import Exposition
+from lockring.server.metrics.figures import Figures
 
 _READY: Final = 200
 _NOT_READY: Final = 503
 
 
-def basic_pages(parts: Sequence[HttpPart]) -> list[Page]:
-    """Return the pages about the servers of a process."""
+def basic_pages(
+    parts: Sequence[HttpPart], add_process_figures: Callable[[Figures], None] = lambda figures: None
+) -> list[Page]:
+    """Return the pages about the servers of a process.
+
+    Args:
+        parts: the servers.
+        add_process_figures: adds the metrics of the process.
+    """
+    exposition = Exposition()
 
     async def live(request: Request) -> Response:
         """Answer: the event loop that answers is the one that serves locks."""
@@ -48,7 +59,28 @@ def basic_pages(parts: Sequence[HttpPart]) -> list[Page]:
             return JSONResponse({"leader": leads}, status)
         return PlainTextResponse("leader\n" if leads else "not the leader\n", status)
 
-    return [Page("/livez", live), Page("/healthz", live), Page("/readyz", ready), Page("/leader", leader)]
+    async def metrics(request: Request) -> Response:
+        figures = Figures()
+        for part in parts:
+            part.add_figures(figures)
+        add_process_figures(figures)
+        page, content_type = exposition.page(figures, request.headers.get("accept", ""))
+        return Response(page, headers={"Content-Type": content_type})
+
+    async def tasks(request: Request) -> Response:
+        stacks = task_stacks()
+        if wants_json(request):
+            return JSONResponse({"tasks": [each._asdict() for each in stacks]})
+        return PlainTextResponse("\n".join(f"{each.name}\n{each.stack}" for each in stacks))
+
+    return [
+        Page("/livez", live),
+        Page("/healthz", live),
+        Page("/readyz", ready),
+        Page("/leader", leader),
+        Page("/metrics", metrics),
+        Page("/debug/tasks", tasks),
+    ]
 
 
 def _line(server: str, check: Check) -> str:

@@ -108,6 +108,7 @@ class UpServer:
                 grpc=settings.grpc,
                 data_dir=None if kept.data_dir is None else os.path.join(kept.data_dir, name),
                 durability=settings.durability,
+                metrics_prefixes=settings.metrics_prefixes,
                 log_level=settings.log_level,
                 log_format=settings.log_format,
                 http_listen=settings.http_listen_of(addresses[name]),

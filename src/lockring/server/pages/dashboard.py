@@ -18,21 +18,22 @@ from typing import Any, Final, NamedTuple, TypeVar
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from lockring.cluster_state import GENERATION_MAX
+from lockring.cluster_state import GENERATION_MAX, ClusterState
 from lockring.core.access import Verb
 from lockring.core.events import KINDS
 from lockring.errors import Denied, InvalidRequest, LockringError, Unauthenticated
-from lockring.ids import Generation, LockName, NodeId
+from lockring.ids import NO_CLUSTER, NO_VERSION, ClusterId, Generation, LockName, NodeId, Version
 from lockring.names import GROUP_PREFIX, check_lock_name, check_node_id
 from lockring.net.openers import Opener
 from lockring.server.http.pages import Page, name_of, wants_json
 from lockring.server.http.site import HttpSite
 from lockring.server.http.visits import bearer_of, visit_of
 from lockring.server.pages.forms import FormTokens, check_same_origin, read_form
-from lockring.server.pages.rendering import STATIC, Templates, as_json, link, static_file
+from lockring.server.pages.rendering import STATIC, Templates, as_json, page_url, static_file
 from lockring.server.pages.shared_answers import SharedAnswers
 from lockring.server.pages.sign_ins import CREDENTIAL_BYTES_MAX, SignIns
 from lockring.server.pages.streams import Streams
+from lockring.views.cluster import ClusterView
 from lockring.views.events import EventsView
 from lockring.views.filters import (
     LIMITS,
@@ -45,7 +46,7 @@ from lockring.views.filters import (
 )
 from lockring.views.locks import LocksView
 from lockring.views.reader import ClusterReader, Viewer
-from lockring.views.ring_arcs import ring_arcs
+from lockring.views.ring_arcs import Arc, ring_arcs
 
 _BLOCKED_SHOWN: Final = 5
 _EVENTS_ON_OVERVIEW: Final = 8
@@ -56,7 +57,7 @@ _NOTICES: Final = {
     "draining": "The node began to drain: its slots move to the others.",
     "undrained": "The node may have slots again.",
 }
-"""What a page says after an order, by the parameter `notice`."""
+"""The news on a page after an order, by the parameter `notice`."""
 
 _SEE_OTHER: Final = 303
 _UNAVAILABLE: Final = 503
@@ -97,6 +98,7 @@ class Dashboard:
         self._tokens = FormTokens()
         self._streams = Streams(asyncio.Event())
         self._credential_of: Callable[[Request], str] = bearer_of
+        self._arcs: tuple[tuple[ClusterId, Version], list[Arc]] = ((NO_CLUSTER, NO_VERSION), [])
 
     def pages(self) -> list[Page]:
         """Return its pages."""
@@ -131,10 +133,9 @@ class Dashboard:
 
     def _page(self, look: Look) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
-            if request.scope.get("root_path") and not request.scope["raw_path"].endswith(b"/"):
-                if request.url.path == request.scope["root_path"]:
-                    # Relative URLs count from the last slash.
-                    return RedirectResponse(request.scope["root_path"] + "/", _SEE_OTHER)
+            prefix = request.scope.get("root_path", "")
+            if prefix and request.scope["raw_path"] == prefix.encode():
+                return RedirectResponse(prefix + "/", _SEE_OTHER)  # relative URLs count from the last slash
             viewer = self._viewer(request)
             key = (viewer, request.url.path, request.url.query.replace("format=stream", ""))
 
@@ -160,15 +161,15 @@ class Dashboard:
         """Return what every page shows around its content."""
         visit = request.scope["state"].get("visit")
         identity = None if visit is None else visit.identity
-        path = request.scope["path"].strip("/")
+        path = _page_name(request)
         return {
             "here": path,
             "query": request.url.query,
             "identity": "" if identity is None else str(identity),
             "is_signed_in": self._cookie in request.cookies,
             "notice": _NOTICES.get(request.query_params.get("notice", ""), ""),
-            "json_url": link(path, **(dict(request.query_params) | {"format": "json"})),
-            "stream_url": link(path, **(dict(request.query_params) | {"format": "stream"})),
+            "json_url": page_url(path, **(dict(request.query_params) | {"format": "json"})),
+            "stream_url": page_url(path, **(dict(request.query_params) | {"format": "stream"})),
         }
 
     def _viewer(self, request: Request) -> Viewer:
@@ -185,7 +186,7 @@ class Dashboard:
         )
         values = {
             "view": view,
-            "arcs": ring_arcs(state, view),
+            "arcs": self._arcs_of(state, view),
             "blocked": blocked if isinstance(blocked, LocksView) else None,
             "blocked_problem": blocked if isinstance(blocked, str) else "",
             "blocked_shown": _BLOCKED_SHOWN,
@@ -198,7 +199,7 @@ class Dashboard:
     async def _members(self, request: Request, viewer: Viewer) -> _Content:
         state, view = await self._reader.cluster(viewer)
         may_drain = {each.node: visit_of(request).may(Verb.DRAIN, each.node) for each in view.members}
-        values = {"view": view, "arcs": ring_arcs(state, view), "may_drain": may_drain}
+        values = {"view": view, "arcs": self._arcs_of(state, view), "may_drain": may_drain}
         return _Content("members.html", values, view)
 
     async def _locks(self, request: Request, viewer: Viewer) -> _Content:
@@ -231,6 +232,13 @@ class Dashboard:
         view = await self._reader.events(viewer, wanted)
         return _Content("events.html", {"view": view, "wanted": wanted, "kinds": KINDS}, view)
 
+    def _arcs_of(self, state: ClusterState, view: ClusterView) -> list[Arc]:
+        """Return the arcs of the ring, which are made once per cluster state: that takes some 10 ms."""
+        key = state.cluster, state.version
+        if self._arcs[0] != key:
+            self._arcs = key, ring_arcs(state, view)
+        return self._arcs[1]
+
     # ------------------------------------------------------------------ orders
 
     async def _break(self, request: Request) -> Response:
@@ -253,11 +261,11 @@ class Dashboard:
         if wants_json(request):
             return as_json({"name": name, "freed": broken.freed, "free_within_s": broken.within_ms / 1000})
         notice = "freed" if broken.freed else "broken"
-        return RedirectResponse(link("lock", name=name, notice=notice), _SEE_OTHER)
+        return RedirectResponse(page_url("lock", name=name, notice=notice), _SEE_OTHER)
 
     async def _drain(self, request: Request) -> Response:
         node, viewer = NodeId(check_node_id(name_of(request))), self._viewer(request)
-        action = request.scope["path"].strip("/")
+        action = _page_name(request)
         if request.method != "POST":
             return self._templates.page(
                 "drain.html",
@@ -272,7 +280,7 @@ class Dashboard:
         if wants_json(request):
             return as_json({"node": node, "ordered": action})
         notice = "undrained" if action == "undrain" else "draining"
-        return RedirectResponse(link("members", notice=notice), _SEE_OTHER)
+        return RedirectResponse(page_url("members", notice=notice), _SEE_OTHER)
 
     async def _form(self, request: Request, viewer: Viewer, action: str, name: str) -> dict[str, str]:
         form = await read_form(request)
@@ -316,14 +324,14 @@ class Dashboard:
     # ------------------------------------------------------------------ other answers
 
     async def _static(self, request: Request) -> Response:
-        return static_file(request.scope["path"].strip("/"))
+        return static_file(_page_name(request))
 
     def _error(self, request: Request, status: int, error: LockringError) -> Response | None:
         if "text/html" not in request.headers.get("accept", "") or wants_json(request):
             return None
         if isinstance(error, Unauthenticated):
-            here = request.scope["path"].strip("/")
-            place = _place(link(here, **dict(request.query_params))) if request.method == "GET" else ""
+            here = _page_name(request)
+            place = _place(page_url(here, **dict(request.query_params))) if request.method == "GET" else ""
             was_refused = bool(request.cookies.get(self._cookie))
             return self._sign_in_page(request, status, str(error) if was_refused else "", place)
         return self._templates.page(
@@ -371,6 +379,12 @@ def _place(text: str) -> str:
     if page.removeprefix("./") not in _PLACES or not query.isascii() or not query.isprintable():
         return ""
     return text if page else ""
+
+
+def _page_name(request: Request) -> str:
+    """Return the name of a page: its path without slashes, and without the prefix of a proxy."""
+    prefix: str = request.scope.get("root_path", "")
+    return str(request.scope["path"]).removeprefix(prefix).strip("/")
 
 
 def _lock_name(request: Request) -> LockName:

@@ -53,20 +53,21 @@ class FormTokens:
 
 
 async def read_form(request: Request) -> dict[str, str]:
-    """Return the fields of a form, of each the last value.
+    """Return the fields of a form, of each the last value; none for an empty body.
 
     Raises:
-        InvalidRequest: the body is no form of our pages.
+        InvalidRequest: the body is not a form of our pages.
     """
+    body = await request.body()
+    if not body:
+        return {}
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
         raise InvalidRequest(
             "the body of the request is a form, of the type application/x-www-form-urlencoded"
         )
     try:
-        fields = parse_qsl(
-            (await request.body()).decode(), keep_blank_values=True, max_num_fields=_FIELDS_MAX
-        )
+        fields = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_FIELDS_MAX)
     except ValueError as error:
         raise InvalidRequest(f"the form cannot be read: {error}") from error
     return dict(fields)

@@ -17,7 +17,7 @@ _HERE: Final = Path(__file__).parent
 POLICY: Final = (
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
 )
-"""What a page may load, and where it may be shown: nothing from elsewhere, and no script or style inside of it."""
+"""A page loads nothing from elsewhere, has no script or style inside of it, and is shown in no frame."""
 
 STATIC: Final = {
     "dashboard.css": "text/css; charset=utf-8",
@@ -34,11 +34,12 @@ class Templates:
             loader=FileSystemLoader(_HERE / "templates"),
             autoescape=True,
             undefined=StrictUndefined,
+            auto_reload=False,
             trim_blocks=True,
             lstrip_blocks=True,
         )
         self._environment.filters.update(duration=duration, number=_number, percent=_percent)
-        self._environment.globals.update(link=link, count=count, command=command)
+        self._environment.globals.update(link=page_url, count=count, command=command)
 
     def page(self, template: str, status: int = 200, **values: Any) -> Response:
         """Return a whole page.
@@ -58,7 +59,7 @@ class Templates:
         return self._environment.get_template(template).render(layout="content.html", **values)
 
 
-def link(page: str, **parameters: object) -> str:
+def page_url(page: str, **parameters: object) -> str:
     """Return a relative URL of a page; parameters without a value are left out."""
     given = {name: value for name, value in parameters.items() if value not in (None, "")}
     return (page or "./") + ("?" + urlencode(given) if given else "")

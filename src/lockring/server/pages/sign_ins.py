@@ -1,6 +1,7 @@
 """Credentials that were pasted into the sign-in page, by the cookie of a browser.
 
-The cookie is a random number that means something to this process alone, and only for a time. The credential stays here.
+The cookie is a random number that means something to this process alone, and only for a time. The credential stays
+here.
 """
 
 from __future__ import annotations

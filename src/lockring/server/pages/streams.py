@@ -18,6 +18,8 @@ STREAMS_MAX: Final = 64
 """Streams of one process: each asks the servers every two seconds, unless another one has asked the same."""
 LOOK_S: Final = 2.0
 """How often a page is brought up to date."""
+BYTES_PER_S: Final = 16 * 1024
+"""About how much a stream sends at most: a long page is brought up to date less often, for phones far from home."""
 HEARTBEAT_NS: Final = 15 * NS_PER_S
 """How long a stream may be silent: proxies end those that are silent for longer."""
 
@@ -79,7 +81,8 @@ class Streams:
                 elif monotonic_ns() - said_ns >= HEARTBEAT_NS:
                     said_ns = monotonic_ns()
                     yield b": still here\n\n"
+                pause_s = max(LOOK_S, len(shown) / BYTES_PER_S)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._is_ending.wait(), LOOK_S)
+                    await asyncio.wait_for(self._is_ending.wait(), pause_s)
         finally:
             self._open -= 1

@@ -83,9 +83,11 @@ def test_only_the_first_word_and_the_health_service_are_free() -> None:
     assert free == {"ClientHello", *(f"grpc.health.v1.Health/{each}" for each in ("Check", "Watch"))}
 
 
-def test_of_the_pages_over_http_those_about_health_alone_are_free() -> None:
+def test_of_the_pages_over_http_those_about_health_and_signing_in_alone_are_free() -> None:
     free = {page for page, row in HTTP_REQUIREMENTS.items() if row.condition is Condition.FREE}
-    assert free == {f"GET /{each}" for each in ("livez", "healthz", "readyz", "leader")}
+    health, looks = ("livez", "healthz", "readyz", "leader"), ("dashboard.css", "dashboard.js", "icon.svg")
+    signing_in = {"GET /sign-in", "POST /sign-in", "POST /sign-out"}
+    assert free == {f"GET /{each}" for each in (*health, *looks)} | signing_in
 
 
 def test_a_session_is_its_owners_and_a_servers_message_a_servers() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockring.core.client import GrantLost, SendTo
+from lockring.core.client import GrantLost, LongWait, SendTo
 from lockring.core.client.recent_releases import UNDONE_NS
 from lockring.errors import (
     AcquireTimeout,
@@ -19,6 +19,7 @@ from lockring.protocol import (
     Acquire,
     CloseSession,
     GrantReply,
+    HolderRecord,
     Keepalive,
     KeepaliveReply,
     LossNotice,
@@ -211,6 +212,43 @@ class TestWaiting:
         assert isinstance(error, AcquireTimeout)
         assert "bob" in str(error)
         assert sent(effects) == []
+
+    def test_the_error_has_the_holders_the_position_and_the_time_that_the_call_has_waited(self) -> None:
+        world = connected()
+        world.acquire(wait_ms=2_000)
+        request = only(world.take(), Acquire)
+        world.pass_s(1.5)
+        holder = HolderRecord("bob", "s", 1, 7, 5_000, 10_000, 9_000, host="web1", pid=4711)
+        refusal = Refusal(request.request, "timeout", "'x' is held", holders=[holder], position=3)
+        [(_, error)] = resolved(world.say(A, refusal))
+        assert isinstance(error, AcquireTimeout)
+        assert [(each.owner, each.host, each.pid, each.held_s) for each in error.holders] == [
+            ("bob", "web1", 4711, 5.0)
+        ]
+        assert (error.position, error.waited_s) == (3, 1.5)
+
+    def test_a_node_of_an_older_version_names_no_holders(self) -> None:
+        world = connected()
+        world.acquire(wait_ms=2_000)
+        request = only(world.take(), Acquire)
+        [(_, error)] = resolved(world.say(A, Refusal(request.request, "timeout", "'x' is held")))
+        assert isinstance(error, AcquireTimeout)
+        assert (error.holders, error.position) == ((), None)
+
+    def test_a_long_wait_is_reported_once_and_its_holder_is_in_the_error_of_the_own_clock(self) -> None:
+        world = connected()
+        world.acquire(wait_ms=2_000)
+        request = only(world.take(), Acquire)
+        assert world.say(A, QueueNotice(request.request)) == []
+        world.pass_s(1.0)
+        holder = HolderRecord("bob", "s", 1, 7, 5_000, 10_000, 9_000)
+        [wait] = world.say(A, QueueNotice(request.request, [holder], 2))
+        assert isinstance(wait, LongWait)
+        assert (wait.waited_s, wait.notice.position) == (1.0, 2)
+        assert world.say(A, QueueNotice(request.request, [holder], 1)) == []
+        [(_, error)] = resolved(world.pass_s(1.5))
+        assert isinstance(error, AcquireTimeout)
+        assert ([each.owner for each in error.holders], error.position) == (["bob"], 1)
 
     def test_the_clients_own_clock_ends_the_wait_and_takes_the_request_back(self) -> None:
         world = connected()

@@ -80,7 +80,9 @@ def answer_of(data: bytes) -> Answer:
 
 
 def part(*checks: Check, leads: bool | None = None) -> HttpPart:
-    return HttpPart("node", lambda: list(checks), None if leads is None else lambda: bool(leads))
+    return HttpPart(
+        "node", lambda: list(checks), lambda figures: None, None if leads is None else lambda: bool(leads)
+    )
 
 
 @asynccontextmanager

@@ -23,7 +23,7 @@ from lockring.core.access import (
 from lockring.errors import Overloaded, Unauthenticated
 from lockring.protocol.identities import Identity
 from lockring.server.http import pages as page_module
-from lockring.server.http.pages import Page
+from lockring.server.http.pages import Page, name_of
 from lockring.server.http.parts import Check
 from lockring.server.http.site import BODY_BYTES_MAX
 from lockring.server.http.visits import identity_of, may, visit_of
@@ -44,6 +44,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(HTTP_REQUIREMENTS, "GET /t/free", Requirement(Condition.FREE))
     monkeypatch.setitem(HTTP_REQUIREMENTS, "POST /t/free", Requirement(Condition.FREE))
     monkeypatch.setitem(HTTP_REQUIREMENTS, "GET /t/locks/{name:path}", Requirement(Condition.NAME, Verb.READ))
+    monkeypatch.setitem(HTTP_REQUIREMENTS, "GET /t/lock", Requirement(Condition.NAME, Verb.READ))
     monkeypatch.setitem(HTTP_REQUIREMENTS, "GET /t/admin", Requirement(Condition.EVERYTHING, Verb.ADMIN))
 
 
@@ -183,12 +184,27 @@ def test_a_page_may_ask_for_more_than_its_row() -> None:
     run(scenario())
 
 
-def test_rows_of_a_name_are_of_pages_that_have_it_in_their_path() -> None:
-    of_a_name = (Condition.NAME, Condition.NODE)
-    without = [
-        key for key, row in HTTP_REQUIREMENTS.items() if row.condition in of_a_name and "{name" not in key
-    ]
-    assert without == []
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/t/lock?name=jobs/1", 200),
+        ("/t/lock?name=secret", 403),
+        ("/t/lock", 403),
+        ("/t/lock?name=jobs/1&name=secret", 403),
+        ("/t/lock?name=secret&name=jobs/1", 200),
+    ],
+)
+def test_the_right_is_asked_for_the_name_that_the_page_takes(path: str, status: int) -> None:
+    async def named(request: Request) -> Response:
+        return PlainTextResponse(name_of(request))
+
+    async def story() -> None:
+        async with serving(Page("/t/lock", named), gate=Gate(grantee("read jobs/*"))) as site:
+            answer = await site.get(path)
+            assert answer.status == status
+            assert answer.body == "jobs/1" or status == 403
+
+    run(story())
 
 
 # ----------------------------------------------------------------------- names, prefix, failures

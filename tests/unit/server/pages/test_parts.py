@@ -16,11 +16,13 @@ from lockring.protocol.identities import Identity
 from lockring.server.pages import sign_ins, streams
 from lockring.server.pages.dashboard import Dashboard, _place
 from lockring.server.pages.forms import FormTokens, check_same_origin, read_form
-from lockring.server.pages.rendering import link
+from lockring.server.pages.rendering import page_url
 from lockring.server.pages.shared_answers import SharedAnswers
 from lockring.server.pages.sign_ins import SignIns
 from lockring.server.pages.streams import Streams
 from tests.unit.house.rules import SOURCE
+from tests.unit.net.serving import run
+from tests.unit.server.http.serving import serving
 
 WEB = Identity("token", "web-1")
 
@@ -103,6 +105,7 @@ class TestForms:
             "a": "2",
             "b": "",
         }
+        assert asyncio.run(read_form(request())) == {}
         for body, kind in ((b"{}", "application/json"), (b"\xff", form), (b"a=1&" * 50, form)):
             with pytest.raises(InvalidRequest):
                 asyncio.run(read_form(request(body, content_type=kind)))
@@ -141,7 +144,7 @@ class TestStreams:
         async def story() -> None:
             is_ending = asyncio.Event()
             following = Streams(is_ending)
-            looks = iter(["one", "one", Unavailable("out"), "two\nlines"])
+            looks: Any = iter(["one", "one", Unavailable("out"), "two\nlines"])
 
             async def look() -> str:
                 found = next(looks, None)
@@ -150,7 +153,7 @@ class TestStreams:
                     return "two\nlines"
                 if isinstance(found, Exception):
                     raise found
-                return found
+                return str(found)
 
             response = following.follow(look, is_over=lambda: False)
             assert response.headers["x-accel-buffering"] == "no"
@@ -216,9 +219,9 @@ def test_a_sign_in_goes_on_with_a_page_of_ours_alone(text: str, place: str) -> N
 
 
 def test_links_are_relative_and_names_are_escaped() -> None:
-    assert link("") == "./"
-    assert link("lock", name="../a?b&c#d e/é") == "lock?name=..%2Fa%3Fb%26c%23d+e%2F%C3%A9"
-    assert link("locks", text="", after=None) == "locks"
+    assert page_url("") == "./"
+    assert page_url("lock", name="../a?b&c#d e/é") == "lock?name=..%2Fa%3Fb%26c%23d+e%2F%C3%A9"
+    assert page_url("locks", text="", after=None) == "locks"
 
 
 def test_every_page_has_a_row_in_the_table_of_rights_and_no_page_of_the_table_is_missing() -> None:
@@ -234,6 +237,38 @@ _OURS = {
     "", "members", "locks", "lock", "groups", "group", "events", "break", "drain", "undrain", "sign-in", "sign-out",
     "dashboard.css", "dashboard.js", "icon.svg",
 }  # fmt: skip
+
+
+def test_pages_are_answered_with_the_prefix_of_a_proxy_and_without() -> None:
+    async def story() -> None:
+        dashboard = Dashboard(list, open_plain, is_server=False, cookie="c")
+        async with serving(*dashboard.pages(), prefix="/lockring") as site:
+            dashboard.attach(site.site)
+            moved = await site.get("/lockring")
+            assert (moved.status, moved.headers["location"]) == (303, "/lockring/")
+            for prefix in ("", "/lockring"):
+                style = await site.get(f"{prefix}/dashboard.css")
+                assert (style.status, style.headers["content-type"]) == (200, "text/css; charset=utf-8")
+                page = await site.get(f"{prefix}/sign-in")
+                assert page.status == 200
+                assert "default-src 'self'" in page.headers["content-security-policy"]
+                assert page.headers["x-content-type-options"] == "nosniff"
+                out = await site.get(f"{prefix}/locks", "Accept: text/html")
+                assert out.status == 503  # there are no servers
+                assert 'data-stream="locks?format=stream"' in out.body
+                form = "credential=lr_x&next=locks"
+                head = f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(form)}"
+                signed = await site.ask(
+                    f"POST {prefix}/sign-in HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+                    f"Sec-Fetch-Site: same-origin\r\n{head}\r\n\r\n{form}"
+                )
+                assert (signed.status, signed.headers["location"]) == (303, "locks")
+                cookie = signed.headers["set-cookie"]
+                assert f"Path={prefix}/;" in cookie
+                assert "HttpOnly" in cookie
+                assert "SameSite=strict" in cookie
+
+    run(story())
 
 
 def test_nothing_in_the_pages_is_from_elsewhere_or_inline() -> None:

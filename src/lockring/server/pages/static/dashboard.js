@@ -170,6 +170,7 @@ if (stream) {
     if (!document.hidden) follow();
   });
   addEventListener("pagehide", stop);
+  addEventListener("pageshow", (event) => { if (event.persisted) { stop(); follow(); } });
   follow();
   setInterval(watchOver, POLL_MS);
 }

@@ -1,0 +1,177 @@
+"""Asks one server several questions, over a connection that stays and is opened when it is needed."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from lockring.errors import LockringError, Unavailable
+from lockring.ids import FIRST_SLOT, NO_CLUSTER, NO_VERSION, ClusterId, LockName, RequestNumber
+from lockring.net.oneshot import ByteStream, Conversation, Dial, dial_plain, hello_of
+from lockring.protocol import (
+    EventsReply,
+    FindSimilar,
+    GetEvents,
+    GetRoutes,
+    Message,
+    Routes,
+    SimilarReply,
+    Welcome,
+)
+from lockring.system_errors import reason_of
+
+_M = TypeVar("_M", bound=Message)
+
+
+class Roll(NamedTuple):
+    """The servers of a cluster, as one of them names them.
+
+    Attributes:
+        cluster: the cluster's id.
+        coordinator: HOST:PORT of the coordinator, "" if it is unknown.
+        nodes: HOST:PORT of each node, in the order of their ids.
+    """
+
+    cluster: ClusterId
+    coordinator: str
+    nodes: tuple[str, ...]
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every server once, the coordinator first."""
+        servers = ((self.coordinator,) if self.coordinator else ()) + self.nodes
+        return tuple(dict.fromkeys(servers))
+
+
+def ask_roll(address: str, *, timeout_s: float = 5.0, dial: Dial = dial_plain, credential: str = "") -> Roll:
+    """Ask a node or a coordinator which servers the cluster has. Blocks; may be called from any thread.
+
+    It needs an identity with a role, and no further right.
+
+    Args:
+        address: HOST:PORT of the server.
+        timeout_s: how long it may take to answer.
+        dial: opens the connection.
+        credential: a token or a JWT to show to it, "" for none.
+
+    Raises:
+        Unavailable: no server answers there in time.
+        LockringError: the server refuses.
+    """
+    line = ServerLine(address, timeout_s=timeout_s, dial=dial, credential=credential)
+    try:
+        return line.roll()
+    finally:
+        line.close()
+
+
+class ServerLine:
+    """A connection to one server, opened when it is needed. Not safe for use by several threads.
+
+    Args:
+        address: HOST:PORT of the server.
+        timeout_s: how long each question may take.
+        dial: opens the connection.
+        credential: a token or a JWT to show to it, "" for none.
+        cluster: the cluster that must answer, `NO_CLUSTER` for any.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout_s: float,
+        dial: Dial = dial_plain,
+        credential: str = "",
+        cluster: ClusterId = NO_CLUSTER,
+    ) -> None:
+        self.address = address
+        self._timeout_s = timeout_s
+        self._dial = dial
+        self._credential = credential
+        self._cluster = cluster
+        self._stream: ByteStream | None = None
+        self._talk: Conversation | None = None
+        self._welcome: Welcome | None = None
+        self._request = 0
+
+    def roll(self) -> Roll:
+        """Ask which servers the cluster has. Raises as `ask_roll`."""
+        routes = self._ask(GetRoutes(NO_VERSION), Routes)
+        assert self._welcome is not None
+        nodes = tuple(address for _, _, address in sorted(routes.members))
+        return Roll(self._welcome.cluster, routes.coordinator or self._welcome.coordinator, nodes)
+
+    def events(self, question: GetEvents) -> EventsReply:
+        """Ask for events; the question's own number does not matter.
+
+        Raises:
+            Unavailable: the server does not answer in time.
+            NotCoordinator: it is a coordinator that does not lead.
+            ProtocolError: it is of a version that remembers no events, or not a server of lockring.
+            LockringError: the server refuses.
+        """
+        self._request += 1
+        asked = msgspec.structs.replace(question, request=RequestNumber(self._request))
+        return self._ask(asked, EventsReply)
+
+    def similar(self, name: LockName, *, pages_max: int) -> tuple[list[str], bool]:
+        """Ask a node for locks in use whose names are like another one.
+
+        Args:
+            name: the other one.
+            pages_max: how many answers to ask for at most.
+
+        Returns:
+            The names, and whether the node has looked at all of its locks.
+
+        Raises:
+            LockringError: as for `events`.
+        """
+        found: list[str] = []
+        slot = FIRST_SLOT
+        for _ in range(pages_max):
+            self._request += 1
+            page = self._ask(FindSimilar(RequestNumber(self._request), name, slot), SimilarReply)
+            found += page.names
+            if page.next_slot < 0:
+                return found, True
+            slot = page.next_slot
+        return found, False
+
+    def close(self) -> None:
+        """End the connection, if there is one. The next question opens another."""
+        stream, self._stream, self._talk = self._stream, None, None
+        if stream is not None:
+            with suppress(OSError):
+                stream.close()
+
+    def _ask(self, question: Message, answer: type[_M]) -> _M:
+        try:
+            found = self._connected()(question, answer)
+        except LockringError:
+            self.close()
+            raise
+        except TimeoutError as error:
+            self.close()
+            raise Unavailable(
+                f"{self.address} did not answer within {self._timeout_s:g} s", reason="silent"
+            ) from error
+        except OSError as error:
+            self.close()
+            text = f"{self.address} cannot be reached: {reason_of(error)}"
+            raise Unavailable(text, reason="unreachable") from error
+        assert isinstance(found, answer)
+        return found
+
+    def _connected(self) -> Conversation:
+        if self._talk is None:
+            self._stream = self._dial(self.address, self._timeout_s)
+            self._talk = Conversation(self._stream, self.address, self._timeout_s)
+            welcome = self._talk(hello_of(self._credential, self._cluster), Welcome)
+            assert isinstance(welcome, Welcome)
+            self._welcome = welcome
+        self._talk.allow(self._timeout_s)
+        return self._talk
