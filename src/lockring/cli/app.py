@@ -35,6 +35,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "why": ("why", "why"),
     "watch": ("locks", "watch"),
     "events": ("events", "events"),
+    "top": ("top.command", "top"),
     "break": ("locks", "break_"),
     "groups": ("groups", "groups"),
     "group": ("groups", "group"),

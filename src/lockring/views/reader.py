@@ -165,20 +165,25 @@ class ClusterReader:
         )
         return group_view(name, view, COLOURS)
 
-    async def events(self, viewer: Viewer, wanted: EventFilter) -> EventsView:
+    async def events(self, viewer: Viewer, wanted: EventFilter, limit: int = EVENTS_SHOWN) -> EventsView:
         """Return the newest events that the viewer may see.
+
+        Args:
+            viewer: the viewer.
+            wanted: which events.
+            limit: how many at most, 1 to `EVENTS_SHOWN`.
 
         Raises:
             Unavailable: no node answers.
         """
         kinds = [wanted.kind] if wanted.kind else []
-        question = GetEvents(NO_REQUEST, wanted.prefix, kinds, limit=EVENTS_SHOWN)
+        question = GetEvents(NO_REQUEST, wanted.prefix, kinds, limit=limit)
         replies, silent = await self._events(viewer, question)
         if not replies:
             raise Unavailable(f"no node has answered about its events: {'; '.join(silent)}")
         found = event_views(replies, wall_s=_wall_s())
-        has_more = len(found) > EVENTS_SHOWN or any(each.more for each in replies.values())
-        return EventsView(found[:EVENTS_SHOWN], has_more, silent, wanted.command())
+        has_more = len(found) > limit or any(each.more for each in replies.values())
+        return EventsView(found[:limit], has_more, silent, wanted.command())
 
     # ------------------------------------------------------------------ orders
 

@@ -1,0 +1,1 @@
+"""`lockring top`: a cluster live in the terminal."""
