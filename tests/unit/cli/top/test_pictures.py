@@ -161,6 +161,7 @@ def test_the_page_of_a_lock_shows_its_queue_from_the_chosen_place() -> None:
     assert str(TOKEN) in text
     assert "waiter-1@web:1" in text
     assert "(of 50 waiters)" in text
+    assert "more: lockring why x" in text
     assert "was lost" in text
     scrolled = Choice(page="lock", opened="jobs/7", first_waiter=49)
     text = text_of(picture(sight, scrolled, width=80, height=24))
