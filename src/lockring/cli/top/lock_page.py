@@ -18,6 +18,8 @@ from lockring.views.words import count, duration
 
 _HOLDERS_MAX: Final = 3
 _EVENTS_MAX: Final = 4
+_TALL: Final = 14
+"""From this height on, there is room for more than holders and queue."""
 
 _HOLDERS: Final = (
     Column("HOLDER", least=8),
@@ -64,8 +66,10 @@ def lock_lines(
     about = [f"{lock.mode}", f"slot {lock.slot}", f"primary {lock.primary or 'none'}"]
     about += [f"{lock.permits} permits"] if lock.mode == "semaphore" else []
     head.append(line(", ".join(about), QUIET))
+    if lock.commands and height >= _TALL:
+        head.append(line(f"more: {lock.commands[0]}", QUIET))
     holders = _holders(lock, width)
-    events = _events(lock, width) if height >= 14 else []
+    events = _events(lock, width) if height >= _TALL else []
     room = max(2, height - len(head) - len(holders) - len(events))
     return [*head, *holders, *_queue(lock, choice, width, room), *events][:height]
 

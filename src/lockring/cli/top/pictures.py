@@ -37,6 +37,8 @@ from lockring.views.words import count, duration
 
 _REMARKS_MAX: Final = 3
 _EVENTS_MAX: Final = 5
+_SILENCE_S_MIN: Final = 0.5
+"""A silence is found by a look, and may be older: its first moments are no news."""
 _MARK, _NO_MARK = "> ", "  "
 
 _MEMBERS: Final = (
@@ -156,10 +158,7 @@ def first_line(sight: Sight, choice: Choice) -> Text:
     if sight.is_first:
         return line("Looking for the cluster…", QUIET)
     if sight.away:
-        texts = [
-            f"{each.server} has not answered for {duration(sight.now_s - each.since_s)}"
-            for each in sight.away
-        ]
+        texts = [_about_silence(each, sight.now_s) for each in sight.away]
         return line(paused + _capital("; ".join(texts)) + ".", BAD)
     cluster = sight.view.cluster
     if cluster is None:
@@ -168,6 +167,13 @@ def first_line(sight: Sight, choice: Choice) -> Text:
     if sight.view.coordinator is not None and sight.view.coordinator.store_problem:
         text, health = f"The coordinator's store does not work. {text}", "bad"
     return line(paused + text, OF_HEALTH[health])
+
+
+def _about_silence(away: Away, now_s: float) -> str:
+    silent_s = now_s - away.since_s
+    if silent_s < _SILENCE_S_MIN:
+        return f"{away.server} does not answer"
+    return f"{away.server} has not answered for {duration(silent_s)}"
 
 
 def _about_cluster(sight: Sight, width: int, facts_max: int | None) -> list[Text]:

@@ -134,6 +134,11 @@ def test_the_first_line_names_the_servers_that_are_away() -> None:
     assert "standbys and store unknown" in text_of(lines)
 
 
+def test_a_silence_that_was_just_found_has_no_length_yet() -> None:
+    sight = Sight(top_view(), away=[Away("node N2", 100.0, "silent")], now_s=100.0)
+    assert picture(sight, Choice(), width=120, height=24)[0].plain == "Node N2 does not answer."
+
+
 def test_the_first_line_says_for_how_long_it_is_paused() -> None:
     lines = picture(SIGHTS["well"], Choice(paused_at_s=30.0), width=80, height=24)
     assert lines[0].plain.startswith("PAUSED for 1 min 10 s. Every slot")
@@ -161,6 +166,7 @@ def test_the_page_of_a_lock_shows_its_queue_from_the_chosen_place() -> None:
     assert str(TOKEN) in text
     assert "waiter-1@web:1" in text
     assert "(of 50 waiters)" in text
+    assert "more: lockring why x" in text
     assert "was lost" in text
     scrolled = Choice(page="lock", opened="jobs/7", first_waiter=49)
     text = text_of(picture(sight, scrolled, width=80, height=24))

@@ -90,7 +90,7 @@ def queue(name: str, waiters: int = 3) -> LockView:
         ],
         group="",
         events=[event("lock 'x' was lost", kind="lost", weight="bad")],
-        commands=[],
+        commands=["lockring why x"],
     )
 
 
