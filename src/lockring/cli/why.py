@@ -15,7 +15,7 @@ from lockring.cli.connect import ask, client_options, client_settings, connect, 
 from lockring.cli.events import facts as facts_of_event
 from lockring.cli.locks import facts as facts_of_lock
 from lockring.cli.output import clock_time, count, duration, print_json, quoted, say
-from lockring.cli.why_reasons import Evidence, Explanation, explain
+from lockring.cli.why_reasons import LockEvidence, Explanation, explain
 from lockring.cluster_state import ClusterState
 from lockring.core.event_words import sentence_of
 from lockring.core.merged_events import ServerEvent, merged
@@ -85,7 +85,7 @@ def _ask_roll(dial: Dial, server: str, timeout_s: float, *, credential: str) -> 
 # ---------------------------------------------------------------------- what the servers say
 
 
-def _gather(settings: ClientSettings, cluster: _Cluster, name: str) -> Evidence:
+def _gather(settings: ClientSettings, cluster: _Cluster, name: str) -> LockEvidence:
     """Ask all servers at the same time: some of them may not answer, which is part of the answer."""
     with ThreadPoolExecutor(max_workers=3) as pool:
         trouble = pool.submit(_trouble_of_coordinator, cluster)
@@ -96,7 +96,7 @@ def _gather(settings: ClientSettings, cluster: _Cluster, name: str) -> Evidence:
         if lock is not None and not lock.holders and not lock.waiters:
             similar, is_whole = _similar(cluster, name)
         state, status = state_and_status.result()
-        return Evidence(
+        return LockEvidence(
             name,
             lock=lock,
             error=error,
@@ -204,7 +204,7 @@ def _line_to(cluster: _Cluster, server: str) -> ServerLine:
 # ---------------------------------------------------------------------- output
 
 
-def _facts(found: Evidence, answer: Explanation, events: Sequence[ServerEvent]) -> dict[str, Any]:
+def _facts(found: LockEvidence, answer: Explanation, events: Sequence[ServerEvent]) -> dict[str, Any]:
     return {
         "name": found.name,
         "reason": answer.reason,
@@ -221,7 +221,7 @@ def _facts(found: Evidence, answer: Explanation, events: Sequence[ServerEvent]) 
     }
 
 
-def _print(found: Evidence, answer: Explanation, events: Sequence[ServerEvent]) -> None:
+def _print(found: LockEvidence, answer: Explanation, events: Sequence[ServerEvent]) -> None:
     say(answer.sentence)
     lock = found.lock
     for holder in () if lock is None else lock.holders[:_EVENTS_MAX]:

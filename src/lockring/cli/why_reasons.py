@@ -48,7 +48,7 @@ _MISSED: Final = 0.6
 """A holder renews each third of its TTL. One that has not for this part of it has missed a time, or is about to."""
 
 
-class Evidence(NamedTuple):
+class LockEvidence(NamedTuple):
     """All that is known about a lock.
 
     Attributes:
@@ -88,7 +88,7 @@ class Explanation(NamedTuple):
     remarks: tuple[str, ...] = ()
 
 
-def explain(found: Evidence) -> Explanation:
+def explain(found: LockEvidence) -> Explanation:
     """Return why a lock is not granted, or that it is free."""
     remarks = _about_servers(found)
     if isinstance(found.error, Denied):
@@ -195,7 +195,7 @@ def _advice_on_gone(lock: LockInfo) -> str:
 # ---------------------------------------------------------------------- no answer
 
 
-def _of_outage(found: Evidence) -> Explanation:
+def _of_outage(found: LockEvidence) -> Explanation:
     error = found.error
     assert error is not None
     name, text = quoted(found.name), str(error)
@@ -231,7 +231,7 @@ def _of_outage(found: Evidence) -> Explanation:
 # ---------------------------------------------------------------------- free
 
 
-def _of_similar(found: Evidence, remarks: tuple[str, ...]) -> Explanation:
+def _of_similar(found: LockEvidence, remarks: tuple[str, ...]) -> Explanation:
     names = ", ".join(quoted(each) for each in found.similar[:3])
     are = "is in use, whose name is" if len(found.similar) == 1 else "are in use, whose names are"
     sentence = f"{quoted(found.name)} is free, and no client waits for it, but {names} {are} like it"
@@ -240,7 +240,7 @@ def _of_similar(found: Evidence, remarks: tuple[str, ...]) -> Explanation:
     )
 
 
-def _draining(found: Evidence) -> str:
+def _draining(found: LockEvidence) -> str:
     """Return that the lock's node is being drained, as the rest of a sentence about it; "" if it is not."""
     if found.lock is None or found.state is None:
         return ""
@@ -255,7 +255,7 @@ def _draining(found: Evidence) -> str:
 # ---------------------------------------------------------------------- remarks
 
 
-def _about_servers(found: Evidence) -> tuple[str, ...]:
+def _about_servers(found: LockEvidence) -> tuple[str, ...]:
     remarks = []
     if found.coordinator:
         remark = f"the coordinator does not answer ({found.coordinator})"

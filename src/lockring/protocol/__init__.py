@@ -7,8 +7,8 @@ messages to one server and comes back in the answer.
 
 Senders and receivers:
 
-    client → node              ClientHello, Acquire, Release, Keepalive, CloseSession, Describe, List, FindSimilar, Watch,
-                               Unwatch, Break, DescribeGroup, FollowGroup, ViewAck
+    client → node              ClientHello, Acquire, Release, Keepalive, CloseSession, Describe, List, FindSimilar,
+                               Watch, Unwatch, Break, DescribeGroup, FollowGroup, ViewAck
     client → node, coordinator ClientHello, GetState, GetStatus, GetRoutes, GetEvents, Drain, Undrain
     client → coordinator       Probe
     server → node              OnBehalfOf, ahead of the requests of clients that it forwards as a client

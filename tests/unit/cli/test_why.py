@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from lockring import LockInfo
-from lockring.cli.why_reasons import Evidence, Explanation, explain
+from lockring.cli.why_reasons import LockEvidence, Explanation, explain
 from lockring.client.lock_info import Waiter
 from lockring.errors import Denied, LockringError, Unavailable
 from lockring.holders import Holder
@@ -40,7 +40,7 @@ def lock(
 
 
 def why(found: LockInfo | None = None, **more: Any) -> Explanation:
-    return explain(Evidence("x", lock=found, **more))
+    return explain(LockEvidence("x", lock=found, **more))
 
 
 def waiter(owner: str = "you", mode: str = "exclusive") -> Waiter:

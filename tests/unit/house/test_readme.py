@@ -180,7 +180,7 @@ def test_dotted_names_of_the_package_exist(page: Path) -> None:
 
 @functools.cache
 def class_names() -> set[str]:
-    """Every class and type of the sources, every word of the .proto file, every alert, and what Python and Google's API name."""
+    """Every class and type of the sources, every word of the .proto file, every alert, and others' names."""
     names = {
         each.name
         for path in SOURCE.rglob("*.py")
