@@ -7,7 +7,7 @@ import pytest
 from lockring.journal.codec import DurablePosition, FileIdentity, SegmentHeader
 from lockring.journal.host import Host
 from lockring.journal.reading import JournalContent, SegmentContent
-from lockring.journal.verdict import LockEvidence, reason_against
+from lockring.journal.verdict import Evidence, reason_against
 
 HERE = Host("boot", "machine")
 WRITTEN = FileIdentity(device=1, inode=2, edition=3)
@@ -19,9 +19,9 @@ def evidence_of(
     nameplate: FileIdentity | None = WRITTEN,
     altered_ns: int = 0,
     host: Host = HERE,
-) -> LockEvidence:
+) -> Evidence:
     """Return what a directory shows beside its segments."""
-    return LockEvidence(
+    return Evidence(
         WRITTEN,
         here,
         DurablePosition(0),
@@ -32,7 +32,7 @@ def evidence_of(
     )
 
 
-def judgement(evidence: LockEvidence, written: FileIdentity = WRITTEN, found: FileIdentity = WRITTEN) -> str:
+def judgement(evidence: Evidence, written: FileIdentity = WRITTEN, found: FileIdentity = WRITTEN) -> str:
     """Return the judgement on a journal whose only segment has an identity and is found with another."""
     header = SegmentHeader(
         number=1,
