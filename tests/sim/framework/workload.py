@@ -13,6 +13,7 @@ from lockring.core.client import (
     Disconnect,
     GrantLost,
     GroupChange,
+    LongWait,
     LossOnBehalf,
     OnBehalf,
     QueryKind,
@@ -447,6 +448,10 @@ class ClientShell(Shell):
                 self.answers.append(effect)
             case LossOnBehalf():
                 pass
+            case LongWait(_, notice):
+                assert notice.holders, "a long wait names a holder"
+                assert all(each.generation for each in notice.holders)
+                self.world.stats["long_waits"] += 1
             case GroupChange(request, gained, lost, awaited):
                 assert self.group is not None
                 self.group.regrouped(request, gained, lost, awaited)
