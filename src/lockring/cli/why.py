@@ -26,7 +26,7 @@ from lockring.ids import LockName, RequestNumber
 from lockring.names import check_lock_name
 from lockring.net.event_sources import EventSources
 from lockring.net.oneshot import Dial, ask_report, ask_state
-from lockring.net.server_line import Roll, ServerLine, ask_roll
+from lockring.net.server_line import AskersRights, Roll, ServerLine, ask_roll
 from lockring.protocol import GetEvents, ServerStatus
 from lockring.slots import checked_slot_of
 from lockring.terminals import shown
@@ -100,6 +100,7 @@ def _gather(settings: ClientSettings, cluster: _Cluster, name: str) -> LockEvide
             name,
             lock=lock,
             error=error,
+            rights=AskersRights() if lock is None else _rights(cluster, lock),
             state=state,
             primary=status,
             coordinator=trouble.result(),
@@ -159,6 +160,20 @@ def _trouble_of_coordinator(cluster: _Cluster) -> str:
     return ""
 
 
+def _rights(cluster: _Cluster, lock: LockInfo) -> AskersRights:
+    """Return the caller's rights to a lock, as far as its node says them."""
+    address = cluster.roll.address_of(lock.primary)
+    if not address:
+        return AskersRights()
+    line = _line_to(cluster, address)
+    try:
+        return line.rights(LockName(lock.name))
+    except LockringError:
+        return AskersRights()  # it moved, or its node is gone since: the lock's state is the answer then
+    finally:
+        line.close()
+
+
 def _similar(cluster: _Cluster, name: str) -> tuple[list[str], bool]:
     """Return locks in use whose names are similar, and whether all nodes have looked at all names."""
     nodes = cluster.roll.nodes
@@ -212,7 +227,7 @@ def _facts(found: LockEvidence, answer: Explanation, events: Sequence[ServerEven
         "advice": answer.advice,
         "remarks": list(answer.remarks),
         "lock": None if found.lock is None else facts_of_lock(found.lock, found.state),
-        "rights": None if found.lock is None or found.lock.rights is None else list(found.lock.rights),
+        "rights": None if found.rights.verbs is None else list(found.rights.verbs),
         "similar": list(found.similar),
         "events": [
             {"at": clock_time(each.event.age_ms / 1000), **facts_of_event(each.event)} for each in events

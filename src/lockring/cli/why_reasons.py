@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from lockring.cli.output import count, duration, quoted, token
 from lockring.cluster_state import ClusterState
 from lockring.errors import Denied, LockringError, Unavailable
+from lockring.net.server_line import AskersRights
 from lockring.protocol import ServerStatus
 from lockring.slots import checked_slot_of
 from lockring.terminals import shown
@@ -55,6 +56,7 @@ class LockEvidence(NamedTuple):
         name: the lock.
         lock: as its primary describes it, None if that was not to be had.
         error: why not.
+        rights: of the caller, as far as the node says them.
         state: the cluster state, None if the caller may not read it.
         primary: the status of the lock's node, None if it is not known.
         coordinator: "" if the coordinator answers or is not known, else why it does not.
@@ -65,6 +67,7 @@ class LockEvidence(NamedTuple):
     name: str
     lock: LockInfo | None = None
     error: LockringError | None = None
+    rights: AskersRights = AskersRights()
     state: ClusterState | None = None
     primary: ServerStatus | None = None
     coordinator: str = ""
@@ -98,8 +101,9 @@ def explain(found: LockEvidence) -> Explanation:
     lock = found.lock
     if lock is None:
         return _of_outage(found)._replace(remarks=remarks)
-    if lock.rights is not None and "acquire" not in lock.rights:
-        sentence = f"{lock.identity} may not acquire {quoted(found.name)}, whether or not it is held"
+    verbs, identity = found.rights
+    if verbs is not None and "acquire" not in verbs:
+        sentence = f"{identity} may not acquire {quoted(found.name)}, whether or not it is held"
         return Explanation(
             "no-right", sentence, _ask_for_right("acquire", found.name), (*_state_of(lock), *remarks)
         )

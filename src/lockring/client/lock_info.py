@@ -52,8 +52,6 @@ class LockInfo:
             any number: it never decreases, and it increases whenever the holders change.
         slot: the lock's slot, 0 to 4095.
         primary: the id of the node that described the lock.
-        rights: what the asker may do with it: "read", "acquire", "watch", "break", "admin"; None if unknown.
-        identity: the asker, as the node knows it; "" where identities are not checked, or in a list.
     """
 
     name: str
@@ -65,8 +63,6 @@ class LockInfo:
     change: int | None
     slot: int
     primary: str
-    rights: tuple[str, ...] | None = None
-    identity: str = ""
 
     @property
     def held(self) -> bool:
@@ -144,8 +140,8 @@ def mode_name(mode: int) -> str:
     return Mode(mode).name.lower()
 
 
-def lock_info(lock: WireLockInfo, rights: list[str] | None = None, identity: str = "") -> LockInfo:
-    """Return a node's description of a lock in its public form, with what it says of the asker."""
+def lock_info(lock: WireLockInfo) -> LockInfo:
+    """Return a node's description of a lock in its public form."""
     return LockInfo(
         name=lock.name,
         mode=mode_name(lock.mode),
@@ -159,8 +155,6 @@ def lock_info(lock: WireLockInfo, rights: list[str] | None = None, identity: str
         change=None if lock.seq == SEQ_FREE else lock.seq,
         slot=lock.slot,
         primary=lock.primary,
-        rights=None if rights is None else tuple(rights),
-        identity=identity,
     )
 
 

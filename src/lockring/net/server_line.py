@@ -8,9 +8,11 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from lockring.errors import LockringError, Unavailable
-from lockring.ids import FIRST_SLOT, NO_CLUSTER, NO_VERSION, ClusterId, LockName, RequestNumber
+from lockring.ids import FIRST_SLOT, NO_CLUSTER, NO_VERSION, ClusterId, LockName, NodeId, RequestNumber
 from lockring.net.oneshot import ByteStream, Conversation, Dial, dial_plain, hello_of
 from lockring.protocol import (
+    Describe,
+    DescribeReply,
     EventsReply,
     FindSimilar,
     GetEvents,
@@ -31,18 +33,39 @@ class Roll(NamedTuple):
     Attributes:
         cluster: the cluster's id.
         coordinator: HOST:PORT of the coordinator, "" if it is unknown.
-        nodes: HOST:PORT of each node, in the order of their ids.
+        members: the id and HOST:PORT of each node, in the order of their ids.
     """
 
     cluster: ClusterId
     coordinator: str
-    nodes: tuple[str, ...]
+    members: tuple[tuple[NodeId, str], ...]
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """HOST:PORT of each node."""
+        return tuple(address for _, address in self.members)
+
+    def address_of(self, node: str) -> str:
+        """Return HOST:PORT of a node, "" if it is not a member."""
+        return next((address for each, address in self.members if each == node), "")
 
     @property
     def all(self) -> tuple[str, ...]:
         """Every server once, the coordinator first."""
         servers = ((self.coordinator,) if self.coordinator else ()) + self.nodes
         return tuple(dict.fromkeys(servers))
+
+
+class AskersRights(NamedTuple):
+    """The rights of an asker to one lock.
+
+    Attributes:
+        verbs: what it may do: "read", "acquire", "watch", "break", "admin"; None if the node does not say.
+        identity: the asker, as the node knows it; "" where identities are not checked.
+    """
+
+    verbs: tuple[str, ...] | None = None
+    identity: str = ""
 
 
 def ask_roll(address: str, *, timeout_s: float = 5.0, dial: Dial = dial_plain, credential: str = "") -> Roll:
@@ -101,8 +124,8 @@ class ServerLine:
         """Ask which servers the cluster has. Raises as `ask_roll`."""
         routes = self._ask(GetRoutes(NO_VERSION), Routes)
         assert self._welcome is not None
-        nodes = tuple(address for _, _, address in sorted(routes.members))
-        return Roll(self._welcome.cluster, routes.coordinator or self._welcome.coordinator, nodes)
+        members = tuple((node, address) for node, _, address in sorted(routes.members))
+        return Roll(self._welcome.cluster, routes.coordinator or self._welcome.coordinator, members)
 
     def events(self, question: GetEvents) -> EventsReply:
         """Ask for events; the question's own number does not matter.
@@ -116,6 +139,18 @@ class ServerLine:
         self._request += 1
         asked = msgspec.structs.replace(question, request=RequestNumber(self._request))
         return self._ask(asked, EventsReply)
+
+    def rights(self, name: LockName) -> AskersRights:
+        """Ask the node that has a lock for the asker's rights to it.
+
+        Raises:
+            Moved: another node has the lock.
+            LockringError: as for `events`.
+        """
+        self._request += 1
+        question = Describe(RequestNumber(self._request), name, asks_rights=True)
+        found = self._ask(question, DescribeReply)
+        return AskersRights(None if found.rights is None else tuple(found.rights), found.identity)
 
     def similar(self, name: LockName, *, pages_max: int) -> tuple[list[str], bool]:
         """Ask a node for locks in use whose names are like another one.

@@ -16,18 +16,19 @@ from lockring.protocol.infos import EventRecord, LockEvent, LockRecord, LockSear
 
 
 class Describe(Message, tag=14):
-    """Ask for one lock, held or free. Answered `DescribeReply`."""
+    """Ask for one lock, held or free; with `asks_rights`, for the asker's rights too. Answered `DescribeReply`."""
 
     request: RequestNumber
     name: LockName
     version: Version = NO_VERSION
+    asks_rights: bool = False
 
 
 class DescribeReply(Message, tag=24):
     """The answer to `Describe`.
 
-    `rights` are those that the asker has for the lock, as verbs, and `identity` is the asker in one text. A server that
-    checks no rights says all of them and "", one of an older version says None.
+    If that was asked, `rights` are those that the asker has for the lock, as verbs, and `identity` is the asker in one
+    text. A server that checks no rights says all of them and "", one of an older version says None.
     """
 
     request: RequestNumber

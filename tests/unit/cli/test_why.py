@@ -12,6 +12,7 @@ from lockring.cli.why_reasons import LockEvidence, Explanation, explain
 from lockring.client.lock_info import Waiter
 from lockring.errors import Denied, LockringError, Unavailable
 from lockring.holders import Holder
+from lockring.net.server_line import AskersRights
 from lockring.protocol import ServerStatus
 from lockring.slots import slot_of
 from tests.unit.core.states import first_state, member, with_members
@@ -35,7 +36,6 @@ def lock(
         change=0,
         slot=slot_of("x"),
         primary="a",
-        **more,
     )
 
 
@@ -105,12 +105,6 @@ def waiter(owner: str = "you", mode: str = "exclusive") -> Waiter:
             "waiters",
             "'x' is free, and about to be granted to you, which waits for it",
         ),
-        (
-            lock(rights=("read",), identity="token web-1"),
-            "no-right",
-            "token web-1 may not acquire 'x', whether or not it is held",
-        ),
-        (lock(holder(), rights=("read", "acquire")), "held", "'x' is held by me for 12 s (token 7)"),
     ],
 )
 def test_a_lock_that_was_described(found: LockInfo, reason: str, sentence: str | None) -> None:
@@ -207,3 +201,12 @@ def test_a_name_that_is_like_others_in_use_is_the_reason_of_a_free_lock_alone() 
 def test_a_name_with_control_characters_does_not_reach_the_terminal() -> None:
     answer = why(lock(holder("a\x1b[31m")))
     assert "\x1b" not in answer.sentence + answer.advice
+
+
+def test_a_caller_that_may_not_acquire_it_is_answered_with_that_first() -> None:
+    answer = why(lock(holder()), rights=AskersRights(("read",), "token web-1"))
+    assert answer.reason == "no-right"
+    assert answer.sentence == "token web-1 may not acquire 'x', whether or not it is held"
+    assert answer.remarks == ("'x' is held by me for 12 s (token 7)",)
+    assert why(lock(holder()), rights=AskersRights(("read", "acquire"), "token web-1")).reason == "held"
+    assert why(lock(holder()), rights=AskersRights(None)).reason == "held"

@@ -233,7 +233,7 @@ class Client(ProcessBound):
         answer = await self._driver.ask(
             lambda core, now_ns: core.describe(wanted, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns)
         )
-        return lock_info(answer.lock, answer.rights, answer.identity)
+        return lock_info(answer.lock)
 
     async def owner_of(self, name: str, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> Holder | None:
         """Return the holder of a lock (the first one of a shared lock), None if the lock is free.

@@ -101,8 +101,10 @@ class Queries:
         """Describe one lock, held or free."""
         access = self._clients.by_connection[connection].access
         record = self._guard.shown(self._record_of(message.name, slot, now_ns), access)
-        rights, identity = rights_for(access, message.name)
-        self._context.outbox.send(connection, DescribeReply(message.request, record, rights, identity))
+        reply = DescribeReply(message.request, record)
+        if message.asks_rights:
+            reply.rights, reply.identity = rights_for(access, message.name)
+        self._context.outbox.send(connection, reply)
 
     def list_locks(self, connection: ConnectionId, message: List, now_ns: int) -> None:
         """Describe the locks in the slots served here, a page at a time."""
