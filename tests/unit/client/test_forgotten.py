@@ -88,7 +88,7 @@ class TestBlocking:
         server.wait_until(lambda: len(os.listdir("/proc/self/fd")) <= before)
 
     def test_a_client_whose_grant_lives_is_not_forgotten(self, server: LockServer) -> None:
-        grant = lockring.Client(server.address).lock("x", ttl=1).acquire()
+        grant = lockring.Client(server.address).lock("x", ttl=3).acquire()
         gc.collect()
         server.wait_until(lambda: server.count(Keepalive) >= 3)
         assert grant.held
@@ -226,9 +226,9 @@ class TestAFinalizerThatFails:
     """The lock is given up although `__del__` could not run to its end."""
 
     def test_of_the_blocking_client(self, client: lockring.Client, server: LockServer) -> None:
-        kept = client.lock("kept", ttl=1).acquire()
+        kept = client.lock("kept", ttl=3).acquire()
         with pytest.warns(ResourceWarning, match="was dropped while it was held") as warned:  # noqa: PT031
-            box: list[object] = [client.lock("x", ttl=1).acquire()]
+            box: list[object] = [client.lock("x", ttl=3).acquire()]
             with pytest.raises(RecursionError):
                 drop_at_the_limit(box)
             server.wait_until(lambda: server.holders("x") == [] and len(warned) == 1)
@@ -237,7 +237,7 @@ class TestAFinalizerThatFails:
 
     def test_of_the_blocking_client_itself(self, server: LockServer) -> None:
         client = lockring.Client(server.address)
-        client.lock("x", ttl=1).acquire().release()
+        client.lock("x", ttl=3).acquire().release()
         box: list[object] = [client]
         del client
         with pytest.raises(RecursionError):
@@ -249,7 +249,7 @@ class TestAFinalizerThatFails:
     def test_of_the_asyncio_client(self, server: LockServer, own_thread: bool) -> None:
         async def main() -> None:
             async with lockring.aio.Client(server.address, own_thread=own_thread) as client:
-                box: list[object] = [await client.lock("x", ttl=1).acquire()]
+                box: list[object] = [await client.lock("x", ttl=3).acquire()]
                 with pytest.raises(RecursionError):
                     drop_at_the_limit(box)
                 with pytest.warns(ResourceWarning, match="was dropped while it was held"):  # noqa: PT031
@@ -261,7 +261,7 @@ class TestAFinalizerThatFails:
     def test_of_a_program_that_takes_the_warning_for_an_error(
         self, client: lockring.Client, server: LockServer
     ) -> None:
-        box: list[object] = [client.lock("x", ttl=1).acquire()]
+        box: list[object] = [client.lock("x", ttl=3).acquire()]
         with warnings.catch_warnings(action="error"):
             with pytest.raises(RecursionError):
                 drop_at_the_limit(box)
