@@ -6,6 +6,7 @@ A cluster does some work, and a node fails. Look at each picture afterwards.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
@@ -43,16 +44,19 @@ _SLOW: Final = {"stabilization_s": 8.0}
 FAILED: Final = (Picture("failover-768", "", TABLET, 900),)
 
 
-def take(browser: Browser, url: str, pictures: tuple[Picture, ...], *, after: str = "") -> None:
-    """Take pictures of the pages at a URL, once the text `after` is on them."""
+def take(
+    browser: Browser, url: str, pictures: tuple[Picture, ...], *, fault: Callable[[], object] | None = None
+) -> None:
+    """Take pictures of the pages at a URL; with a fault, once they show that something is wrong."""
     for each in pictures:
         with visiting(browser, url, width=each.width, color_scheme=each.scheme) as visitor:
             visitor.may_be_out = True
             visitor.page.set_viewport_size({"width": each.width, "height": each.height})
             visitor.open(each.path)
             visitor.wait_live()
-            if after:
-                visitor.see(after)
+            if fault is not None:
+                fault()
+                visitor.page.locator("section.status:not(.ok)").wait_for()
             visitor.page.screenshot(path=FOLDER / f"{each.name}.png")
             print(f"{each.name}.png", (FOLDER / f"{each.name}.png").stat().st_size // 1024, "KiB")
 
@@ -69,8 +73,7 @@ def main() -> int:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
         stack.callback(browser.close)
         take(browser, url, WELL)
-        cluster.kill("N2")
-        take(browser, url, FAILED, after="without a backup")
+        take(browser, url, FAILED, fault=lambda: cluster.kill("N2"))
     return 0
 
 

@@ -69,6 +69,11 @@ class Visitor:
         assert found.violations_count == 0, found.generate_report()
         self.check_width()
 
+        shown = self.page.locator("#pause").is_visible()
+        assert shown == (self.page.locator("body[data-stream]").count() == 1), (
+            "a page that follows can be paused"
+        )
+
     def check_width(self) -> None:
         """Check that the page is not wider than the screen."""
         wide = self.page.evaluate(
