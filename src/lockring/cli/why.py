@@ -15,7 +15,7 @@ from lockring.cli.connect import ask, client_options, client_settings, connect, 
 from lockring.cli.events import facts as facts_of_event
 from lockring.cli.locks import facts as facts_of_lock
 from lockring.cli.output import clock_time, count, duration, print_json, quoted, say
-from lockring.cli.why_reasons import LockEvidence, Explanation, explain
+from lockring.cli.why_reasons import Explanation, LockEvidence, explain
 from lockring.cluster_state import ClusterState
 from lockring.core.event_words import sentence_of
 from lockring.core.merged_events import ServerEvent, merged

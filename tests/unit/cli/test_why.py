@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from lockring import LockInfo
-from lockring.cli.why_reasons import LockEvidence, Explanation, explain
+from lockring.cli.why_reasons import Explanation, LockEvidence, explain
 from lockring.client.lock_info import Waiter
 from lockring.errors import Denied, LockringError, Unavailable
 from lockring.holders import Holder
