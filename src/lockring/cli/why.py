@@ -22,7 +22,7 @@ from lockring.core.merged_events import ServerEvent, merged
 from lockring.core.similar_names import NamePattern
 from lockring.errors import Denied, LockringError
 from lockring.exits import OK, exit_code_of
-from lockring.ids import LockName, RequestNumber
+from lockring.ids import LockName, NodeId, RequestNumber
 from lockring.names import check_lock_name
 from lockring.net.event_sources import EventSources
 from lockring.net.oneshot import Dial, ask_report, ask_state
@@ -162,7 +162,7 @@ def _trouble_of_coordinator(cluster: _Cluster) -> str:
 
 def _rights(cluster: _Cluster, lock: LockInfo) -> AskersRights:
     """Return the caller's rights to a lock, as far as its node says them."""
-    address = cluster.roll.address_of(lock.primary)
+    address = cluster.roll.address_of(NodeId(lock.primary))
     if not address:
         return AskersRights()
     line = _line_to(cluster, address)

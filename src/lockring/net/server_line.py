@@ -45,7 +45,7 @@ class Roll(NamedTuple):
         """HOST:PORT of each node."""
         return tuple(address for _, address in self.members)
 
-    def address_of(self, node: str) -> str:
+    def address_of(self, node: NodeId) -> str:
         """Return HOST:PORT of a node, "" if it is not a member."""
         return next((address for each, address in self.members if each == node), "")
 
