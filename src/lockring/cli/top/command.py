@@ -19,7 +19,7 @@ from lockring.cli.sections import read_settings
 from lockring.cli.top import keys
 from lockring.cli.top.choice import Choice, after_key
 from lockring.cli.top.looks import Looker, Subject
-from lockring.cli.top.model import Absences, Look, Sort, as_builtins, merged, ordered, silent_servers
+from lockring.cli.top.model import Absences, LiveLook, Sort, as_builtins, merged, ordered, silent_servers
 from lockring.cli.top.pictures import Sight, picture, whole_picture
 from lockring.cli.top.screen import Screen, can_show
 from lockring.clock import monotonic_ns
@@ -87,7 +87,7 @@ def top(as_json: bool, **given: Any) -> None:
         asyncio.run(_Top(cluster, choice, screen, settings.interval_s).run())
 
 
-async def _one_look(cluster: ClientSettings, choice: Choice) -> Look:
+async def _one_look(cluster: ClientSettings, choice: Choice) -> LiveLook:
     looker = Looker(cluster)
     try:
         return await looker.look(Subject(choice.prefix))
@@ -95,7 +95,7 @@ async def _one_look(cluster: ClientSettings, choice: Choice) -> Look:
         await looker.close()
 
 
-def _show_once(look: Look, choice: Choice, *, as_json: bool) -> None:
+def _show_once(look: LiveLook, choice: Choice, *, as_json: bool) -> None:
     error = look.denied or look.no_answer
     if error is not None:
         raise error
@@ -242,7 +242,7 @@ class _Top:
                     if self._choice.paused_at_s is None:
                         break
 
-    def _take_in(self, look: Look) -> None:
+    def _take_in(self, look: LiveLook) -> None:
         before, now_s = self._sight, _now_s()
         error = look.denied or look.no_answer
         if error is not None and before.is_first and not error.retryable:

@@ -20,7 +20,7 @@ from lockring.cli.top.model import (
     LOCKS,
     CoordinatorView,
     LocksSlice,
-    Look,
+    LiveLook,
     TopView,
 )
 from lockring.client.aio.tls_opener import opener_with
@@ -81,14 +81,14 @@ class Looker:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._reader.close(), _CLOSE_S_MAX)
 
-    async def look(self, wanted: Subject) -> Look:
+    async def look(self, wanted: Subject) -> LiveLook:
         """Return the cluster at this moment. The errors of its parts are in the look, so that none of them ends it."""
         try:
             viewer = Viewer(None, self._settings.credential())
         except (
             ConfigError
         ) as error:  # the file may be missing for a moment, while another one takes its place
-            return Look(errors=dict.fromkeys((CLUSTER, LOCKS, EVENTS, LOCK), error))
+            return LiveLook(errors=dict.fromkeys((CLUSTER, LOCKS, EVENTS, LOCK), error))
         errors: dict[str, LockringError] = {}
         cluster, locks, events, lock = await asyncio.gather(
             _part(CLUSTER, self._cluster(viewer), errors),
@@ -107,7 +107,7 @@ class Looker:
             events=None if events is None else tuple(events.events),
             lock=lock,
         )
-        return Look(view, errors)
+        return LiveLook(view, errors)
 
     async def _cluster(self, viewer: Viewer) -> tuple[ClusterView, CoordinatorView]:
         state, view = await self._reader.cluster(viewer)

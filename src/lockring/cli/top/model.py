@@ -87,7 +87,7 @@ class TopView:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class LiveLook:
     """The outcome of one look.
 
     Attributes:
@@ -117,7 +117,7 @@ class Look:
         return refusals[0] if len(refusals) == len(found) else None
 
 
-def merged(before: TopView, look: Look) -> TopView:
+def merged(before: TopView, look: LiveLook) -> TopView:
     """Return the view after a look: its answers, and older ones where a part had none."""
 
     def kept(part: str, old: Any, new: Any) -> Any:
@@ -166,7 +166,7 @@ class Absences:
         return sorted(found, key=lambda each: (each.since_s, each.server))
 
 
-def silent_servers(look: Look) -> dict[str, str]:
+def silent_servers(look: LiveLook) -> dict[str, str]:
     """Return the servers that did not answer a look, with the reasons."""
     silent: dict[str, str] = {}
     coordinator = look.view.coordinator
@@ -195,7 +195,7 @@ def ordered(rows: Sequence[LockRow], sort: Sort) -> list[LockRow]:
     return sorted(rows, key=lambda each: each.name)
 
 
-def as_builtins(look: Look, sort: Sort) -> dict[str, Any]:
+def as_builtins(look: LiveLook, sort: Sort) -> dict[str, Any]:
     """Return a look as a JSON object: the read model, and why parts of it are missing.
 
     `version` is text, as in `lockring status`.

@@ -63,7 +63,6 @@ class NodeGrants:
         self._events = events
         self._counters = context.outbox.counters
         self._blockers = blockers
-        self._counts = context.outbox.counters.all
         self.unanswered: dict[SlotNumber, None] = {}
         self.timeouts: DeadlineQueue[LockWaiter] = DeadlineQueue(self._is_waiting, context.outbox.wake)
         self.waiters = 0
@@ -186,9 +185,8 @@ class NodeGrants:
     def _send_grant(self, holder: LockHolder, request: OpenRequest, now_ns: int) -> None:
         lock = holder.lock
         if request.index:  # not one that was answered before; written out, since each call is felt here
-            granted_at_ns, locks = holder.granted_at_ns, self._counts
-            if self._counters.by_prefix is not None:
-                locks = self._counters.of(lock.name)
+            granted_at_ns, counters = holder.granted_at_ns, self._counters
+            locks = counters.all if counters.by_prefix is None else counters.of(lock.name)
             cells, took_ns = locks.answer_cells[lock.mode], now_ns - granted_at_ns
             cells[(took_ns >> FINEST).bit_length()] += 1
             cells[-1] += took_ns
@@ -389,9 +387,8 @@ class NodeGrants:
             )
         if self._context.outbox.audits:
             self._audit_end(holder, "broken" if holder.broken else reason, asked_by)
-        lock, locks = holder.lock, self._counts
-        if self._counters.by_prefix is not None:
-            locks = self._counters.of(lock.name)
+        lock, counters = holder.lock, self._counters
+        locks = counters.all if counters.by_prefix is None else counters.of(lock.name)
         place, held_ns = lock.mode * ENDINGS, now_ns - holder.granted_at_ns
         if reason or holder.broken:
             place += EXPIRED if reason == "expired" else BROKEN

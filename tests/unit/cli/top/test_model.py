@@ -12,7 +12,7 @@ from lockring.cli.top.model import (
     LOCKS,
     Absences,
     CoordinatorView,
-    Look,
+    LiveLook,
     TopView,
     as_builtins,
     merged,
@@ -28,7 +28,7 @@ FORBIDDEN = Denied("no right to read", right="read")
 
 def test_a_part_without_an_answer_keeps_its_last_value_and_one_that_is_denied_does_not() -> None:
     before = top_view()
-    after = merged(before, Look(TopView(events=()), {CLUSTER: GONE, LOCKS: FORBIDDEN}))
+    after = merged(before, LiveLook(TopView(events=()), {CLUSTER: GONE, LOCKS: FORBIDDEN}))
     assert after.cluster is before.cluster
     assert after.coordinator is before.coordinator
     assert after.locks is None
@@ -36,15 +36,15 @@ def test_a_part_without_an_answer_keeps_its_last_value_and_one_that_is_denied_do
 
 
 def test_there_is_no_answer_only_if_no_part_has_one_and_a_refusal_is_one() -> None:
-    assert Look(TopView(), {CLUSTER: GONE, LOCKS: GONE, EVENTS: GONE}).no_answer is GONE
-    assert Look(TopView(), {CLUSTER: GONE, LOCKS: GONE}).no_answer is None
-    assert Look(TopView(), {CLUSTER: FORBIDDEN, LOCKS: GONE, EVENTS: GONE}).no_answer is None
+    assert LiveLook(TopView(), {CLUSTER: GONE, LOCKS: GONE, EVENTS: GONE}).no_answer is GONE
+    assert LiveLook(TopView(), {CLUSTER: GONE, LOCKS: GONE}).no_answer is None
+    assert LiveLook(TopView(), {CLUSTER: FORBIDDEN, LOCKS: GONE, EVENTS: GONE}).no_answer is None
 
 
 def test_a_look_is_denied_only_if_every_part_is() -> None:
-    assert Look(TopView(), {CLUSTER: FORBIDDEN, LOCKS: FORBIDDEN, EVENTS: FORBIDDEN}).denied is FORBIDDEN
-    assert Look(TopView(), {CLUSTER: FORBIDDEN, LOCKS: FORBIDDEN}).denied is None
-    assert Look(TopView(), {CLUSTER: FORBIDDEN, LOCKS: FORBIDDEN, EVENTS: GONE}).denied is None
+    assert LiveLook(TopView(), {CLUSTER: FORBIDDEN, LOCKS: FORBIDDEN, EVENTS: FORBIDDEN}).denied is FORBIDDEN
+    assert LiveLook(TopView(), {CLUSTER: FORBIDDEN, LOCKS: FORBIDDEN}).denied is None
+    assert LiveLook(TopView(), {CLUSTER: FORBIDDEN, LOCKS: FORBIDDEN, EVENTS: GONE}).denied is None
 
 
 def test_absences_begin_with_the_first_silence_and_end_with_an_answer() -> None:
@@ -62,7 +62,7 @@ def test_absences_begin_with_the_first_silence_and_end_with_an_answer() -> None:
 def test_members_and_the_coordinator_that_do_not_answer_are_silent() -> None:
     members = [member("N1"), member("N2", answered_s=None, problem="it does not answer: refused")]
     silent = CoordinatorView("c:1", answers=False, problem="refused")
-    look = Look(TopView(cluster=cluster(members), coordinator=silent))
+    look = LiveLook(TopView(cluster=cluster(members), coordinator=silent))
     assert silent_servers(look) == {"coordinator c:1": "refused", "node N2": "it does not answer: refused"}
 
 
@@ -76,7 +76,7 @@ def test_a_slice_has_each_lock_once_and_says_if_there_are_more() -> None:
 
 def test_json_has_the_read_model_and_the_missing_parts() -> None:
     view = replace(top_view(), events=None)
-    found = json.loads(json.dumps(as_builtins(Look(view, {EVENTS: FORBIDDEN}), "name")))
+    found = json.loads(json.dumps(as_builtins(LiveLook(view, {EVENTS: FORBIDDEN}), "name")))
     assert found["cluster"]["version"] == "1795975015854596018", "as text: JSON readers round large numbers"
     names = [each["name"] for each in found["locks"]["rows"]]
     assert names == sorted(names)
