@@ -19,8 +19,8 @@ from lockring.cli.top.model import (
     LOCK,
     LOCKS,
     CoordinatorView,
-    LocksSlice,
     LiveLook,
+    LocksSlice,
     TopView,
 )
 from lockring.client.aio.tls_opener import opener_with
