@@ -85,7 +85,11 @@ class Prometheus:
         self._ports.close()
 
     def __enter__(self) -> Prometheus:
-        eventually(lambda: len(self.value("up == 1")) == self._count, self._log.read_text)
+        try:
+            eventually(lambda: len(self.value("up == 1")) == self._count, self._log.read_text)
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

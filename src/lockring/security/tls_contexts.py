@@ -32,13 +32,17 @@ _CERT_MODES: Final[dict[ClientAuth, ssl.VerifyMode]] = {
 }
 
 
-def port_context(paths: TlsPaths, content: TlsContent, client_auth: ClientAuth) -> ssl.SSLContext:
+def port_context(
+    paths: TlsPaths, content: TlsContent, client_auth: ClientAuth, *, protocol: str = ""
+) -> ssl.SSLContext:
     """Return the context with which a port accepts.
 
     Args:
         paths: of the files; all three are needed unless `client_auth` is "none".
         content: what they held when they were read just before.
         client_auth: what is asked of the other side.
+        protocol: the only one that the port speaks, by its name in ALPN (RFC 7301), "" for one without a name there.
+            A client that offers others alone goes without, and so does one that offers nothing.
 
     Raises:
         ConfigError: the key is encrypted; or, as `HalfWritten`, a file is malformed, the key is not that of the
@@ -47,9 +51,8 @@ def port_context(paths: TlsPaths, content: TlsContent, client_auth: ClientAuth) 
     context = _strict(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
-    context.set_alpn_protocols(
-        ["h2"]
-    )  # clients of gRPC ask for it, and go without; no other side asks for anything
+    if protocol:
+        context.set_alpn_protocols([protocol])
     _load_pair(context, paths)
     if client_auth != "none":
         _load_authorities(context, paths, content)

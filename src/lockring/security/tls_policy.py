@@ -201,6 +201,14 @@ class _Pace:
             yield
 
 
+class _ClientSide(NamedTuple):
+    """The contexts of one edition of the files for clients: of ports for locks, for gRPC and for HTTP."""
+
+    locks: ssl.SSLContext
+    calls: ssl.SSLContext
+    pages: ssl.SSLContext
+
+
 class _ServerSide(NamedTuple):
     accepts: ssl.SSLContext
     dials: ssl.SSLContext
@@ -224,15 +232,19 @@ class TlsPolicy:
         self, clients: TlsPaths | None, peers: TlsPaths | None, *, client_auth: ClientAuth = "none"
     ) -> None:
         self.client_auth: Final = client_auth
-        self._clients: _FileSet[ssl.SSLContext] | None = None
+        self._clients: _FileSet[_ClientSide] | None = None
         self._peers: _FileSet[_ServerSide] | None = None
         self._pace = _Pace()
         if clients is not None:
             paths = _complete(clients, "tls", needs_ca=client_auth != "none")
 
-            def for_clients(content: TlsContent) -> ssl.SSLContext:
+            def for_clients(content: TlsContent) -> _ClientSide:
                 self._require_apart(content.ca, self._peers)
-                return port_context(paths, content, client_auth)
+                return _ClientSide(
+                    port_context(paths, content, client_auth),
+                    port_context(paths, content, client_auth, protocol="h2"),
+                    port_context(paths, content, client_auth, protocol="http/1.1"),
+                )
 
             self._clients = _FileSet("clients", paths, for_clients)
         if peers is not None:
@@ -250,9 +262,21 @@ class TlsPolicy:
         """The contexts for a connection that is accepted now."""
         self.look_if_due()
         return PortContexts(
-            None if self._clients is None else self._clients.edition.made,
+            None if self._clients is None else self._clients.edition.made.locks,
             None if self._peers is None else self._peers.edition.made.accepts,
         )
+
+    @property
+    def call_contexts(self) -> PortContexts:
+        """The contexts for a connection that a port for gRPC accepts now: it is for clients alone, and speaks HTTP/2."""
+        self.look_if_due()
+        return PortContexts(None if self._clients is None else self._clients.edition.made.calls, None)
+
+    @property
+    def page_contexts(self) -> PortContexts:
+        """The contexts for a connection that a port for HTTP accepts now: for clients alone, and HTTP/1.1."""
+        self.look_if_due()
+        return PortContexts(None if self._clients is None else self._clients.edition.made.pages, None)
 
     @property
     def dial_context(self) -> ssl.SSLContext | None:

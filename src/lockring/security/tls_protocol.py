@@ -23,7 +23,7 @@ PEER_CERTIFICATE: Final = "peer_certificate"
 SEAL: Final = "seal"
 """The name under which a transport has `TlsTransport.seal`."""
 
-_FRAME: Final = 0
+_FRAMES: Final = b"\0"
 """The first byte of a frame of lockring's own: frames are shorter than 16 MiB. TLS begins otherwise."""
 
 _ProtocolT = TypeVar("_ProtocolT", bound=asyncio.Protocol)
@@ -151,7 +151,9 @@ class TlsProtocol(_Owner, asyncio.Protocol):
         begin: makes the layer, once the connection is open.
         gate: counts and bounds the handshake.
         ready: resolved with the transport and the program's protocol after the handshake, or with its error.
-        plain_answer: sent to a side that begins with a frame of lockring's own instead of TLS, before the end.
+        plain_answer: sent to a side that does not begin with TLS but with one of the bytes `plain_begins`, before the
+            end. These are the first ones of a frame of lockring's own, unless others are given.
+        plain_begins: see `plain_answer`.
         opened: called with the transport after the handshake.
     """
 
@@ -163,6 +165,7 @@ class TlsProtocol(_Owner, asyncio.Protocol):
         *,
         ready: asyncio.Future[tuple[TlsTransport, asyncio.Protocol]] | None = None,
         plain_answer: bytes = b"",
+        plain_begins: bytes = _FRAMES,
         opened: Callable[[TlsTransport], None] | None = None,
     ) -> None:
         self.remote = "?"
@@ -171,6 +174,7 @@ class TlsProtocol(_Owner, asyncio.Protocol):
         self._gate = gate
         self._ready = ready
         self._plain_answer = plain_answer
+        self._plain_begins = plain_begins
         self._opened = opened
         self._raw: asyncio.Transport
         self._layer: TlsLayer
@@ -201,7 +205,7 @@ class TlsProtocol(_Owner, asyncio.Protocol):
         if self._is_over:
             return
         answer, self._plain_answer = self._plain_answer, b""
-        if answer and data[0] == _FRAME:
+        if answer and data[0] in self._plain_begins:
             self._raw.write(answer)
             self._refuse(TlsError(NOT_TLS, "not-tls"))
             return
@@ -294,6 +298,7 @@ def accepting(
     gate: HandshakeGate,
     *,
     plain_answer: bytes = b"",
+    plain_begins: bytes = _FRAMES,
     opened: Callable[[TlsTransport], None] | None = None,
 ) -> Callable[[], TlsProtocol]:
     """Return a factory of protocols for `loop.create_server`.
@@ -303,10 +308,16 @@ def accepting(
         contexts: returns the port's contexts, asked for each connection: `TlsPolicy.port_contexts`.
         gate: bounds the handshakes of the port.
         plain_answer: see `TlsProtocol`.
+        plain_begins: see `TlsProtocol`.
         opened: see `TlsProtocol`.
     """
     return lambda: TlsProtocol(
-        make, lambda: TlsLayer.accept(contexts()), gate, plain_answer=plain_answer, opened=opened
+        make,
+        lambda: TlsLayer.accept(contexts()),
+        gate,
+        plain_answer=plain_answer,
+        plain_begins=plain_begins,
+        opened=opened,
     )
 
 

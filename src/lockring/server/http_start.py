@@ -18,7 +18,7 @@ from lockring.server.metrics.figures import Figures
 from lockring.server.metrics.loop_watch import LoopWatch
 from lockring.server.metrics.process import add_process
 from lockring.server.settings import PortSettings
-from lockring.server.tls import ServerTls, opener_of, secure_of
+from lockring.server.tls import ServerTls, opener_of
 
 if TYPE_CHECKING:
     from lockring.server.http.protocol import ConnectionKeeper
@@ -64,7 +64,7 @@ class HttpServer:
         self._keeper: ConnectionKeeper | None = None
         self._site: HttpSite | None = None
         self._dashboard: Dashboard | None = None
-        self._port = HttpPort(self._made, ending=self._end, secure=secure_of(tls))
+        self._port = HttpPort(self._made, ending=self._end, secure=None if tls is None else tls.secure_pages)
 
     async def start(self, listening: str) -> None:
         """Listen. A default port that is taken gives a line of the log, and no HTTP.

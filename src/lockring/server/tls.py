@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import string
 import weakref
 from collections.abc import Callable
 from typing import Final
@@ -28,7 +29,7 @@ from lockring.security.peer_certificates import PeerCertificate
 from lockring.security.tls_contexts import PEER_NAME
 from lockring.security.tls_files import TlsPaths
 from lockring.security.tls_layer import TlsLayer
-from lockring.security.tls_policy import WARN_S, PortContexts, TlsPolicy
+from lockring.security.tls_policy import WARN_S, TlsPolicy
 from lockring.security.tls_protocol import TlsTransport, accepting, open_tls
 from lockring.security.tls_socket import TlsStream, shake_hands
 from lockring.server.tls_settings import TlsSettings
@@ -43,6 +44,15 @@ _PLAIN_ANSWER: Final = encode_frame(
     )
 )
 """The answer to a client or a server that comes without TLS, which can read this much."""
+
+_PLAIN_PAGE: Final = (
+    b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n\r\n"
+    b"this port demands TLS: its address begins with https://\n"
+)
+"""The answer to a browser or a probe that comes without TLS."""
+
+_METHODS: Final = string.ascii_uppercase.encode()
+"""The first bytes of requests without TLS."""
 
 _LOOK_AT_PEERS_NS: Final = 60 * NS_PER_S
 _REMIND_NS: Final = 86_400 * NS_PER_S
@@ -96,9 +106,21 @@ class ServerTls:
 
         def secure(make: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
             gate = HandshakeGate(under_way_max=under_way_max)
-            return accepting(make, lambda: PortContexts(self.policy.port_contexts.clients, None), gate)
+            return accepting(make, lambda: self.policy.call_contexts, gate)
 
         return secure
+
+    def secure_pages(self, make: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
+        """Put TLS below the protocols of a port for HTTP: as a port for clients alone. See `net.listener.Securing`."""
+        gate = HandshakeGate()
+        self.gates.append(gate)
+        return accepting(
+            make,
+            lambda: self.policy.page_contexts,
+            gate,
+            plain_answer=_PLAIN_PAGE,
+            plain_begins=_METHODS,
+        )
 
     async def open(self, make: Callable[[], asyncio.Protocol], host: str, port: int) -> None:
         """Open a connection to another server. See `net.dialer.Opener`.

@@ -118,7 +118,6 @@ class Acquisitions:
                 holders=self._blockers.of(lock, request.access),
                 position=len(lock.waiters or ()) + 1,
             )
-            self._context.outbox.counters.refuse("Acquire", refusal.code, is_handled=True)
             self._context.outbox.send(connection, refusal)
             return
         self._troubles.look(self._context.now_ns)
