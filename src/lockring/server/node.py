@@ -32,6 +32,7 @@ from lockring.server.http_start import HttpServer, start_http
 from lockring.server.local_client import LocalClients
 from lockring.server.metrics.exemplars import WaitExemplars
 from lockring.server.metrics.figures import Figures
+from lockring.server.metrics.grpc import add_grpc
 from lockring.server.metrics.node import add_node
 from lockring.server.metrics.process import add_gate
 from lockring.server.node_lives import NodeLives
@@ -271,6 +272,8 @@ class NodeServer:
         add_gate(figures, self._gate)
         figures.add_histogram("lockring_request_duration_seconds", [self._batches], kind="batch")
         figures.add("lockring_connections", self._port.listener.count, port="lock")
+        if self._grpc is not None:
+            add_grpc(figures, self._grpc)
 
     def _look_at_rights(self) -> None:
         self._gate.look()

@@ -96,6 +96,7 @@ class ServerTls:
 
         def secure(make: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
             gate = HandshakeGate(under_way_max=under_way_max)
+            self.gates.append(gate)
             return accepting(make, lambda: PortContexts(self.policy.port_contexts.clients, None), gate)
 
         return secure
