@@ -136,7 +136,9 @@ class CoordinatorServer:
         opened = open_store(settings, log, lambda error: _in_loop(loop, self._failed, error))
         self._store = StoreWorker(opened.store)
         self._has_store = True
-        listening = await self._listener.open(settings.listen, secure=secure_of(self._tls))
+        listening = await self._listener.open(
+            settings.listen, secure=secure_of(self._tls, self._gate.handshakes_at("coordinator's port"))
+        )
         self.address = settings.advertise or listening
         log.info(
             "coordinator listens on %s", listening, extra=event("coordinator-listens", address=listening)

@@ -64,7 +64,9 @@ class HttpServer:
         self._keeper: ConnectionKeeper | None = None
         self._site: HttpSite | None = None
         self._dashboard: Dashboard | None = None
-        self._port = HttpPort(self._made, ending=self._end, secure=secure_of(tls))
+        self._port = HttpPort(
+            self._made, ending=self._end, secure=secure_of(tls, gate.handshakes_at("HTTP port"))
+        )
 
     async def start(self, listening: str) -> None:
         """Listen. A default port that is taken gives a line of the log, and no HTTP.

@@ -136,7 +136,7 @@ class NodeServer:
         """
         settings, place = self._settings, self._place
         self._listening = listening = await self._port.listener.open(
-            settings.listen, secure=secure_of(self._tls)
+            settings.listen, secure=secure_of(self._tls, self._gate.handshakes_at("lock port"))
         )
         place.address = settings.advertise or listening
         await self._port.listener.begin()
