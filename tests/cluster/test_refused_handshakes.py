@@ -1,4 +1,4 @@
-"""What an operator sees of handshakes that were refused, at each port of a real cluster."""
+"""Refused handshakes as an operator sees them, at each port of a real cluster."""
 
 from __future__ import annotations
 
