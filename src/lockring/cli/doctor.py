@@ -285,7 +285,8 @@ def _about_grpc(look: Look, settings: ClientSettings, timeout_s: float) -> list[
         return []
 
     with suppress(ImportError):
-        pass  # before the clock is read: it takes half a second
+        # Before the clock is read: it takes half a second.
+        import grpc_health.v1.health_pb2_grpc  # noqa: F401
 
     def finding(door: tuple[str, str]) -> CheckResult:
         node, address = door
