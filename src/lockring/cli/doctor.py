@@ -80,8 +80,8 @@ class DoctorSettings(msgspec.Struct, frozen=True, kw_only=True):
 def doctor(as_json: bool, **given: Any) -> int:
     """Look at all that can be wrong with a cluster, from this machine: a line for each check.
 
-    Reaches every server on every port, with HTTP and gRPC, compares versions and the rates of clocks, looks at certificates, your rights
-    and the slots, and acquires and releases a lock. Exits with 1 if something is wrong.
+    Reaches every server on every port, with HTTP and gRPC. Compares versions and the rates of clocks, looks at
+    certificates, your rights and the slots, and acquires and releases a lock. Exits with 1 if something is wrong.
     """
     own = read_settings(DoctorSettings, "doctor", given)
     lock = check_lock_name(own.lock or f"lockring-doctor/{socket.gethostname()}")
@@ -158,7 +158,7 @@ def _about_servers(
     """Ask all servers twice at the same time, with a pause for their clocks.
 
     Returns:
-        The findings, and the status of each server that has told its own.
+        The findings, and the status of each server that answers.
     """
 
     def status_of(server: str) -> TimedStatus | LockringError:

@@ -132,7 +132,7 @@ def _read(stream: ByteStream, end_ns: int) -> bytes:
     return data
 
 
-class _Received:
+class _AnswerBytes:
     """Bytes that have come, by the one method of a socket that the library's parser needs."""
 
     def __init__(self, data: bytes) -> None:
@@ -143,7 +143,7 @@ class _Received:
 
 
 def _parsed(data: bytes) -> tuple[int, str]:
-    answer = http.client.HTTPResponse(cast(socket.socket, _Received(data)))
+    answer = http.client.HTTPResponse(cast(socket.socket, _AnswerBytes(data)))
     try:
         answer.begin()
         page = answer.read()
