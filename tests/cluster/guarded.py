@@ -183,12 +183,16 @@ def grpc_credentials(files: ClientFiles) -> grpc.ChannelCredentials:
 
 
 @contextmanager
-def guarded(directory: Path, *, nodes: int, client_auth: ClientAuthChoice) -> Iterator[Guarded]:
+def guarded(
+    directory: Path, *, nodes: int, client_auth: ClientAuthChoice, http: bool = False
+) -> Iterator[Guarded]:
     """Run a cluster that checks identities."""
     access = AccessSettings(
         auth="enforcing", acl_file=str(directory / "acl.toml"), audit_log=str(directory / "audit.log")
     )
-    cluster = LocalCluster(nodes=nodes, tls=True, grpc=True, access=access, client_auth=client_auth, **CALM)
+    cluster = LocalCluster(
+        nodes=nodes, tls=True, grpc=True, http=http, access=access, client_auth=client_auth, **CALM
+    )
     made = Guarded(cluster, directory)
     with cluster:
         yield made

@@ -16,6 +16,7 @@ import pytest
 import lockring
 from lockring.testing import COORDINATOR, LocalCluster
 from tests.cluster.guarded import guarded
+from tests.cluster.running import running
 from tests.processes import PATIENCE_S, address, eventually
 
 pytestmark = [pytest.mark.cluster]
@@ -42,7 +43,7 @@ def checks(done: subprocess.CompletedProcess[str], code: int) -> dict[tuple[str,
 @pytest.fixture
 def doors() -> Iterator[LocalCluster]:
     with LocalCluster(
-        nodes=2, grpc=True, stabilization_s=0.3, backup_lease_s=15.0, member_lease_s=30.0
+        nodes=2, grpc=True, http=True, stabilization_s=0.3, backup_lease_s=15.0, member_lease_s=30.0
     ) as cluster:
         yield cluster
 
@@ -55,6 +56,10 @@ def test_the_doctor_reaches_every_server_on_every_port_and_finds_the_one_that_do
     assert {subject for check, subject in found if check == "lock port"} == servers
     assert {subject for check, subject in found if check == "clock"} == servers
     assert {subject for check, subject in found if check == "gRPC port"} == set(doors.nodes)
+    for name in (COORDINATOR, *doors.nodes):
+        http = found["HTTP port", doors.address_of(name)]
+        assert http["level"] == "ok", http
+        assert http["text"].startswith(f"{doors.http_address_of(name)}: /livez and /readyz answer in ")
     assert not [each for each in found.values() if each["level"] == "bad"]
     assert found["versions", None]["level"] == "ok"
     assert found["slots", None]["text"] == "all 4096 slots are served"
@@ -79,7 +84,7 @@ def test_the_doctor_says_that_nothing_can_be_reached() -> None:
 
 
 def test_the_doctor_names_the_days_of_certificates_and_the_rights_of_the_asker(tmp_path: Path) -> None:
-    with guarded(tmp_path, nodes=1, client_auth="optional") as cluster:
+    with guarded(tmp_path, nodes=1, client_auth="optional", http=True) as cluster:
 
         def doctor(who: str, *more: str) -> subprocess.CompletedProcess[str]:
             environ = {"LOCKRING_CA": cluster.bare.ca, "LOCKRING_TOKEN_FILE": str(cluster.token_file(who))}
@@ -89,6 +94,12 @@ def test_the_doctor_names_the_days_of_certificates_and_the_rights_of_the_asker(t
         days = [each for (check, _), each in found.items() if check == "certificate"]
         assert len(days) >= 2
         assert all(each["text"].endswith(" days") for each in days)
+        http = [each for (check, _), each in found.items() if check == "HTTP port"]
+        assert len(http) == 2
+        for each in http:
+            assert "/livez and /readyz answer in " in each["text"]
+            assert "; its certificate ends in " in each["text"]
+            assert each["text"].endswith(" days")
         assert "you are token test" in found["rights", None]["text"]
         found = checks(doctor("web-2", "--lock", "jobs/doctor"), 0)
         assert found["rights", None]["text"].endswith("'jobs/doctor': read, acquire")
@@ -97,6 +108,27 @@ def test_the_doctor_names_the_days_of_certificates_and_the_rights_of_the_asker(t
         found = checks(doctor("web-2"), 0)
         (lock,) = [each for (check, _), each in found.items() if check == "lock"]
         assert (lock["level"], lock["advice"]) == ("warn", "name a lock that you may acquire with --lock")
+
+
+def test_the_doctor_warns_of_http_that_is_off_and_finds_the_one_port_of_two_servers() -> None:
+    listen, leader, place = address(), address(), address()
+    where = ("--listen", listen, "--coordinator-listen", leader, "--in-memory", "--new-cluster", "--no-grpc")
+
+    def http_of(*more: str) -> dict[str, str]:
+        with running("serve", *where, *more) as process:
+            process.wait_for("further nodes join with")
+            eventually(lambda: run(listen, "status", "--check").returncode == 0)
+            found = checks(run(listen, "doctor", "--json"), 0)
+            return {
+                str(subject): f"{each['level']} {each['text']}".partition(" answer in ")[0]
+                for (check, subject), each in found.items()
+                if check == "HTTP port"
+            }
+
+    off = "warn HTTP is off, so that probes and monitoring have nothing to ask"
+    assert http_of("--no-http") == dict.fromkeys((leader, listen), off)
+    on = f"ok {place}: /livez and /readyz"
+    assert http_of("--http-listen", place) == dict.fromkeys((leader, listen), on)
 
 
 def test_one_line_says_whether_all_is_well(doors: LocalCluster) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple
 
+from lockring.cli.http_ports import HttpLook
 from lockring.cli.output import count, duration
 from lockring.protocol import ServerStatus
-from lockring.protocol.infos import CERTIFICATE_ENDS_SOON_S
+from lockring.protocol.infos import CERTIFICATE_ENDS_SOON_S, HTTP_OFF
 from lockring.units import NS_PER_MS, NS_PER_S
 
 Level = Literal["ok", "warn", "bad"]
@@ -16,6 +17,8 @@ RATE_WARN: Final = 0.01
 RATE_BAD: Final = 0.04
 """By how much the rate of a server's clock may differ from this one's: leases allow for 5 % between two clocks."""
 _DAY_S: Final = 86_400
+_HTTP: Final = "HTTP port"
+_OK: Final = 200
 
 
 class CheckResult(NamedTuple):
@@ -105,6 +108,50 @@ def about_certificates_of(server: str, status: ServerStatus, wall_s: float) -> l
         advice = "" if level == "ok" else "replace the file: it is in use within a second"
         findings.append(CheckResult(level, "certificate", server, text, advice))  # type: ignore[arg-type]
     return findings
+
+
+def about_no_http(server: str, place: str) -> CheckResult:
+    """Return the finding for a server whose HTTP port cannot be asked.
+
+    Args:
+        server: HOST:PORT of the server.
+        place: its HTTP port, as its status names it: see `ServerStatus.http`.
+    """
+    if not place:
+        return CheckResult("warn", _HTTP, server, "its version does not say where its HTTP is", "upgrade it")
+    if place == HTTP_OFF:
+        text = "HTTP is off, so that probes and monitoring have nothing to ask"
+        return CheckResult(
+            "warn", _HTTP, server, text, "start it without --no-http, or name a free --http-listen"
+        )
+    text = f"{place} is reached on that machine alone"
+    return CheckResult("warn", _HTTP, server, text, "run lockring doctor there, or name an --http-listen")
+
+
+def about_http(server: str, place: str, look: HttpLook, wall_s: float) -> CheckResult:
+    """Return the finding for an HTTP port that answers.
+
+    Args:
+        server: HOST:PORT of the server.
+        place: HOST:PORT of its HTTP port.
+        look: its answers.
+        wall_s: the time, in seconds since 1970.
+    """
+    took_ms = 1000 * max(look.live.took_s, look.ready.took_s)
+    faults = []
+    if look.live.status != _OK:
+        faults.append(f"/livez answers {look.live.status}")
+    if look.ready.status != _OK:
+        faults.append(f"/readyz answers {look.ready.status}: {look.ready.text}")
+    text = f"{place}: {', '.join(faults) or f'/livez and /readyz answer in {took_ms:.1f} ms'}"
+    advice = "see lockring status" if faults else ""
+    if look.live.ends_at_s is not None:
+        left_s = look.live.ends_at_s - wall_s
+        text += f"; its certificate ends in {count(int(left_s // _DAY_S), 'day')}"
+        if left_s <= CERTIFICATE_ENDS_SOON_S:
+            faults.append("certificate")
+            advice = advice or "replace its file: it is in use within a second"
+    return CheckResult("warn" if faults else "ok", _HTTP, server, text, advice)
 
 
 def about_rights(rights: tuple[str, ...] | None, identity: str, lock: str) -> CheckResult:

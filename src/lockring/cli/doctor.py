@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
@@ -21,11 +21,14 @@ from lockring.cli.checkup import (
     TimedStatus,
     about_certificates_of,
     about_clock,
+    about_http,
+    about_no_http,
     about_rights,
     about_versions,
 )
 from lockring.cli.client_settings import ClientSettings
 from lockring.cli.connect import ask, client_options, client_settings, connect, dial_of, tls_for
+from lockring.cli.http_ports import is_out_of_reach, look_at_http
 from lockring.cli.output import count, print_json, say
 from lockring.cli.sections import read_settings
 from lockring.cli.status import Look, look_twice
@@ -37,6 +40,8 @@ from lockring.ids import LockName, NodeId
 from lockring.names import check_lock_name
 from lockring.net.oneshot import Dial, ask_report
 from lockring.net.server_line import Roll, ServerLine, ask_roll
+from lockring.protocol import ServerStatus
+from lockring.protocol.infos import HTTP_OFF
 from lockring.slots import SLOTS
 from lockring.system_errors import reason_of
 from lockring.terminals import shown
@@ -75,8 +80,8 @@ class DoctorSettings(msgspec.Struct, frozen=True, kw_only=True):
 def doctor(as_json: bool, **given: Any) -> int:
     """Look at all that can be wrong with a cluster, from this machine: a line for each check.
 
-    Reaches every server on every port, compares versions and the rates of clocks, looks at certificates, your rights
-    and the slots, and acquires and releases a lock. Exits with 1 if something is wrong.
+    Reaches every server on every port, with HTTP and gRPC. Compares versions and the rates of clocks, looks at
+    certificates, your rights and the slots, and acquires and releases a lock. Exits with 1 if something is wrong.
     """
     own = read_settings(DoctorSettings, "doctor", given)
     lock = check_lock_name(own.lock or f"lockring-doctor/{socket.gethostname()}")
@@ -117,7 +122,9 @@ def _examine(settings: ClientSettings, lock: str) -> list[CheckResult]:
     except LockringError as error:
         return [CheckResult("bad", "reach", "", str(error), "name a server that runs with --server")]
     findings = [CheckResult("ok", "reach", "", f"the cluster {roll.cluster} has {_size(roll)}")]
-    findings += _about_servers(roll, dial, timeout_s, credential)
+    about_servers, statuses = _about_servers(roll, dial, timeout_s, credential)
+    findings += about_servers
+    findings += _about_http(statuses, settings, timeout_s)
     look: Look | None = None
     try:
         look = look_twice(settings)
@@ -145,8 +152,14 @@ def _size(roll: Roll) -> str:
 # ---------------------------------------------------------------------- each server
 
 
-def _about_servers(roll: Roll, dial: Dial, timeout_s: float, credential: str) -> list[CheckResult]:
-    """Ask all servers twice at the same time, with a pause for their clocks."""
+def _about_servers(
+    roll: Roll, dial: Dial, timeout_s: float, credential: str
+) -> tuple[list[CheckResult], dict[str, ServerStatus]]:
+    """Ask all servers twice at the same time, with a pause for their clocks.
+
+    Returns:
+        The findings, and the status of each server that answers.
+    """
 
     def status_of(server: str) -> TimedStatus | LockringError:
         sent_ns = monotonic_ns()
@@ -183,7 +196,33 @@ def _about_servers(roll: Roll, dial: Dial, timeout_s: float, credential: str) ->
     known = {server: each.status for server, each in firsts.items() if isinstance(each, TimedStatus)}
     if known:
         findings.append(about_versions(known, __version__))
-    return findings
+    return findings, known
+
+
+def _about_http(
+    statuses: Mapping[str, ServerStatus], settings: ClientSettings, timeout_s: float
+) -> list[CheckResult]:
+    """Ask the HTTP port of each server whether it lives and is ready, and look at its certificate."""
+    tls = tls_for(settings)
+
+    def finding(server: str) -> CheckResult:
+        place = statuses[server].http
+        try:
+            if place in ("", HTTP_OFF) or is_out_of_reach(place, server):
+                return about_no_http(server, place)
+            look = look_at_http(place, tls, timeout_s)
+        except (LockringError, OSError) as error:
+            why = str(error) if isinstance(error, LockringError) else reason_of(error)
+            return CheckResult(
+                "warn",
+                "HTTP port",
+                server,
+                f"{place} does not answer: {why}",
+                "look at the server's log, or at the network between",
+            )
+        return about_http(server, place, look, wall_ns() / NS_PER_S)
+
+    return _at_once(finding, tuple(statuses))
 
 
 def _at_once(question: Callable[[str], _A], servers: tuple[str, ...]) -> list[_A]:
@@ -246,7 +285,8 @@ def _about_grpc(look: Look, settings: ClientSettings, timeout_s: float) -> list[
         return []
 
     with suppress(ImportError):
-        pass  # before the clock is read: it takes half a second
+        # Before the clock is read: it takes half a second.
+        import grpc_health.v1.health_pb2_grpc  # noqa: F401
 
     def finding(door: tuple[str, str]) -> CheckResult:
         node, address = door

@@ -87,6 +87,7 @@ class GrpcCall:
         stream: the same.
         number: the same.
         path: the method, without the slash before it; "" if it is not text.
+        status: the code with which it has ended, None before.
         is_over: whether it has ended for the client, so that nothing more is sent.
         is_half_closed: whether the client sends no more requests.
     """
@@ -109,6 +110,7 @@ class GrpcCall:
         "is_over",
         "number",
         "path",
+        "status",
         "stream",
         "task",
     )
@@ -117,6 +119,7 @@ class GrpcCall:
         self.stream = stream
         self.number = number
         self.task: asyncio.Task[None] | None = None
+        self.status: int | None = None
         self.is_over = False
         self.is_half_closed = False
         self._headers = headers
@@ -288,6 +291,7 @@ class GrpcCall:
         trailers = trailers_of(code, text, details)
         self.stream.send_headers(self, [*([] if self._has_begun else RESPONSE), *trailers], is_end=True)
         self.is_over = True
+        self.status = code
 
     def reject(self, status: int) -> None:
         """End with a status of HTTP what is not a call of gRPC."""
@@ -296,7 +300,9 @@ class GrpcCall:
 
     def end(self) -> None:
         """Note that the client has ended the call, or has gone: its task is cancelled."""
-        self.is_over = True
+        if not self.is_over:
+            self.is_over = True
+            self.status = Code.CANCELLED
         if self.task is not None:
             self.task.cancel()
 

@@ -41,6 +41,10 @@ class Dispatcher:
         self._judge = judge
         self._place = place
 
+    def knows(self, path: str) -> bool:
+        """Return whether a method is served."""
+        return path in self._methods
+
     async def serve(self, call: GrpcCall) -> None:
         """Carry a call out, to its end."""
         requests = _Requests(call)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
@@ -45,6 +46,9 @@ HELD_BYTES_MAX: Final = 64 * 1024 * 1024
 Beyond, calls are refused with RESOURCE_EXHAUSTED.
 """
 
+OTHER_METHODS: Final = "other"
+"""Stands for all methods that are not served, where calls are counted: a client can invent any number of them."""
+
 _BACKLOG: Final = 1024
 _LOOK_S: Final = 1.0
 _LATE_S_MAX: Final = 2.0
@@ -65,6 +69,7 @@ class GrpcServer:
 
     Attributes:
         turns: shares the loop's time among the connections.
+        ended_calls: how many calls have ended, by method and status code.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class GrpcServer:
         connections_max: int = CALL_CONNECTIONS_MAX,
     ) -> None:
         self.turns = TurnScheduler()
+        self.ended_calls: Counter[tuple[str, int]] = Counter()
         self._driver = NodeDriver(host, opener=opener)
         self._secure = secure
         self._connections_max = connections_max
@@ -100,6 +106,11 @@ class GrpcServer:
         self._timer: asyncio.TimerHandle | None = None
         self._is_stopping = False
         self._looked_ns = monotonic_ns()
+
+    @property
+    def count(self) -> int:
+        """How many connections are open."""
+        return len(self._connections)
 
     async def start(self, listen: str) -> str:
         """Listen at HOST:PORT, port 0 for any free one, and return it with the port that it is.
@@ -182,6 +193,7 @@ class GrpcServer:
             self._tasks.add(task)
             task.add_done_callback(lambda _: self._ended(call, task))
             return
+        self._count_end(call)
         call.stream.call_ended(call)
 
     def hold(self, size: int) -> bool:
@@ -196,7 +208,12 @@ class GrpcServer:
 
     def _ended(self, call: GrpcCall, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._count_end(call)
         call.stream.call_ended(call)
+
+    def _count_end(self, call: GrpcCall) -> None:
+        method = call.path if self._dispatcher.knows(call.path) else OTHER_METHODS
+        self.ended_calls[method, Code.CANCELLED if call.status is None else call.status] += 1
 
     def _look(self) -> None:
         """Look, once a second, at what only the passing of time brings about."""

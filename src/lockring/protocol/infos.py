@@ -168,6 +168,10 @@ class CertificateInfo(msgspec.Struct, array_like=True, gc=False):
     fingerprint: str = ""
 
 
+HTTP_OFF: Final = "off"
+"""`ServerStatus.http` of a server without HTTP."""
+
+
 class ServerStatus(msgspec.Struct, array_like=True, gc=False):
     """A server's status at one moment, by its own clock and rights, whatever the cluster state says.
 
@@ -186,7 +190,7 @@ class ServerStatus(msgspec.Struct, array_like=True, gc=False):
     of its ACL file, "" if it has none. `insecure`: other machines may reach it without
     proving what they are, which an operator has asked for. `software` is the version of lockring that it runs, ""
     if it does not say, and `up_ms` how long its present life, or lead, has lasted by its own clock; -1 if it does not
-    say.
+    say. `http` is HOST:PORT of its HTTP port, `HTTP_OFF` if it has none, "" if it does not say.
     """
 
     role: str
@@ -219,6 +223,7 @@ class ServerStatus(msgspec.Struct, array_like=True, gc=False):
     insecure: bool = False
     software: str = ""
     up_ms: int = -1
+    http: str = ""
 
 
 class EventRecord(msgspec.Struct, array_like=True, gc=False, frozen=True):

@@ -58,6 +58,7 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
         rule: the rule that decided, as the ACL file writes it, "" if none matched.
         reason: a sentence, for what was refused or lost.
         count: for "dropped", how many records are missing.
+        left_out: for a TLS handshake, how many more have failed since the record before, for the same reason.
     """
 
     at: str
@@ -74,6 +75,7 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     rule: str = ""
     reason: str = ""
     count: int = 0
+    left_out: int = 0
 
 
 class AuditLog:
@@ -126,6 +128,7 @@ class AuditLog:
         right: str = "",
         rule: str = "",
         reason: str = "",
+        left_out: int = 0,
     ) -> None:
         """Hand a record over, and return at once; see `AuditRecord` for its fields."""
         if self._is_closed or len(self._waiting) >= self._waiting_max:
@@ -148,6 +151,7 @@ class AuditLog:
                 outcome=outcome,
                 rule=rule,
                 reason=reason,
+                left_out=left_out,
             )
         )
         if not self._wakes.is_set():

@@ -30,6 +30,9 @@ REASONS_MAX: Final = 20
 
 log = logging.getLogger("lockring.tls")
 
+FailureReport = Callable[[str, str], None]
+"""Called with HOST:PORT of the other side, and the reason as a clause, for each handshake that fails."""
+
 
 class PendingHandshake(Protocol):
     """A connection whose handshake is under way.
@@ -50,7 +53,7 @@ class HandshakeGate:
     Args:
         under_way_max: how many may be under way.
         timeout_s: how long each may take.
-        on_failure: called with the address of the other side and the reason of each that fails, for the audit log.
+        on_failure: see `FailureReport`; for the audit log.
         logs: whether failures are logged; a caller that dials reports them itself.
 
     Attributes:
@@ -66,7 +69,7 @@ class HandshakeGate:
         *,
         under_way_max: int = UNDER_WAY_MAX,
         timeout_s: float = HANDSHAKE_S_MAX,
-        on_failure: Callable[[str, str], None] | None = None,
+        on_failure: FailureReport | None = None,
         logs: bool = True,
     ) -> None:
         self.completed = self.failed = self.timed_out = self.crowded_out = 0

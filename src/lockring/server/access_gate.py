@@ -37,8 +37,10 @@ from lockring.protocol import ClientHello, Message
 from lockring.protocol.identities import Identity
 from lockring.security.access_control import AccessControl
 from lockring.security.audit import AuditLog
+from lockring.security.handshakes import FailureReport
 from lockring.security.peer_certificates import PeerCertificate
 from lockring.server.access_settings import AccessSettings, danger_of
+from lockring.server.handshake_records import HandshakeRecords
 from lockring.server.reload_records import ReloadRecords
 from lockring.troubles import REMIND_NS, RepeatedTrouble
 
@@ -122,6 +124,7 @@ class AccessGate:
             jwt = self._verifier(settings)
             self._control = AccessControl(Path(settings.acl_file), jwt=jwt, is_enforced=self._is_enforced)
         self._audit = None if settings.audit_log is None else AuditLog(settings.audit_log, server=server)
+        self._handshakes = None if self._audit is None else HandshakeRecords(self._audit)
         edition = "" if self._control is None else _short(self._control.content.edition)
         self._acl_reloads = ReloadRecords(self._audit, settings.acl_file or "", edition)
         self._tls_reloads: ReloadRecords | None = None
@@ -264,6 +267,17 @@ class AccessGate:
         else:
             self._report(origin.rpartition(":")[0], f"a client at {origin}: {error}")
 
+    def handshakes_at(self, port: str) -> FailureReport | None:
+        """Return how to report the TLS handshakes that fail at a port; None without an audit log.
+
+        Args:
+            port: its name in a sentence, such as "lock port".
+        """
+        records = self._handshakes
+        if records is None:
+            return None
+        return lambda origin, reason: records.note(port, origin, reason, now_ns=monotonic_ns())
+
     def record(self, entry: AuditEntry, *, origin: str, via: str = "") -> None:
         """Report an act that a core has reported.
 
@@ -319,7 +333,12 @@ class AccessGate:
     # ----------------------------------------------------------------------- files
 
     def look(self) -> None:
-        """Read the ACL file again if it has changed, and give each connection the rights that it has now."""
+        """Read the ACL file again if it has changed, and give each connection the rights that it has now.
+
+        Called at least once a second.
+        """
+        if self._handshakes is not None:
+            self._handshakes.look(monotonic_ns())
         control = self._control
         if control is None:
             return
@@ -348,5 +367,7 @@ class AccessGate:
         """End, with what the audit log still has to write. May take two seconds."""
         if self._keys is not None:
             self._keys.close()
+        if self._handshakes is not None:
+            self._handshakes.close()
         if self._audit is not None:
             self._audit.close()

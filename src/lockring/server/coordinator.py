@@ -43,7 +43,7 @@ from lockring.random_ids import new_id
 from lockring.server.access_gate import AccessGate, expired_among, not_accepted
 from lockring.server.access_settings import OPEN, AccessSettings
 from lockring.server.http.parts import Check, HttpPart
-from lockring.server.http_start import HttpServer, start_http
+from lockring.server.http_start import HttpServer, http_place, start_http
 from lockring.server.logs import name_cluster
 from lockring.server.metrics.coordinator import add_coordinator
 from lockring.server.metrics.figures import Figures
@@ -116,11 +116,16 @@ class CoordinatorServer:
         self._state_at_s = 0.0
         self._look_timer: asyncio.TimerHandle | None = None
         self._http: HttpServer | None = None
+        self._http_place = ""
 
     @property
     def http_part(self) -> HttpPart:
         """The coordinator as HTTP shows it."""
         return HttpPart("coordinator", self._checks, self._add_figures, self._is_leader, self._seeds)
+
+    def note_http(self, place: str) -> None:
+        """Name the HTTP port of the process in the coordinator's status; see `http_start.http_place`."""
+        self._http_place = place
 
     # ----------------------------------------------------------------------- Service
 
@@ -136,7 +141,9 @@ class CoordinatorServer:
         opened = open_store(settings, log, lambda error: _in_loop(loop, self._failed, error))
         self._store = StoreWorker(opened.store)
         self._has_store = True
-        listening = await self._listener.open(settings.listen, secure=secure_of(self._tls))
+        listening = await self._listener.open(
+            settings.listen, secure=secure_of(self._tls, self._gate.handshakes_at("coordinator's port"))
+        )
         self.address = settings.advertise or listening
         log.info(
             "coordinator listens on %s", listening, extra=event("coordinator-listens", address=listening)
@@ -189,6 +196,7 @@ class CoordinatorServer:
             tls=self._tls,
             advertised=settings.advertise,
         )
+        self.note_http(http_place(self._http))
         self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
 
     async def finished(self) -> int:
@@ -466,6 +474,7 @@ class CoordinatorServer:
         """Add what the core does not know."""
         status.auth, status.acl = self._gate.auth, self._gate.edition
         status.insecure = self._gate.is_insecure
+        status.http = self._http_place
         if self._tls is not None:
             status.certificates = self._tls.certificates()
 

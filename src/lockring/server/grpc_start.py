@@ -60,7 +60,9 @@ async def start_grpc(
         host,
         gate,
         opener=opener_of(tls),
-        secure=None if tls is None else tls.securing_calls(room.call_handshakes),
+        secure=None
+        if tls is None
+        else tls.securing_calls(room.call_handshakes, gate.handshakes_at("gRPC port")),
         connections_max=room.calls if tls is not None else room.calls + room.call_handshakes,
     )
     try:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import ipaddress
 import logging
 import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lockring.addresses import split_address
+from lockring.addresses import format_address, split_address
 from lockring.errors import CannotListen
 from lockring.log_events import event
+from lockring.protocol.infos import HTTP_OFF
 from lockring.server.access_gate import AccessGate
 from lockring.server.http.hosts import KnownHosts
 from lockring.server.http.parts import HttpPart
@@ -43,6 +46,7 @@ class HttpServer:
 
     Attributes:
         address: HOST:PORT, "" while it does not listen.
+        place: HOST:PORT for others: the server's own host, where it listens at all addresses; "" as for `address`.
     """
 
     def __init__(
@@ -54,7 +58,7 @@ class HttpServer:
         tls: ServerTls | None,
         names: Sequence[str] = (),
     ) -> None:
-        self.address = ""
+        self.address = self.place = ""
         self._settings = settings
         self._parts = parts
         self._gate = gate
@@ -64,7 +68,12 @@ class HttpServer:
         self._keeper: ConnectionKeeper | None = None
         self._site: HttpSite | None = None
         self._dashboard: Dashboard | None = None
-        self._port = HttpPort(self._made, ending=self._end, secure=None if tls is None else tls.secure_pages)
+        on_failure = gate.handshakes_at("HTTP port")
+        self._port = HttpPort(
+            self._made,
+            ending=self._end,
+            secure=None if tls is None else functools.partial(tls.secure_pages, on_failure=on_failure),
+        )
 
     async def start(self, listening: str) -> None:
         """Listen. A default port that is taken gives a line of the log, and no HTTP.
@@ -83,6 +92,7 @@ class HttpServer:
             # A default port that is taken must not keep a server from its work.
             log.warning("no HTTP: %s; name another port with --http-listen", error, extra=event("no-http"))
             return
+        self.place = place_of(self.address, self._names[-1] if self._names else listening)
         self._watch.start()
         log.info(
             "HTTP at %s; the dashboard is at %s://%s%s/",
@@ -135,6 +145,26 @@ class HttpServer:
 
 def _host_of(address: str) -> str:
     return split_address(address)[0]
+
+
+def place_of(listening: str, server: str) -> str:
+    """Return HOST:PORT at which others reach an HTTP port.
+
+    Args:
+        listening: HOST:PORT on which it listens; all addresses of its machine have the host of the server.
+        server: HOST:PORT of the server, as advertised to others.
+    """
+    host, port = split_address(listening)
+    try:
+        is_everywhere = ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return listening
+    return format_address(_host_of(server), port) if is_everywhere else listening
+
+
+def http_place(server: HttpServer | None) -> str:
+    """Return HOST:PORT at which others reach HTTP, `HTTP_OFF` where there is none: see `ServerStatus.http`."""
+    return HTTP_OFF if server is None or not server.place else server.place
 
 
 async def start_http(

@@ -28,10 +28,11 @@ from lockring.server.departure import report_departure
 from lockring.server.directory_use import refuse_another_use
 from lockring.server.grpc_start import start_grpc
 from lockring.server.http.parts import Check, HttpPart
-from lockring.server.http_start import HttpServer, start_http
+from lockring.server.http_start import HttpServer, http_place, start_http
 from lockring.server.local_client import LocalClients
 from lockring.server.metrics.exemplars import WaitExemplars
 from lockring.server.metrics.figures import Figures
+from lockring.server.metrics.grpc import add_grpc
 from lockring.server.metrics.node import add_node
 from lockring.server.metrics.process import add_gate
 from lockring.server.node_lives import NodeLives
@@ -100,6 +101,7 @@ class NodeServer:
         self._locals = LocalClients(lambda: lives.present, self._place)
         self._grpc: GrpcServer | None = None
         self._http: HttpServer | None = None
+        self._http_place = ""
         self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._look_timer: asyncio.TimerHandle | None = None
         self._listening = ""
@@ -124,6 +126,10 @@ class NodeServer:
         """The node as HTTP shows it."""
         return HttpPart("node", self._checks, self._add_figures, seeds=lambda: [self._place.address])
 
+    def note_http(self, place: str) -> None:
+        """Name the HTTP port of the process in the node's status; see `http_start.http_place`."""
+        self._http_place = place
+
     # ----------------------------------------------------------------------- Service
 
     async def start(self) -> None:
@@ -135,7 +141,7 @@ class NodeServer:
         """
         settings, place = self._settings, self._place
         self._listening = listening = await self._port.listener.open(
-            settings.listen, secure=secure_of(self._tls)
+            settings.listen, secure=secure_of(self._tls, self._gate.handshakes_at("lock port"))
         )
         place.address = settings.advertise or listening
         await self._port.listener.begin()
@@ -160,6 +166,7 @@ class NodeServer:
             tls=self._tls,
             advertised=settings.advertise,
         )
+        self.note_http(http_place(self._http))
         self._gate.start()
         self._lives.start()
         self._look()
@@ -271,12 +278,14 @@ class NodeServer:
         add_gate(figures, self._gate)
         figures.add_histogram("lockring_request_duration_seconds", [self._batches], kind="batch")
         figures.add("lockring_connections", self._port.listener.count, port="lock")
+        if self._grpc is not None:
+            add_grpc(figures, self._grpc)
 
     def _look_at_rights(self) -> None:
         self._gate.look()
         if self._tls is not None:
             self._gate.note_tls(self._tls.policy.edition, self._tls.policy.problem)
-        self._lives.note_doors([] if self._tls is None else self._tls.certificates())
+        self._lives.note_doors([] if self._tls is None else self._tls.certificates(), self._http_place)
         self._lives.present.turn_away_expired()
 
 

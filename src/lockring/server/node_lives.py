@@ -97,11 +97,14 @@ class NodeLives:
         self._leave_until_ns = monotonic_ns() + int(timeout_s * 1000) * NS_PER_MS
         self._go_on_leaving()
 
-    def note_doors(self, certificates: list[CertificateInfo]) -> None:
-        """Pass on to the present life when certificates end, and which rights are in force, for its status."""
+    def note_doors(self, certificates: list[CertificateInfo], http: str) -> None:
+        """Pass on to the present life what its status says of the ports.
+
+        That is when certificates end, which rights are in force, and the HTTP port; see `ServerStatus`.
+        """
         gate = self._gate
         self.present.core.service.reports.doors = Doors(
-            certificates, gate.auth, gate.edition, insecure=gate.is_insecure
+            certificates, gate.auth, gate.edition, insecure=gate.is_insecure, http=http
         )
 
     def end(self, reason: str) -> None:

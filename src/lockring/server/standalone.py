@@ -9,7 +9,7 @@ from lockring.log_events import event
 from lockring.server.access_settings import OPEN, AccessSettings
 from lockring.server.coordinator import CoordinatorServer
 from lockring.server.directory_use import refuse_another_use
-from lockring.server.http_start import HttpServer, start_http
+from lockring.server.http_start import HttpServer, http_place, start_http
 from lockring.server.node import NodeServer
 from lockring.server.settings import ServeSettings
 from lockring.server.state_dir import kept_by_serve
@@ -65,6 +65,8 @@ class StandaloneServer:
             tls=self._tls,
             advertised=self._settings.advertise,
         )
+        for each in (self._node, self._coordinator):
+            each.note_http(http_place(self._http))
         log.info(
             "clients reach it with LOCKRING_SERVER=%s%s; further nodes join with --coordinator %s",
             "lockrings://" if self._tls is not None else "",

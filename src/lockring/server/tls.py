@@ -7,6 +7,7 @@ seen here only with the next connection: of several that a server has shown, the
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import socket
 import string
@@ -24,7 +25,7 @@ from lockring.net.listener import Securing
 from lockring.net.oneshot import ByteStream, Dial, dial_plain
 from lockring.net.openers import Opener, open_plain
 from lockring.protocol import CertificateInfo, Refusal
-from lockring.security.handshakes import HandshakeGate
+from lockring.security.handshakes import FailureReport, HandshakeGate
 from lockring.security.peer_certificates import PeerCertificate
 from lockring.security.tls_contexts import PEER_NAME
 from lockring.security.tls_files import TlsPaths
@@ -78,11 +79,17 @@ class ServerTls:
         self._looked_at_peers_ns = monotonic_ns() - _LOOK_AT_PEERS_NS
         self._warned_ns: dict[str, int] = {}
 
-    def secure(self, make: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
-        """Put TLS below the protocols of a port that accepts. See `net.listener.Securing`."""
-        gate = (
-            HandshakeGate()
-        )  # each port has its own: one that is crowded does not keep the others from accepting
+    def secure(
+        self, make: Callable[[], asyncio.Protocol], on_failure: FailureReport | None = None
+    ) -> Callable[[], asyncio.Protocol]:
+        """Put TLS below the protocols of a port that accepts. See `net.listener.Securing`.
+
+        Args:
+            make: makes the protocols.
+            on_failure: called for each handshake that fails.
+        """
+        # Each port has its own: one that is crowded does not keep the others from accepting.
+        gate = HandshakeGate(on_failure=on_failure)
         self.gates.append(gate)
         return accepting(
             make,
@@ -92,11 +99,12 @@ class ServerTls:
             opened=self._note_peer,
         )
 
-    def securing_calls(self, under_way_max: int) -> Securing:
+    def securing_calls(self, under_way_max: int, on_failure: FailureReport | None = None) -> Securing:
         """Return how a port for gRPC clients accepts: as a port for clients alone.
 
         Args:
             under_way_max: how many handshakes may be under way.
+            on_failure: called for each handshake that fails.
 
         Raises:
             ConfigError: there are no files for clients.
@@ -105,14 +113,17 @@ class ServerTls:
             raise ConfigError("the gRPC port has no certificate: name one with --tls-cert and --tls-key")
 
         def secure(make: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
-            gate = HandshakeGate(under_way_max=under_way_max)
+            gate = HandshakeGate(under_way_max=under_way_max, on_failure=on_failure)
+            self.gates.append(gate)
             return accepting(make, lambda: self.policy.call_contexts, gate)
 
         return secure
 
-    def secure_pages(self, make: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
-        """Put TLS below the protocols of a port for HTTP: as a port for clients alone. See `net.listener.Securing`."""
-        gate = HandshakeGate()
+    def secure_pages(
+        self, make: Callable[[], asyncio.Protocol], on_failure: FailureReport | None = None
+    ) -> Callable[[], asyncio.Protocol]:
+        """Put TLS below the protocols of a port for HTTP: as a port for clients alone. See `secure`."""
+        gate = HandshakeGate(on_failure=on_failure)
         self.gates.append(gate)
         return accepting(
             make,
@@ -226,9 +237,14 @@ def make_tls(settings: TlsSettings) -> ServerTls | None:
     return ServerTls(TlsPolicy(clients, peers, client_auth=settings.client_auth))
 
 
-def secure_of(tls: ServerTls | None) -> Securing | None:
-    """Return how the ports of a process accept."""
-    return None if tls is None else tls.secure
+def secure_of(tls: ServerTls | None, on_failure: FailureReport | None = None) -> Securing | None:
+    """Return how a port of a process accepts.
+
+    Args:
+        tls: the process's TLS, None without.
+        on_failure: called for each handshake that fails: `AccessGate.handshakes_at`.
+    """
+    return None if tls is None else functools.partial(tls.secure, on_failure=on_failure)
 
 
 def opener_of(tls: ServerTls | None) -> Opener:

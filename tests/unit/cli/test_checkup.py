@@ -11,12 +11,16 @@ from lockring.cli.checkup import (
     TimedStatus,
     about_certificates_of,
     about_clock,
+    about_http,
+    about_no_http,
     about_rights,
     about_versions,
 )
 from lockring.cli.health import Health, ServerAnswer
+from lockring.cli.http_ports import HttpAnswer, HttpLook
 from lockring.cli.status import Look, faults, say_line
 from lockring.protocol import CertificateInfo, ServerStatus
+from lockring.protocol.infos import HTTP_OFF
 from lockring.slots import SLOTS
 from tests.unit.core.states import first_state
 
@@ -81,6 +85,39 @@ def test_certificates_are_judged_by_their_days(left_days: float, level: str, tex
     status = ServerStatus("node", "a", 1, 7, certificates=certificates)  # type: ignore[arg-type]
     (found,) = about_certificates_of("a", status, 1_000 * DAY)
     assert (found.level, found.text) == (level, text)
+
+
+@pytest.mark.parametrize(
+    ("live", "ready", "left_days", "level", "text"),
+    [
+        (200, 200, None, "ok", "h:1: /livez and /readyz answer in 30.0 ms"),
+        (200, 200, 80.5, "ok", "h:1: /livez and /readyz answer in 30.0 ms; its certificate ends in 80 days"),
+        (200, 200, 3, "warn", "h:1: /livez and /readyz answer in 30.0 ms; its certificate ends in 3 days"),
+        (200, 503, None, "warn", "h:1: /readyz answers 503: [-] node slots: none"),
+        (421, 503, None, "warn", "h:1: /livez answers 421, /readyz answers 503: [-] node slots: none"),
+    ],
+)
+def test_an_http_port_is_judged_by_its_answers_and_its_certificate(
+    live: int, ready: int, left_days: float | None, level: str, text: str
+) -> None:
+    ends_at_s = None if left_days is None else (1_000 + left_days) * DAY
+    look = HttpLook(
+        HttpAnswer(live, "live", 0.02, ends_at_s), HttpAnswer(ready, "[-] node slots: none", 0.03, ends_at_s)
+    )
+    found = about_http("s:1", "h:1", look, 1_000 * DAY)
+    assert (found.level, found.check, found.subject, found.text) == (level, "HTTP port", "s:1", text)
+    assert bool(found.advice) == (level == "warn")
+
+
+@pytest.mark.parametrize(
+    ("place", "part"),
+    [("", "does not say"), (HTTP_OFF, "HTTP is off"), ("127.0.0.1:9701", "on that machine alone")],
+)
+def test_http_that_cannot_be_asked_is_a_warning_with_advice(place: str, part: str) -> None:
+    found = about_no_http("10.0.0.1:9501", place)
+    assert found.level == "warn"
+    assert part in found.text
+    assert found.advice
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ class NodeReports:
     """The answers to questions about the node itself. They need no right: they are its knowledge, with its age.
 
     Attributes:
-        doors: TLS and rights; the shell sets them.
+        doors: TLS, rights and HTTP; the shell sets them.
     """
 
     def __init__(

@@ -17,19 +17,21 @@ from lockring.units import ns_to_ms_floor
 
 
 class Doors(NamedTuple):
-    """The TLS and the rights of a server, which its shell knows.
+    """The TLS, the rights and the HTTP port of a server, which its shell knows.
 
     Attributes:
         certificates: when those for TLS end.
         auth: whether rights are checked, see `ServerStatus`.
         acl: the edition of the ACL file, "" without one.
         insecure: whether other machines reach it without proving what they are.
+        http: its HTTP port, see `ServerStatus`.
     """
 
     certificates: list[CertificateInfo]
     auth: str = ""
     acl: str = ""
     insecure: bool = False
+    http: str = ""
 
 
 class NodeStatus(msgspec.Struct, frozen=True):
@@ -147,7 +149,7 @@ def server_status_of(
         status: the node in figures.
         note: what the node waits for, "" if for nothing.
         away_since_ns: since when the coordinator has been away; None if it is not.
-        doors: TLS and rights.
+        doors: TLS, rights and HTTP.
         began_at_ns: when this life of the node began.
         now_ns: the time.
     """
@@ -175,4 +177,5 @@ def server_status_of(
         insecure=doors.insecure,
         software=VERSION,
         up_ms=ns_to_ms_floor(now_ns - began_at_ns),
+        http=doors.http,
     )

@@ -52,6 +52,7 @@ METRICS: Final[dict[str, Metric]] = {
         ("kind",),
         "Acquire: from a grant until its answer leaves. Batch: the handling of the requests that came in one read.",
     ),
+    "lockring_grpc_calls_total": Metric("counter", ("method", "code"), "Calls of gRPC that have ended."),
     "lockring_slots": Metric("gauge", ("role",), "Slots of the node, by its part in them."),
     "lockring_slots_without_primary": Metric(
         "gauge", (), "Slots that no node serves, by the leading coordinator."
