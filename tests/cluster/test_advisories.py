@@ -31,6 +31,7 @@ from lockring.protocol import (
     FollowGroup,
     GetRoutes,
     Keepalive,
+    KeepaliveReply,
     List,
     ListReply,
     Refusal,
@@ -214,8 +215,9 @@ def test_no_lease_is_renewed_ended_or_looked_at_by_another_identity(target: Guar
             wire.greet(credential=target.tokens["web-1"], client="other")
             asked = Keepalive(1, session, 20_000, "me", through=9, count=1, digest=0)
             answer = wire.request(asked)
-            assert isinstance(answer, Refusal)
-            assert answer.code == "denied"
+            # As for a session that does not exist: nothing in it is renewed, and nothing of it is said.
+            assert isinstance(answer, KeepaliveReply)
+            assert (answer.agreed, answer.slots, answer.acquisitions) == (False, [], [])
         assert grant.verify()
         grant.release()
 
@@ -258,7 +260,9 @@ def test_no_lock_of_another_identity_is_renewed_in_a_list_of_ones_own(target: Gu
         two.lock("jobs/two", "k")
         foreign = pb.HeldLock(name="jobs/two", session=two.session, idempotency_key="k", ttl_ms=20_000)
         verdicts = {each.name: each.verdict for each in one.keep(one.held("jobs/one", "k"), foreign)}
-        assert verdicts == {"jobs/one": pb.VERDICT_HELD, "jobs/two": pb.VERDICT_REFUSED}
+        assert verdicts == {"jobs/one": pb.VERDICT_HELD, "jobs/two": pb.VERDICT_LOST}  # as of one that never was
+        (own,) = two.keep(two.held("jobs/two", "k"))
+        assert own.verdict == pb.VERDICT_HELD
         one.unlock("jobs/one", "k")
         two.unlock("jobs/two", "k")
 
