@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 _ANSWER_S_MAX: Final = 3.0
 """How long each server may take to answer."""
 _EVENTS_MAX: Final = 5
-_SIMILAR_PAGES_MAX: Final = 20
-"""Answers of each node, of some thousand names each, in the search for similar names."""
+_SIMILAR_PAGES_MAX: Final = 50
+"""Answers of each node, of up to some thousand names each, in the search for similar names."""
 _ASKED_AT_ONCE_MAX: Final = 32
 
 

@@ -16,7 +16,9 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import merge
+from itertools import islice
 from typing import Final, NamedTuple
 
 import msgspec
@@ -81,6 +83,7 @@ KINDS: Final = (
     BROKEN,
 )
 """All kinds of events. A newer server may have more."""
+_KINDS_OF_LOCKS: Final = frozenset((LOST, BROKEN))
 
 CLUSTER_EVENTS_MAX: Final = 1_000
 MOVES_MAX: Final = 2_000
@@ -320,24 +323,14 @@ class EventMemory:
         """
         if not 1 <= question.limit <= PAGE_MAX or len(question.kinds) > _KINDS_MAX:
             raise InvalidRequest(f"a page has 1 to {PAGE_MAX} events, of at most {_KINDS_MAX} kinds")
-        kinds, oldest_ms = frozenset(question.kinds), question.age_ms
-        found: list[EventRecord] = []
-        more = False
-        for at_ns, event in self._newest_first(question.name):
-            age_ms = ns_to_ms_floor(max(0, now_ns - at_ns))
-            if event.number <= question.after or (0 <= oldest_ms < age_ms):
-                break
-            if (
-                (question.before and event.number >= question.before)
-                or (kinds and event.kind not in kinds)
-                or not (question.name or (event.name.startswith(question.prefix) and viewer.sees(event)))
-            ):
-                continue
-            if len(found) == question.limit:
-                more = True
-                break
-            found.append(msgspec.structs.replace(event, age_ms=age_ms))
-        found.reverse()
+        rings = self._rings_for(question, viewer)
+        # One more than the page has says that there are more.
+        fitting = list(islice(_newest_first(rings, question, viewer, now_ns), question.limit + 1))
+        more = len(fitting) > question.limit
+        found = [
+            msgspec.structs.replace(event, age_ms=_age_ms(at_ns, now_ns))
+            for at_ns, event in reversed(fitting[: question.limit])
+        ]
         gap = 0 < question.after < self._forgotten
         return EventsReply(
             request,
@@ -349,10 +342,49 @@ class EventMemory:
             since=self.since,
         )
 
-    def _newest_first(self, name: str) -> Iterator[KeptEvent]:
-        if name:
-            return reversed(self.of_lock(LockName(name)))
-        return iter(sorted((*self._cluster, *self._moves, *self._locks), key=_number, reverse=True))
+    def _rings_for(self, question: GetEvents, viewer: EventViewer) -> list[Sequence[KeptEvent]]:
+        """Return where events that fit may be, oldest first in each; the others need no look."""
+        if question.name:
+            return [self.of_lock(LockName(question.name))]
+        kinds = frozenset(question.kinds)
+        rings: list[Sequence[KeptEvent]] = []
+        if not kinds or kinds & _KINDS_OF_LOCKS:
+            rings.append(self._locks)
+        if viewer.sees_cluster and not question.prefix:
+            if not kinds or MOVED in kinds:
+                rings.append(self._moves)
+            if not kinds or kinds - _KINDS_OF_LOCKS - {MOVED}:
+                rings.append(self._cluster)
+        return rings
+
+
+def _newest_first(
+    rings: list[Sequence[KeptEvent]], question: GetEvents, viewer: EventViewer, now_ns: int
+) -> Iterator[KeptEvent]:
+    """Merge those events that fit, as far as they are read: the others cost a look each, and no comparison."""
+    if len(rings) == 1:
+        return _fitting(rings[0], question, viewer, now_ns)
+    return merge(*(_fitting(ring, question, viewer, now_ns) for ring in rings), key=_number, reverse=True)
+
+
+def _fitting(
+    ring: Sequence[KeptEvent], question: GetEvents, viewer: EventViewer, now_ns: int
+) -> Iterator[KeptEvent]:
+    """Yield the events that fit, newest first."""
+    kinds, prefix, after, before = frozenset(question.kinds), question.prefix, question.after, question.before
+    oldest_ms, is_named = question.age_ms, question.name != ""
+    for kept in reversed(ring):
+        event = kept.record
+        if event.number <= after or 0 <= oldest_ms < _age_ms(kept.at_ns, now_ns):
+            return
+        if (before and event.number >= before) or (kinds and event.kind not in kinds):
+            continue
+        if is_named or (event.name.startswith(prefix) and viewer.sees(event)):
+            yield kept
+
+
+def _age_ms(at_ns: int, now_ns: int) -> int:
+    return ns_to_ms_floor(max(0, now_ns - at_ns))
 
 
 def _number(event: KeptEvent) -> int:

@@ -167,13 +167,14 @@ class ServerLine:
             LockringError: as for `events`.
         """
         found: list[str] = []
-        slot = FIRST_SLOT
+        slot, is_whole = FIRST_SLOT, True
         for _ in range(pages_max):
             self._request += 1
             page = self._ask(FindSimilar(RequestNumber(self._request), name, slot), SimilarReply)
             found += page.names
+            is_whole = is_whole and not page.is_partial
             if page.next_slot < 0:
-                return found, True
+                return found, is_whole
             slot = page.next_slot
         return found, False
 

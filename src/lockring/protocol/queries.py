@@ -170,8 +170,12 @@ class FindSimilar(Message, tag=38):
 
 
 class SimilarReply(Message, tag=39):
-    """The answer to `FindSimilar`: some names, the most alike first. `next_slot` is where to go on, -1 at the end."""
+    """The answer to `FindSimilar`: some names, the most alike first. `next_slot` is where to go on, -1 at the end.
+
+    `is_partial`: a slot had too many names for one answer, and some were left out.
+    """
 
     request: RequestNumber
     names: list[str]
     next_slot: SlotNumber
+    is_partial: bool = False

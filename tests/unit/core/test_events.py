@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lockring.cluster_state import Copy
 from lockring.core import events
@@ -12,6 +14,7 @@ from lockring.core.event_words import sentence_of
 from lockring.core.events import EventMemory, EventViewer, viewer_of
 from lockring.core.merged_events import condensed, merged, newest_version
 from lockring.errors import InvalidRequest
+from lockring.ids import Generation, LockName, NodeId
 from lockring.protocol import EventRecord, EventsReply, GetEvents
 from lockring.protocol.identities import Identity
 from lockring.slots import all_slots, slot_of
@@ -61,6 +64,88 @@ def test_a_page_has_the_newest_events_that_fit_oldest_first() -> None:
     assert [each.name for each in ask(memory, now_ns=9 * S, age_ms=1_500).events] == ["a/8", "b/9"]
     assert kinds(ask(memory, kinds=["failover", "lost"], limit=1)) == ["lost"]
     assert kinds(ask(memory, kinds=["failover"])) == []
+
+
+KINDS_ASKED = ("lost", "broken", "moved", "failover", "coordinator-lost", "never-heard-of")
+
+
+@given(
+    st.lists(st.sampled_from([*KINDS_ASKED[:3], *KINDS_ASKED[4:5]]), max_size=30),
+    st.lists(st.sampled_from(KINDS_ASKED), max_size=3),
+    st.sampled_from(["", "a/", "z"]),
+    st.tuples(st.integers(0, 30), st.integers(0, 30), st.integers(-1, 30), st.integers(1, 9)),
+    st.booleans(),
+)
+def test_a_page_is_that_of_all_events_in_one_list(
+    added: list[str], asked: list[str], prefix: str, bounds: tuple[int, int, int, int], sees_all: bool
+) -> None:
+    memory = EventMemory("life")
+    first, second = first_state("a", "b"), moved(first_state("a", "b"), "b", 1)
+    slots = list(second.slots)
+    slots[1] = msgspec.structs.replace(slots[1], backup=Copy(replica("a"), 101))
+    second = msgspec.structs.replace(second, slots=tuple(slots))
+    names: list[str] = []
+    for at, kind in enumerate(added):
+        names.append("" if kind in ("moved", "coordinator-lost") else f"{'ab'[at % 2]}/{at}")
+        if kind == "moved":
+            memory.learned(first, second, numbers(1), at * MS)
+        elif kind == "coordinator-lost":
+            memory.coordinator_changed(kind, NodeId("a"), at * MS)
+        else:
+            memory.lock_ended(kind, LockName(names[-1]), "me", Generation(7), reason="", now_ns=at * MS)
+    after, before, age_ms, limit = bounds
+    access = grantee("web-1", "read *" if sees_all else "read a/*")
+    reply = ask(
+        memory,
+        viewer_of(access),
+        now_ns=len(added) * MS,
+        prefix=prefix,
+        kinds=asked,
+        after=after,
+        before=before,
+        age_ms=age_ms,
+        limit=limit,
+    )
+    fitting = [
+        number
+        for number, (kind, name) in enumerate(zip(added, names, strict=True), start=1)
+        if number > after
+        and (not before or number < before)
+        and (age_ms < 0 or len(added) - number + 1 <= age_ms)
+        and (not asked or kind in asked)
+        and name.startswith(prefix)
+        and (sees_all or name.startswith("a/"))
+    ]
+    assert [each.number for each in reply.events] == fitting[-limit:]
+    assert [each.kind for each in reply.events] == [added[number - 1] for number in fitting[-limit:]]
+    assert [each.age_ms for each in reply.events] == [len(added) - number + 1 for number in fitting[-limit:]]
+    assert reply.more == (len(fitting) > limit)
+
+
+@pytest.mark.interpreted
+def test_a_page_is_read_no_further_than_it_reaches_and_only_where_its_events_may_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    memory = EventMemory("life")
+    for number in range(3_000):
+        lose(memory, f"job/{number}", number)
+        if number % 4 == 0:
+            memory.coordinator_changed("coordinator-lost", NodeId("a"), number)
+    looks: list[str] = []
+
+    class Counting(EventViewer):
+        def sees(self, event: EventRecord) -> bool:
+            looks.append(event.kind)
+            return super().sees(event)
+
+    assert len(ask(memory, Counting(), now_ns=S, limit=20).events) == 20
+    assert len(looks) <= 20 + 3
+    looks.clear()
+    assert ask(memory, Counting(), now_ns=S, prefix="zzz").events == []
+    assert ask(memory, Counting(), now_ns=S, kinds=["moved"]).events == []
+    assert looks == []
+    assert len(ask(memory, Counting(), now_ns=S, kinds=["coordinator-lost"], limit=1_000).events) == 750
+    assert set(looks) == {"coordinator-lost"}
 
 
 @pytest.mark.parametrize(

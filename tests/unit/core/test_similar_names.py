@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockring.core.similar_names import EDITS_MAX, NamePattern, edits
+from lockring.core.node import similar
+from lockring.core.similar_names import CLOSE_LOOK_MAX, EDITS_MAX, NamePattern, edits
+from lockring.protocol import FindSimilar, SimilarReply
+from lockring.slots import slot_of
 from tests.unit.core.grantees import grantee
 from tests.unit.core.node.world import MS, Nodes
 
@@ -55,8 +58,6 @@ def test_edits_are_those_of_the_whole_table_up_to_the_limit(one: str, other: str
 
 
 def test_a_node_finds_the_locks_in_use_whose_names_are_like_one_page_by_page() -> None:
-    from lockring.protocol import FindSimilar, SimilarReply
-
     nodes = Nodes("A")
     nodes.assign("A", None)
     nodes.advance(200 * MS)
@@ -71,12 +72,10 @@ def test_a_node_finds_the_locks_in_use_whose_names_are_like_one_page_by_page() -
     assert reply.names == ["job/2"]
 
 
+@pytest.mark.interpreted
 def test_a_node_looks_at_so_many_names_in_a_turn_and_says_where_to_go_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from lockring.core.node import similar
-    from lockring.protocol import FindSimilar, SimilarReply
-
     nodes = Nodes("A")
     nodes.assign("A", None)
     nodes.advance(200 * MS)
@@ -84,16 +83,91 @@ def test_a_node_looks_at_so_many_names_in_a_turn_and_says_where_to_go_on(
     names = [f"job/{number}" for number in range(1, 10)]
     for number, name in enumerate(names, start=1):
         client.acquire(name, number)
-    monkeypatch.setattr(similar, "SCAN_MAX", 2)
+    monkeypatch.setattr(similar, "EFFORT_MAX", 4)
     found: list[str] = []
     slot = pages = 0
     while slot >= 0:
         (reply,) = client.ask(FindSimilar(9 + pages, "job/0", slot))
         assert isinstance(reply, SimilarReply)
+        assert not reply.is_partial
         found += reply.names
         slot, pages = reply.next_slot, pages + 1
     assert sorted(found) == sorted(names)
     assert pages > 3
+
+
+@pytest.mark.interpreted
+def test_a_node_leaves_out_the_rest_of_a_slot_that_takes_too_long_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nodes = Nodes("A")
+    nodes.assign("A", None)
+    nodes.advance(200 * MS)
+    client = nodes.client("A", "s")
+    slot = slot_of("job/1")
+    names = [name for name in (f"job/{n}" for n in range(1, 60_000)) if slot_of(name) == slot][:6]
+    later = next(name for name in (f"job/{n}" for n in range(1, 99)) if slot_of(name) > slot)
+    for number, name in enumerate((*names, later), start=1):
+        client.acquire(name, number)
+    monkeypatch.setattr(similar, "EFFORT_MAX", 9)
+    (reply,) = client.ask(FindSimilar(9, "job/x"))
+    assert isinstance(reply, SimilarReply)
+    assert reply.is_partial
+    assert slot < reply.next_slot <= slot_of(later)
+    (reply,) = client.ask(FindSimilar(10, "job/x", reply.next_slot))
+    assert isinstance(reply, SimilarReply)
+    assert not reply.is_partial
+    assert reply.names == [later]
+
+
+@pytest.mark.interpreted
+def test_a_node_compares_no_name_that_the_client_may_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = Nodes("A")
+    nodes.assign("A", None)
+    nodes.advance(200 * MS)
+    client = nodes.client("A", "s")
+    names = [f"secret/{number}/{'ab' * 100}" for number in range(30)]
+    for number, name in enumerate(names, start=1):
+        client.acquire(name, number)
+    client.acquire("job/1", 40)
+    monkeypatch.setattr(similar, "EFFORT_MAX", 31 * 5)
+    reader = nodes.client("A", "r", access=grantee("web-1", "read job/*"))
+    (reply,) = reader.ask(FindSimilar(9, "secret/x/" + "ba" * 100))
+    assert isinstance(reply, SimilarReply)
+    assert (reply.names, reply.next_slot, reply.is_partial) == ([], -1, False)
+
+
+@given(st.text("ab-", min_size=1, max_size=40), st.data())
+def test_a_name_with_few_edits_is_always_found(name: str, data: st.DataObject) -> None:
+    """No look ahead passes over a name that the whole table finds."""
+    other = list(name)
+    for _ in range(data.draw(st.integers(0, 3))):
+        at = data.draw(st.integers(0, len(other)))
+        edit = data.draw(st.sampled_from(["in", "out", "other", "swap"]))
+        if edit == "in":
+            other.insert(at, "b")
+        elif edit == "swap":
+            other[at : at + 2] = reversed(other[at : at + 2])
+        else:
+            other[at : at + 1] = ["a"] if edit == "other" else []
+    found = "".join(other)
+    limit = min(EDITS_MAX, max(1, len(name) // 4))
+    expected = distance_by_table(name, found)
+    if found != name and expected <= limit:
+        assert NamePattern(name).distance(found) == expected
+
+
+@given(st.text("ab", min_size=1, max_size=1_000), st.text("ab", min_size=1, max_size=1_000))
+def test_the_effort_of_a_comparison_is_bounded(name: str, other: str) -> None:
+    assert NamePattern(name).compare(other).effort <= 8 * CLOSE_LOOK_MAX + 1_000 // 4
+
+
+def test_the_edits_of_very_long_names_are_not_counted() -> None:
+    name = "x" * CLOSE_LOOK_MAX
+    assert NamePattern(name).distance(name[:-1] + "y") == 1
+    assert NamePattern(name + "x").distance(name + "y") is None
+    assert NamePattern(name + "x").distance(name + "X") == 0
+    assert NamePattern(name + "x").distance(name + "x/1") == EDITS_MAX + 1
 
 
 def test_a_hundred_thousand_comparisons_look_closely_at_few_names() -> None:

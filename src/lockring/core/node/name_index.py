@@ -1,9 +1,11 @@
-"""The names of locks in order, slot by slot, for searches alone.
+"""The names of locks in order, slot by slot, for searches, and for lists of slots with many locks.
 
 Acquires and releases know nothing of it. A slot's names are sorted when a search has come by it, and what was added
 since is found by the order in which a table keeps its locks: the newest are last. A lock that was last granted before
 names were last looked at was there then, and so were all locks before it. Names whose lock is gone stay until they are
 many, and are passed over.
+
+New names are merged with the others in one step. That is counted in the effort of the search, as sorting is.
 
 Without a search for a while the index is given up, some slots at a time.
 """
@@ -17,11 +19,18 @@ from lockring.core.node.lock_table import LockTable
 from lockring.core.node.reign import Reign
 from lockring.core.node.slot import NodeSlot
 from lockring.core.timing import DISTANT_PAST_NS
-from lockring.ids import NO_GENERATION, SlotNumber
+from lockring.ids import NO_GENERATION, LockName, SlotNumber
 from lockring.units import NS_PER_S
 
 UNUSED_NS: Final = 60 * NS_PER_S
 """How long the index is kept after the last search."""
+
+_INSERTED_MAX: Final = 128
+"""So many new names are put in one by one; more are merged with the others."""
+_EFFORT_OF_LOOK: Final = 20
+_MOVED_PER_EFFORT: Final = 200
+_EFFORT_OF_MERGE: Final = 4
+_EFFORT_OF_SORT: Final = 10
 
 _GONE_MIN: Final = 8
 _GONE_DIVISOR: Final = 16
@@ -53,21 +62,43 @@ class SlotNames:
             self._joined = "\n".join(self.names)
         return text in self._joined
 
-    def update(self, table: LockTable) -> None:
-        """Add the names that were added to the table."""
-        names, locks, mark = self.names, table.locks, self.mark
+    def update(self, table: LockTable) -> int:
+        """Add the names that were added to the table, and return the effort in comparisons of a name."""
+        locks, mark = table.locks, self.mark
+        new: list[LockName] = []
         for lock in reversed(locks.values()):
             if NO_GENERATION < lock.generation <= mark:
                 break
-            at = bisect_left(names, lock.name)
-            if at == len(names) or names[at] != lock.name:
-                names.insert(at, lock.name)
-                self._joined = ""
+            new.append(lock.name)
         self.mark = table.highest
-        gone = len(names) - len(locks)
+        effort = self._insert(new) if len(new) <= _INSERTED_MAX else self._merge(new)
+        gone = len(self.names) - len(locks)
         if gone > _GONE_MIN and gone > len(locks) // _GONE_DIVISOR:
-            self.names = [name for name in names if name in locks]
+            effort += len(self.names)
+            self.names = [name for name in self.names if name in locks]
             self._joined = ""
+        return effort
+
+    def _insert(self, new: list[LockName]) -> int:
+        """Put in names one by one, and return the effort: each moves all that are behind it."""
+        names = self.names
+        for name in new:
+            at = bisect_left(names, name)
+            if at == len(names) or names[at] != name:
+                names.insert(at, name)
+                self._joined = ""
+        return len(new) * (_EFFORT_OF_LOOK + len(names) // _MOVED_PER_EFFORT)
+
+    def _merge(self, new: list[LockName]) -> int:
+        """Put in many names at once, and return the effort: the sort finds two runs, and merges them."""
+        new.sort()
+        names = self.names + new
+        names.sort()
+        names = list(dict.fromkeys(names))  # a lock that was gone, and is there again, was among them already
+        if len(names) > len(self.names):
+            self.names = names
+            self._joined = ""
+        return _EFFORT_OF_MERGE * len(names) + _EFFORT_OF_SORT * len(new)
 
 
 class NameIndex:
@@ -78,21 +109,32 @@ class NameIndex:
         self._used_at_ns = DISTANT_PAST_NS
 
     def use(self, now_ns: int) -> None:
-        """Note that there is a search."""
+        """Note that there is a search, or a list."""
         self._used_at_ns = now_ns
 
-    def find(self, slot: NodeSlot) -> SlotNames | None:
-        """Bring a served slot's names up to date, and return them, to be read; None if they are unsorted."""
+    def find(self, slot: NodeSlot) -> tuple[SlotNames | None, int]:
+        """Bring a served slot's names up to date, and return them, to be read; None if they are unsorted.
+
+        The number is the effort, in comparisons of a name.
+        """
         known = self._slots.get(slot.number)
         if known is None or known.reign is not slot.reign:
-            return None
-        known.update(slot.table)
-        return known
+            return None, 0
+        return known, known.update(slot.table)
 
-    def sort(self, slot: NodeSlot) -> None:
-        """Sort the names of a served slot, for the next search. It takes some 0.5 µs for each."""
+    def sort(self, slot: NodeSlot) -> int:
+        """Sort the names of a served slot, for the next search, and return the effort, in comparisons of a name."""
         assert slot.reign is not None
         self._slots[slot.number] = SlotNames(slot.table, slot.reign)
+        return _EFFORT_OF_SORT * len(slot.table.locks)
+
+    def bring_all(self, slot: NodeSlot) -> list[LockName]:
+        """Bring a served slot's names up to date, or sort them, and return them, to be read; some may be gone."""
+        known, _ = self.find(slot)
+        if known is None:
+            self.sort(slot)
+            known = self._slots[slot.number]
+        return known.names
 
     def tidy(self, now_ns: int) -> None:
         """Give up what was not used for a while, some slots at a time."""

@@ -113,11 +113,12 @@ class Searches:
                 unserved += context.state.slots[number].primary == context.replica
                 wanted.effort += 1
             elif slot.table.locks:
-                names = self.index.find(slot)
+                names, effort = self.index.find(slot)
+                wanted.effort += effort
                 wanted.look_in(slot.table, names, waiting)
                 if names is None and to_sort > 0:
                     to_sort -= len(slot.table.locks)
-                    self.index.sort(slot)
+                    wanted.effort += self.index.sort(slot)
         locks: list[LockRecord] = []
         counts: list[tuple[int, int]] = []
         wanted.narrow()

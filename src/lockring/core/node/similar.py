@@ -1,6 +1,7 @@
 """Locks of a node whose names are like another name, for a client that may have mistyped it.
 
-A node looks at some thousand names in one turn, and says where to go on: a client asks again as long as it likes.
+A node looks at names for some 2 ms in one turn, and says where to go on: a client asks again as long as it likes. Of a
+slot whose names take longer than that, the rest is left out, and the answer says so.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from lockring.slots import SLOTS, all_slots
 
 SIMILAR_MAX: Final = 10
 """Names in one answer."""
-SCAN_MAX: Final = 5_000
-"""Names looked at for one answer, rounded up to whole slots of some thousands."""
-_SLOT_SCAN_MAX: Final = 20_000
-"""Names looked at in one slot; the rest of a larger one is left out."""
+EFFORT_MAX: Final = 5_000
+"""How much is done for one answer, in the units of `Comparison.effort`: 2 ms for short names by the thousand."""
+_EFFORT_OF_SLOT: Final = 1
+_EFFORT_OF_RIGHTS: Final = 2
 
 
 class SimilarNames:
@@ -49,21 +50,34 @@ class SimilarNames:
                 readable = access.permissions.tables[Verb.READ]
         pattern = NamePattern(message.name)
         found: list[tuple[int, str]] = []
-        scanned, next_slot = 0, SlotNumber(-1)
+        effort, next_slot, is_partial = 0, SlotNumber(-1), False
         for number in all_slots()[message.from_slot :]:
-            if scanned >= SCAN_MAX:
+            if effort >= EFFORT_MAX:
                 next_slot = number
                 break
             slot = self._context.slots.get(number)
-            if slot is None or slot.reign is None:
+            if slot is None or slot.reign is None or not slot.table.locks:
                 continue
-            for place, name in enumerate(slot.table.locks):
-                if place >= _SLOT_SCAN_MAX:
+            before = effort
+            effort += _EFFORT_OF_SLOT
+            for name in slot.table.locks:
+                if effort >= EFFORT_MAX:
                     break
-                distance = pattern.distance(name)
-                if distance is not None and (readable is None or readable.allows(name)):
+                # Rights come first: no name that the client may not read is compared.
+                if readable is not None:
+                    effort += _EFFORT_OF_RIGHTS
+                    if not readable.allows(name):
+                        continue
+                distance, comparing = pattern.compare(name)
+                effort += comparing
+                if distance is not None:
                     found.append((distance, name))
-            scanned += len(slot.table.locks)
+            else:
+                continue
+            if before:
+                next_slot = number  # it is looked through as a whole by the next question
+                break
+            is_partial = True
         found.sort()
         names = [name for _, name in found[:SIMILAR_MAX]]
-        self._context.outbox.send(connection, SimilarReply(message.request, names, next_slot))
+        self._context.outbox.send(connection, SimilarReply(message.request, names, next_slot, is_partial))

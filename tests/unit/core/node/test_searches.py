@@ -9,7 +9,7 @@ import pytest
 
 from lockring.cluster_state import Replica
 from lockring.core.client.listings import FindProgress, is_wanted
-from lockring.core.node import searches
+from lockring.core.node import queries, searches
 from lockring.ids import SlotNumber, Version
 from lockring.protocol import List, ListReply, LockSearch, Mode, Refusal
 from lockring.slots import SLOTS, slot_of
@@ -215,6 +215,42 @@ def test_a_search_finds_and_counts_what_may_be_read_alone(nodes: Nodes) -> None:
     assert all(len(holder.session) == 16 for lock in progress.result().locks for holder in lock.holders)
     (refused,) = of(Refusal, client.ask(List(900, "x", search=LockSearch())))
     assert refused.code == "denied"
+
+
+def pages(client: Client, prefix: str, limit: int) -> list[str]:
+    """List all locks, page by page."""
+    seen: list[str] = []
+    slot, after = 0, ""
+    while slot >= 0:
+        (page,) = of(
+            ListReply, client.ask(List(next(client.requests), prefix, SlotNumber(slot), after, limit))
+        )
+        assert len(page.locks) <= limit
+        seen += [lock.name for lock in page.locks]
+        slot, after = page.next_slot, page.next_name
+    return seen
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("unsorted_max", [0, 1_000])
+@pytest.mark.parametrize("limit", [1, 2, 3, 100])
+def test_the_pages_of_a_list_have_each_lock_once_whether_or_not_its_slot_stays_sorted(
+    nodes: Nodes, unsorted_max: int, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "LIST_UNSORTED_MAX", unsorted_max)
+    slot = slot_of("job/1")
+    others = [name for name in (f"job/1{number}" for number in range(60_000)) if slot_of(name) == slot][:9]
+    holder, client = nodes.client("A", "holder"), nodes.client("A", "s")
+    wanted = sorted({*JOBS, *others})
+    for number, name in enumerate(others, start=1):
+        holder.acquire(name, number)
+    assert sorted(pages(client, "job/", limit)) == wanted
+    holder.release(others[3], 4)
+    assert sorted(pages(client, "job/", limit)) == [name for name in wanted if name != others[3]]
+    assert pages(client, others[1], limit) == [others[1]]
+    reader = nodes.client("A", "t", access=grantee("web-1", "read job/*", f"deny read {others[2]}"))
+    readable = [name for name in wanted if name not in others[2:4]]
+    assert sorted(pages(reader, "job/", limit)) == readable
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,78 @@
+"""The names of a slot in order: new ones are added to them, in few steps however many there are."""
+
+from __future__ import annotations
+
+from itertools import count, islice
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lockring.core.node.name_index import NameIndex
+from lockring.core.node.slot import NodeSlot
+from lockring.slots import slot_of
+from tests.unit.core.node.world import MS, Nodes
+
+SLOT = slot_of("job/1")
+NAMES = list(
+    islice((name for name in (f"job/{number}" for number in count(1)) if slot_of(name) == SLOT), 260)
+)
+
+
+def slot_with_client() -> tuple[Nodes, NodeSlot]:
+    nodes = Nodes("A")
+    nodes.assign("A", None, *NAMES)
+    nodes.advance(200 * MS)
+    return nodes, nodes.cores["A"].service._context.slots[SLOT]
+
+
+@settings(max_examples=15)
+@given(st.lists(st.lists(st.integers(0, 109), max_size=100), min_size=1, max_size=4), st.booleans())
+def test_names_are_complete_and_in_order_however_many_come_and_go_at_once(
+    turns: list[list[int]], is_merged: bool
+) -> None:
+    nodes, slot = slot_with_client()
+    client = nodes.client("A", "s")
+    held: dict[str, int] = {}
+    acquisition = 0
+    index = NameIndex()
+    index.sort(slot)
+    for turn in turns:
+        for number in turn:
+            name = NAMES[number]
+            if name in held:
+                client.release(name, held.pop(name))
+            else:
+                acquisition += 1
+                held[name] = acquisition
+                client.acquire(name, acquisition)
+        if is_merged:
+            fresh = [name for name in NAMES[110:] if name not in held]
+            for name in fresh[:140]:
+                acquisition += 1
+                held[name] = acquisition
+                client.acquire(name, acquisition)
+        known, _ = index.find(slot)
+        assert known is not None
+        assert known.names == sorted(set(known.names))
+        assert [name for name in known.names if name in slot.table.locks] == sorted(slot.table.locks)
+        if held:
+            assert known.might_have(min(held))
+        index.check_invariants({SLOT: slot})
+
+
+def test_new_names_count_as_effort_and_none_is_nearly_free() -> None:
+    nodes, slot = slot_with_client()
+    client = nodes.client("A", "s")
+    index = NameIndex()
+    client.acquire(NAMES[0], 1)
+    assert index.sort(slot) > 0
+    assert index.find(slot)[1] == 0
+    efforts = []
+    acquisition = 1
+    for many in (1, 20, 200):
+        for name in NAMES[acquisition : acquisition + many]:
+            acquisition += 1
+            client.acquire(name, acquisition)
+        efforts.append(index.find(slot)[1])
+        assert index.find(slot)[1] == 0
+    assert all(effort >= 10 * many for effort, many in zip(efforts, (1, 20, 200), strict=True))
