@@ -249,6 +249,10 @@ def test_calls_that_are_reset_at_once_leave_nothing() -> None:
         http2.frame(http2.SETTINGS, 0),
         http2.frame(http2.DATA, 1),
         http2.frame(200, 0, b"?"),
+        http2.frame(http2.WINDOW_UPDATE, 0, (1).to_bytes(4, "big")),
+        http2.frame(http2.WINDOW_UPDATE, 1, (1).to_bytes(4, "big")),
+        http2.frame(http2.PRIORITY, 1, bytes(5)),
+        http2.frame(http2.PING, 0, bytes(8), flags=1),
     ],
 )
 def test_a_flood_of_frames_that_carry_nothing_ends_its_connection(frame: bytes) -> None:
