@@ -1,4 +1,4 @@
-"""One connection of HTTP/2 with its calls: the library `h2` reads and makes the frames, and the bounds are here.
+"""The shares of connections in the calls and the memory of a node, so that a few clients cannot take all of it.
 
 Rules:
 
@@ -27,15 +27,13 @@ from lockring.addresses import format_address
 from lockring.clock import monotonic_ns
 from lockring.grpc_api.call import GrpcCall, Headers, is_call
 from lockring.grpc_api.known_credentials import KnownCredentials
+from lockring.grpc_api.shares import CALLS_PER_CONNECTION_MAX, Taken
 from lockring.grpc_api.writers import WaitingWriters
 from lockring.log_events import event
 from lockring.net.sockets import end_writing, tune
 from lockring.net.turns import TURN_NS_MAX, TurnScheduler
 from lockring.security.peer_certificates import PeerCertificate
 from lockring.units import NS_PER_S
-
-CALLS_PER_CONNECTION_MAX: Final = 1_000
-"""Calls that are open on one connection; the client learns of it, and keeps further ones back."""
 
 HEADER_BYTES_MAX: Final = 16 * 1024
 """Longest headers of a call, with 32 bytes more for each."""
@@ -112,8 +110,8 @@ class CallPort(Protocol):
     def closed(self, connection: GrpcConnection) -> None:
         """Uncount a connection, counted or not."""
 
-    def begin(self, call: GrpcCall) -> None:
-        """Carry a call out, or refuse it."""
+    def begin(self, connection: GrpcConnection, call: GrpcCall) -> None:
+        """Carry a call of a connection out, or refuse it."""
 
     def hold(self, size: int) -> bool:
         """Count bytes of messages that wait, fewer if negative. Returns whether there is room for them."""
@@ -130,6 +128,7 @@ class GrpcConnection(asyncio.Protocol):
         certificate: the client's, None if it has shown none.
         known: the credentials that its calls have shown.
         calls: its open calls, by stream.
+        taken: its part of the calls and the memory of the node.
     """
 
     def __init__(self, port: CallPort) -> None:
@@ -137,6 +136,7 @@ class GrpcConnection(asyncio.Protocol):
         self.certificate: PeerCertificate | None = None
         self.known = KnownCredentials()
         self.calls: dict[int, GrpcCall] = {}
+        self.taken = Taken()
         self._port = port
         self._writers = WaitingWriters()
         self._http = _Http(_CONFIG)
@@ -434,7 +434,7 @@ class GrpcConnection(asyncio.Protocol):
             call.reject(status)
             return
         self.calls[number] = call
-        self._port.begin(call)
+        self._port.begin(self, call)
 
     def _take_data(self, data: h2.events.DataReceived, now_ns: int) -> None:
         size = data.flow_controlled_length or 0

@@ -15,8 +15,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from lockring.grpc_api import connection as connections
 from lockring.grpc_api import server as servers
-from lockring.grpc_api.connection import CALLS_PER_CONNECTION_MAX
+from lockring.grpc_api import shares
 from lockring.grpc_api.messages import MESSAGE_BYTES_MAX
+from lockring.grpc_api.shares import CALLS_PER_CONNECTION_MAX
 from tests.hostile import http2
 from tests.unit.grpc_api.serving import (
     HEALTH,
@@ -325,15 +326,15 @@ def test_a_client_cannot_have_the_server_keep_more_headers_of_responses() -> Non
 
 
 def test_responses_that_are_not_read_are_bounded_over_all_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "HELD_BYTES_MAX", 1_000)
+    monkeypatch.setattr(servers, "HELD_BYTES_MAX", 500)
 
     async def test(served: Served) -> None:
         async with await RawClient.open(served.address) as client:
             no_room = b"\x00\x04" + (0).to_bytes(4, "big")
             client.send(http2.frame(http2.SETTINGS, 0, no_room))
-            for number in range(20):
+            for number in range(8):
                 client.call(REFLECTION, LIST, stream=2 * number + 1, ends=False)
-            assert (await client.trailers(39))["grpc-status"] == "8"
+            assert (await client.trailers(15))["grpc-status"] == "8"
 
     assert with_server(test) == []
 
@@ -350,8 +351,10 @@ def test_headers_without_an_end_do_not_grow() -> None:
     assert with_server(test) == []
 
 
-def test_a_client_that_never_reads_is_read_no_more() -> None:
+def test_a_client_that_never_reads_is_read_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its many questions are answered as far as there is room, and the others' at once."""
+    monkeypatch.setattr(shares, "SIDE_CALLS_MAX", 2_000)
+    monkeypatch.setattr(shares, "SIDE_CALLS_PER_CONNECTION_MAX", 1_000)
 
     async def test(served: Served) -> None:
         async with await RawClient.open(served.address) as client:
@@ -376,9 +379,9 @@ def test_a_thousand_calls_are_open_on_one_connection_and_no_more() -> None:
     async def test(served: Served) -> None:
         async with await RawClient.open(served.address) as client:
             for number in range(CALLS_PER_CONNECTION_MAX):
-                client.call(WATCH, http2.message(b""), stream=2 * number + 1)
+                client.call(KEEP, stream=2 * number + 1, ends=False)
             await until(lambda: served.calls == CALLS_PER_CONNECTION_MAX)
-            client.call(WATCH, http2.message(b""), stream=2 * CALLS_PER_CONNECTION_MAX + 1)
+            client.call(KEEP, stream=2 * CALLS_PER_CONNECTION_MAX + 1, ends=False)
             assert goodbye_of(await client.end())[0] > 0
         await until(lambda: served.calls == 0)
 
@@ -386,7 +389,7 @@ def test_a_thousand_calls_are_open_on_one_connection_and_no_more() -> None:
 
 
 def test_more_calls_than_a_node_may_have_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "CALLS_MAX", 3)
+    monkeypatch.setattr(shares, "CALLS_MAX", 3)
 
     async def test(served: Served) -> None:
         async with await RawClient.open(served.address) as client:

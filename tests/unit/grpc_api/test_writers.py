@@ -5,12 +5,20 @@ from __future__ import annotations
 import pytest
 
 from lockring.grpc_api import connection as connections
+from lockring.grpc_api import shares
 from lockring.grpc_api.call import GrpcCall
 from lockring.grpc_api.connection import GrpcConnection
 from tests.hostile import http2
 from tests.unit.grpc_api.serving import HEALTH, WATCH, RawClient, Served, until, with_server
 
 WATCHES = 200
+
+
+@pytest.fixture(autouse=True)
+def many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls of health stand for any: let a connection have many."""
+    monkeypatch.setattr(shares, "SIDE_CALLS_PER_CONNECTION_MAX", 1_000)
+    monkeypatch.setattr(shares, "SIDE_CALLS_MAX", 2_000)
 
 
 def window(size: int) -> bytes:
