@@ -113,8 +113,8 @@ class CallPort(Protocol):
     def begin(self, connection: GrpcConnection, call: GrpcCall) -> None:
         """Carry a call of a connection out, or refuse it."""
 
-    def hold(self, size: int) -> bool:
-        """Count bytes of messages that wait, fewer if negative. Returns whether there is room for them."""
+    def hold(self, connection: GrpcConnection, call: GrpcCall, size: int) -> bool:
+        """Count bytes of messages of a call that wait, fewer if negative. Returns whether there is room for them."""
 
 
 class GrpcConnection(asyncio.Protocol):
@@ -203,9 +203,9 @@ class GrpcConnection(asyncio.Protocol):
 
     # ----------------------------------------------------------------------- for calls
 
-    def hold(self, size: int) -> bool:
+    def hold(self, call: GrpcCall, size: int) -> bool:
         """Count bytes of messages that wait. See `CallPort`."""
-        return self._port.hold(size)
+        return self._port.hold(self, call, size)
 
     def room_of(self, call: GrpcCall) -> int:
         """Return how many bytes of a response may be sent now. If none may, the call is woken once that changes."""

@@ -37,12 +37,6 @@ from lockring.system_errors import listen_failure
 from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_S
 
-HELD_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Bytes of all messages that wait: requests that are incomplete or unread, and responses.
-
-Beyond, calls are refused with RESOURCE_EXHAUSTED.
-"""
-
 _BACKLOG: Final = 1024
 _LOOK_S: Final = 1.0
 _LATE_S_MAX: Final = 2.0
@@ -93,7 +87,6 @@ class GrpcServer:
         self._connections: dict[GrpcConnection, None] = {}
         self._emptied = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._held_bytes = 0
         self._shares = Shares()
         self._full = RepeatedTrouble()
         self._crowded = RepeatedTrouble(calm_ns=_CALM_S * NS_PER_S)
@@ -174,9 +167,7 @@ class GrpcServer:
         if self._is_stopping:
             call.finish(Code.UNAVAILABLE, "this node stops: ask another one")
         elif reason := self._shares.begin(connection.taken, call.path):
-            line = self._crowded.fails(f"of {connection.remote}: {reason}", now_ns=monotonic_ns())
-            if line:
-                log.warning("calls of gRPC are refused: %s", line, extra=event("calls-refused"))
+            self._note_refusal(connection, reason)
             call.finish(Code.RESOURCE_EXHAUSTED, reason)
         else:
             call.task = task = asyncio.get_running_loop().create_task(self._dispatcher.serve(call))
@@ -185,10 +176,12 @@ class GrpcServer:
             return
         call.stream.call_ended(call)
 
-    def hold(self, size: int) -> bool:
+    def hold(self, connection: GrpcConnection, call: GrpcCall, size: int) -> bool:
         """Count bytes of messages that wait. See `CallPort`."""
-        self._held_bytes += size
-        return self._held_bytes <= HELD_BYTES_MAX
+        has_room = self._shares.hold(connection.taken, call.path, size)
+        if not has_room:
+            self._note_refusal(connection, "too many requests or responses are incomplete or unread")
+        return has_room
 
     # ----------------------------------------------------------------------- inner
 
@@ -201,6 +194,11 @@ class GrpcServer:
         call.stream.call_ended(call)
         if self._crowded.is_on and len(self._tasks) < CALLS_MAX // 2:
             self._crowded.ends(now_ns=monotonic_ns())
+
+    def _note_refusal(self, connection: GrpcConnection, reason: str) -> None:
+        line = self._crowded.fails(f"of {connection.remote}: {reason}", now_ns=monotonic_ns())
+        if line:
+            log.warning("calls of gRPC are refused: %s", line, extra=event("calls-refused"))
 
     def _look(self) -> None:
         """Look, once a second, at what only the passing of time brings about."""

@@ -27,6 +27,21 @@ SIDE_CALLS_MAX: Final = 256
 
 SIDE_CALLS_PER_CONNECTION_MAX: Final = 8
 
+HELD_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Bytes of all messages that wait: requests that are incomplete or unread, and responses.
+
+Beyond, calls are refused with RESOURCE_EXHAUSTED.
+"""
+
+HELD_BYTES_PER_CONNECTION_MAX: Final = 4 * 1024 * 1024
+HELD_BYTES_FEW: Final = 64 * 1024
+"""How many bytes a connection may have by the reserve, which is a quarter of all."""
+
+SIDE_BYTES_MAX: Final = 8 * 1024 * 1024
+SIDE_BYTES_PER_CONNECTION_MAX: Final = 256 * 1024
+SIDE_BYTES_FEW: Final = 1024
+"""The same, of calls of health and reflection."""
+
 SIDE_METHODS: Final = frozenset(each for each in GRPC_REQUIREMENTS if not each.startswith("lockring."))
 """The methods of health and reflection."""
 
@@ -60,9 +75,13 @@ class Share:
             taken: its part so far.
             size: how much more it would take.
         """
-        free = self.total - self.taken
         wanted = taken + size
-        return size <= free and (wanted <= self._few or wanted <= min(self.each, free - self._reserved))
+        most = min(self.each, self.total - self.taken - self._reserved)
+        return self.has_free(size) and (wanted <= self._few or wanted <= most)
+
+    def has_free(self, size: int) -> bool:
+        """Return whether so much is free at all."""
+        return size <= self.total - self.taken
 
 
 class Taken:
@@ -71,13 +90,17 @@ class Taken:
     Attributes:
         calls: open calls that are not of health and reflection.
         side_calls: those that are.
+        held_bytes: bytes of messages that wait, of the former calls.
+        side_bytes: those of the latter.
     """
 
-    __slots__ = ("calls", "side_calls")
+    __slots__ = ("calls", "held_bytes", "side_bytes", "side_calls")
 
     def __init__(self) -> None:
         self.calls = 0
         self.side_calls = 0
+        self.held_bytes = 0
+        self.side_bytes = 0
 
 
 class Shares:
@@ -86,6 +109,18 @@ class Shares:
     def __init__(self) -> None:
         self._calls = Share(CALLS_MAX, CALLS_PER_CONNECTION_MAX, reserved=CALLS_RESERVED, few=FEW_CALLS)
         self._side_calls = Share(SIDE_CALLS_MAX, SIDE_CALLS_PER_CONNECTION_MAX)
+
+        self._held = Share(
+            HELD_BYTES_MAX, HELD_BYTES_PER_CONNECTION_MAX, reserved=HELD_BYTES_MAX // 4, few=HELD_BYTES_FEW
+        )
+        self._side_held = Share(
+            SIDE_BYTES_MAX, SIDE_BYTES_PER_CONNECTION_MAX, reserved=SIDE_BYTES_MAX // 4, few=SIDE_BYTES_FEW
+        )
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of all messages that wait."""
+        return self._held.taken
 
     def begin(self, taken: Taken, path: str) -> str:
         """Count a call, if there is room for it.
@@ -127,3 +162,24 @@ class Shares:
             taken.side_calls -= 1
         else:
             taken.calls -= 1
+
+    def hold(self, taken: Taken, path: str, size: int) -> bool:
+        """Count bytes of messages that wait.
+
+        Args:
+            taken: the part of the connection.
+            path: the method of the call.
+            size: how many bytes more, fewer if negative.
+
+        Returns:
+            Whether there is room for them. They are counted in any case, until the call gives them back.
+        """
+        if path in SIDE_METHODS:
+            has_room = self._side_held.has_room(taken.side_bytes, size) and self._held.has_free(size)
+            self._side_held.taken += size
+            taken.side_bytes += size
+        else:
+            has_room = self._held.has_room(taken.held_bytes, size)
+            taken.held_bytes += size
+        self._held.taken += size
+        return has_room or size <= 0

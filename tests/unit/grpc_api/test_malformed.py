@@ -14,8 +14,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from lockring.grpc_api import connection as connections
+from lockring.grpc_api import dispatch, shares
 from lockring.grpc_api import server as servers
-from lockring.grpc_api import shares
 from lockring.grpc_api.messages import MESSAGE_BYTES_MAX
 from lockring.grpc_api.shares import CALLS_PER_CONNECTION_MAX
 from tests.hostile import http2
@@ -326,7 +326,7 @@ def test_a_client_cannot_have_the_server_keep_more_headers_of_responses() -> Non
 
 
 def test_responses_that_are_not_read_are_bounded_over_all_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "HELD_BYTES_MAX", 500)
+    monkeypatch.setattr(shares, "HELD_BYTES_MAX", 500)
 
     async def test(served: Served) -> None:
         async with await RawClient.open(served.address) as client:
@@ -355,6 +355,8 @@ def test_a_client_that_never_reads_is_read_no_more(monkeypatch: pytest.MonkeyPat
     """Its many questions are answered as far as there is room, and the others' at once."""
     monkeypatch.setattr(shares, "SIDE_CALLS_MAX", 2_000)
     monkeypatch.setattr(shares, "SIDE_CALLS_PER_CONNECTION_MAX", 1_000)
+    monkeypatch.setattr(shares, "SIDE_BYTES_PER_CONNECTION_MAX", shares.SIDE_BYTES_MAX)
+    monkeypatch.setattr(shares, "SIDE_BYTES_MAX", shares.HELD_BYTES_MAX)
 
     async def test(served: Served) -> None:
         async with await RawClient.open(served.address) as client:
@@ -402,7 +404,7 @@ def test_more_calls_than_a_node_may_have_are_refused(monkeypatch: pytest.MonkeyP
 
 
 def test_requests_that_never_end_are_bounded_over_all_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "HELD_BYTES_MAX", 30_000)
+    monkeypatch.setattr(shares, "HELD_BYTES_MAX", 30_000)
 
     async def test(served: Served) -> None:
         async with await RawClient.open(served.address) as client:
@@ -410,7 +412,25 @@ def test_requests_that_never_end_are_bounded_over_all_calls(monkeypatch: pytest.
             for stream in (1, 3, 5):
                 client.call(KEEP, part, stream=stream, ends=False)
             assert (await client.trailers(5))["grpc-status"] == "8"
-        await until(lambda: served.server._held_bytes == 0)
+        await until(lambda: served.server._shares.held_bytes == 0)
+
+    assert with_server(test) == []
+
+
+def test_a_request_that_does_not_come_ends_its_call_and_a_stream_may_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dispatch, "REQUEST_S_MAX", 0.05)
+
+    async def test(served: Served) -> None:
+        async with await RawClient.open(served.address) as client:
+            client.call(KEEP, stream=1, ends=False)
+            for stream, part in ((3, b""), (5, http2.message(b"x", announced=100))):
+                client.call(LOCK, part, stream=stream, ends=False)
+                found = await client.trailers(stream)
+                assert found["grpc-status"] == "4"
+                assert "did not come within" in found["grpc-message"]
+            await until(lambda: served.calls == 1)
 
     assert with_server(test) == []
 

@@ -7,6 +7,12 @@ import pytest
 from lockring.grpc_api.shares import (
     CALLS_MAX,
     CALLS_PER_CONNECTION_MAX,
+    HELD_BYTES_FEW,
+    HELD_BYTES_MAX,
+    HELD_BYTES_PER_CONNECTION_MAX,
+    SIDE_BYTES_FEW,
+    SIDE_BYTES_MAX,
+    SIDE_BYTES_PER_CONNECTION_MAX,
     SIDE_CALLS_MAX,
     SIDE_CALLS_PER_CONNECTION_MAX,
     SIDE_METHODS,
@@ -15,7 +21,7 @@ from lockring.grpc_api.shares import (
 )
 from lockring.troubles import REASONS_MAX
 from tests.hostile import http2
-from tests.unit.grpc_api.serving import HEALTH, WATCH, RawClient, Served, health_of, until, with_server
+from tests.unit.grpc_api.serving import HEALTH, LOCK, WATCH, RawClient, Served, health_of, until, with_server
 
 KEEP_ALIVE = "lockring.v1.LockService/KeepAlive"
 HEALTH_WATCH = "grpc.health.v1.Health/Watch"
@@ -72,6 +78,55 @@ def test_calls_that_end_make_room(path: str) -> None:
     assert (taken.calls, taken.side_calls) == (0, 0)
     again = filled(shares, path)
     assert again.calls + again.side_calls == count
+
+
+def hold_all(shares: Shares, path: str, size: int) -> Taken:
+    """A connection whose messages take all the room that it has, in parts."""
+    taken = Taken()
+    while shares.hold(taken, path, size):
+        pass
+    shares.hold(taken, path, -size)
+    return taken
+
+
+def test_messages_that_wait_on_many_connections_leave_room_for_others() -> None:
+    shares = Shares()
+    taken = [hold_all(shares, KEEP_ALIVE, 10_000) for _ in range(100)]
+    assert max(each.held_bytes for each in taken) <= HELD_BYTES_PER_CONNECTION_MAX
+    assert shares.held_bytes == sum(each.held_bytes for each in taken) < HELD_BYTES_MAX
+    assert shares.hold(Taken(), KEEP_ALIVE, HELD_BYTES_FEW)
+    assert shares.hold(Taken(), HEALTH_WATCH, SIDE_BYTES_FEW)
+
+
+def test_messages_of_health_checks_take_a_small_share_of_the_memory() -> None:
+    shares = Shares()
+    taken = [hold_all(shares, HEALTH_WATCH, 1_000) for _ in range(1_000)]
+    assert max(each.side_bytes for each in taken) <= SIDE_BYTES_PER_CONNECTION_MAX
+    assert shares.held_bytes < SIDE_BYTES_MAX
+    assert shares.hold(Taken(), HEALTH_WATCH, SIDE_BYTES_FEW)
+    assert hold_all(shares, KEEP_ALIVE, 10_000).held_bytes > HELD_BYTES_PER_CONNECTION_MAX - 10_000
+
+
+def test_what_is_given_back_counts_no_more() -> None:
+    shares = Shares()
+    for path in (KEEP_ALIVE, HEALTH_WATCH):
+        taken = Taken()
+        assert not shares.hold(taken, path, 10 * HELD_BYTES_MAX)
+        assert shares.hold(taken, path, -10 * HELD_BYTES_MAX)
+        assert (taken.held_bytes, taken.side_bytes, shares.held_bytes) == (0, 0, 0)
+
+
+def test_incomplete_requests_of_one_connection_harm_no_others() -> None:
+    async def test(served: Served) -> None:
+        async with await RawClient.open(served.address) as client:
+            part = http2.message(bytes(16_000), announced=70_000)
+            for number in range(300):
+                client.call(LOCK, part, stream=2 * number + 1, ends=False)
+            assert (await client.trailers(599))["grpc-status"] == "8"
+            assert served.server._shares.held_bytes <= HELD_BYTES_PER_CONNECTION_MAX
+            assert await health_of(served.address)
+
+    assert with_server(test) == []
 
 
 def test_many_watches_of_the_health_on_few_connections_harm_no_others(
