@@ -260,7 +260,10 @@ def test_no_lock_of_another_identity_is_renewed_in_a_list_of_ones_own(target: Gu
         two.lock("jobs/two", "k")
         foreign = pb.HeldLock(name="jobs/two", session=two.session, idempotency_key="k", ttl_ms=20_000)
         verdicts = {each.name: each.verdict for each in one.keep(one.held("jobs/one", "k"), foreign)}
-        assert verdicts == {"jobs/one": pb.VERDICT_HELD, "jobs/two": pb.VERDICT_LOST}  # as of one that never was
+        assert verdicts == {
+            "jobs/one": pb.VERDICT_HELD,
+            "jobs/two": pb.VERDICT_LOST,
+        }  # as of one that never was
         (own,) = two.keep(two.held("jobs/two", "k"))
         assert own.verdict == pb.VERDICT_HELD
         one.unlock("jobs/one", "k")

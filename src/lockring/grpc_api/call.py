@@ -56,8 +56,8 @@ class CallStreams(Protocol):
     certificate: PeerCertificate | None
     known: KnownCredentials
 
-    def hold(self, size: int) -> bool:
-        """Count bytes of messages that wait, fewer if negative. Returns whether there is room for them."""
+    def hold(self, call: GrpcCall, size: int) -> bool:
+        """Count bytes of messages of a call that wait, fewer if negative. Returns whether there is room for them."""
 
     def room_of(self, call: GrpcCall) -> int:
         """Return how many bytes of a response may be sent now. If none may, the call is woken once that changes."""
@@ -212,7 +212,8 @@ class GrpcCall:
         if not self._count():
             self._fail(
                 CallEnded(
-                    Code.RESOURCE_EXHAUSTED, "this node has too many requests that are incomplete or unread"
+                    Code.RESOURCE_EXHAUSTED,
+                    "too many requests of this connection, or of this node, are incomplete or unread",
                 )
             )
             return
@@ -271,7 +272,8 @@ class GrpcCall:
                 self._unsent_bytes = len(data) - at
                 if not self._count():
                     raise CallEnded(
-                        Code.RESOURCE_EXHAUSTED, "this node has too many responses that are unread"
+                        Code.RESOURCE_EXHAUSTED,
+                        "too many responses of this connection, or of this node, are unread",
                     )
                 self._wake_writer = asyncio.get_running_loop().create_future()
                 await self._wake_writer
@@ -342,7 +344,7 @@ class GrpcCall:
             self._queued_bytes + self._unsent_bytes + (0 if self._reader is None else len(self._reader.rest))
         )
         more, self._held_bytes = held_bytes - self._held_bytes, held_bytes
-        return self.stream.hold(more)
+        return self.stream.hold(self, more)
 
     def _fail(self, error: Exception) -> None:
         self._error = error

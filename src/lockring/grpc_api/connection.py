@@ -1,4 +1,4 @@
-"""One connection of HTTP/2 with its calls: the library `h2` reads and makes the frames, and the bounds are here.
+"""The shares of connections in the calls and the memory of a node, so that a few clients cannot take all of it.
 
 Rules:
 
@@ -6,6 +6,7 @@ Rules:
 - A read is handled in small parts, and the turns of the port decide when it goes on: the lock port shares the loop.
 - While the client leaves too much unread, nothing more of it is read. So answers to its frames are bounded too.
 - A client that sends many frames which begin no call and carry no request is cut off: pings, settings, resets.
+  Each call and each response allows for some frames besides, such as those that give room for more.
 - Each connection must show signs of life, and ends with the certificate of its client.
 """
 
@@ -26,14 +27,13 @@ from lockring.addresses import format_address
 from lockring.clock import monotonic_ns
 from lockring.grpc_api.call import GrpcCall, Headers, is_call
 from lockring.grpc_api.known_credentials import KnownCredentials
+from lockring.grpc_api.shares import CALLS_PER_CONNECTION_MAX, Taken
+from lockring.grpc_api.writers import WaitingWriters
 from lockring.log_events import event
 from lockring.net.sockets import end_writing, tune
 from lockring.net.turns import TURN_NS_MAX, TurnScheduler
 from lockring.security.peer_certificates import PeerCertificate
 from lockring.units import NS_PER_S
-
-CALLS_PER_CONNECTION_MAX: Final = 1_000
-"""Calls that are open on one connection; the client learns of it, and keeps further ones back."""
 
 HEADER_BYTES_MAX: Final = 16 * 1024
 """Longest headers of a call, with 32 bytes more for each."""
@@ -53,6 +53,20 @@ FRAMES_PER_S: Final = 50
 
 RESET_WEIGHT: Final = 0.1
 """A reset counts as a tenth: waits that run into their deadlines at the client end by one each, many at once."""
+
+FRAMES_PER_CALL: Final = 4
+FRAMES_PER_PART: Final = 4
+"""How many frames may come besides with each call, and for each part of a response.
+
+They give room for more or say what is urgent. A client that reads as usual gives room twice for a part.
+"""
+
+_SPARE_FRAMES_MAX: Final = 2_000
+_PART_BYTES_MIN: Final = 1_024
+"""A smaller part allows for no frames if the client has left room for no more of it."""
+
+_STALLED_WEIGHT: Final = 0.1
+"""How much more a frame counts for each response that it lets look for room again."""
 
 _TABLE_BYTES_MAX: Final = 4096
 """Headers of responses that are kept to be abbreviated later. A client may allow more, and fill memory by that."""
@@ -96,11 +110,11 @@ class CallPort(Protocol):
     def closed(self, connection: GrpcConnection) -> None:
         """Uncount a connection, counted or not."""
 
-    def begin(self, call: GrpcCall) -> None:
-        """Carry a call out, or refuse it."""
+    def begin(self, connection: GrpcConnection, call: GrpcCall) -> None:
+        """Carry a call of a connection out, or refuse it."""
 
-    def hold(self, size: int) -> bool:
-        """Count bytes of messages that wait, fewer if negative. Returns whether there is room for them."""
+    def hold(self, connection: GrpcConnection, call: GrpcCall, size: int) -> bool:
+        """Count bytes of messages of a call that wait, fewer if negative. Returns whether there is room for them."""
 
 
 class GrpcConnection(asyncio.Protocol):
@@ -114,6 +128,7 @@ class GrpcConnection(asyncio.Protocol):
         certificate: the client's, None if it has shown none.
         known: the credentials that its calls have shown.
         calls: its open calls, by stream.
+        taken: its part of the calls and the memory of the node.
     """
 
     def __init__(self, port: CallPort) -> None:
@@ -121,8 +136,9 @@ class GrpcConnection(asyncio.Protocol):
         self.certificate: PeerCertificate | None = None
         self.known = KnownCredentials()
         self.calls: dict[int, GrpcCall] = {}
+        self.taken = Taken()
         self._port = port
-        self._writers: dict[GrpcCall, None] = {}
+        self._writers = WaitingWriters()
         self._http = _Http(_CONFIG)
         self._transport: asyncio.Transport | None = None
         self._held = b""
@@ -136,6 +152,7 @@ class GrpcConnection(asyncio.Protocol):
         self._unsent_bytes = 0
         self._unflushed_bytes = 0
         self._frames = 0.0
+        self._spare_frames = 0
         self._frames_ns = self._opened_ns
 
     # ----------------------------------------------------------------------- for the port
@@ -186,23 +203,28 @@ class GrpcConnection(asyncio.Protocol):
 
     # ----------------------------------------------------------------------- for calls
 
-    def hold(self, size: int) -> bool:
+    def hold(self, call: GrpcCall, size: int) -> bool:
         """Count bytes of messages that wait. See `CallPort`."""
-        return self._port.hold(size)
+        return self._port.hold(self, call, size)
 
     def room_of(self, call: GrpcCall) -> int:
         """Return how many bytes of a response may be sent now. If none may, the call is woken once that changes."""
-        self._writers[call] = None
-        if self._is_full or self._is_ending:
+        if self._is_ending:
             return 0
         try:
             window = self._http.local_flow_control_window(call.number)
         except h2.exceptions.ProtocolError:
             call.end()
+            self._leave(call)
             return 0
-        if window > 0:
-            self._writers.pop(call, None)
-        return min(window, self._http.max_outbound_frame_size)
+        if self._has_room:
+            if window > 0:
+                return min(window, self._http.max_outbound_frame_size)
+            self._writers.stall(call)
+            self._writers.wake_next()
+        else:
+            self._writers.queue(call)
+        return 0
 
     def send_headers(self, call: GrpcCall, headers: list[tuple[str, str]], *, is_end: bool) -> None:
         """Send headers or trailers of a call, the last of all of it if `is_end`."""
@@ -224,8 +246,11 @@ class GrpcConnection(asyncio.Protocol):
         except h2.exceptions.ProtocolError as error:
             log.debug("a call of %s has ended before its answer: %s", self.remote, error)
             call.end()
-            return
-        self._flush_soon(len(data))
+        else:
+            if len(data) >= _PART_BYTES_MIN or self._http.local_flow_control_window(call.number) > 0:
+                self._spare(FRAMES_PER_PART)
+            self._flush_soon(len(data))
+        self._leave(call)
 
     def give_room(self, call: GrpcCall, size: int) -> None:
         """Let the client send so many bytes more."""
@@ -239,7 +264,7 @@ class GrpcConnection(asyncio.Protocol):
     def call_ended(self, call: GrpcCall) -> None:
         """Forget a call whose task has ended."""
         call.release()
-        self._writers.pop(call, None)
+        self._leave(call)
         self.calls.pop(call.number, None)
 
     # ----------------------------------------------------------------------- TurnTaker
@@ -311,7 +336,7 @@ class GrpcConnection(asyncio.Protocol):
         self._alive_ns = monotonic_ns()
         self._await_turn()
         self._read_on()
-        self._grow_all()
+        self._wake_next()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the calls. Called by the event loop."""
@@ -387,28 +412,29 @@ class GrpcConnection(asyncio.Protocol):
                 if call is not None:
                     call.end()
             case h2.events.WindowUpdated():
+                self._count_spare(now_ns)
                 self._grow(each.stream_id or 0)
             case h2.events.RemoteSettingsChanged():
                 self._has_greeted = True
                 if self._http.encoder.header_table_size > _TABLE_BYTES_MAX:
                     self._http.encoder.header_table_size = _TABLE_BYTES_MAX
-                self._count_frame(now_ns)
-                self._grow(0)
+                self._take_settings(each, now_ns)
             case h2.events.ConnectionTerminated():
                 self._part("the client says goodbye")
-            case h2.events.PingReceived() | h2.events.UnknownFrameReceived():
-                self._count_frame(now_ns)
+            case h2.events.PriorityUpdated() | h2.events.TrailersReceived():
+                self._count_spare(now_ns)  # they mean nothing here
             case _:
-                pass  # the order of streams means nothing here, and answers to frames are signs of life
+                self._count_frame(now_ns)  # pings, frames of other kinds, and answers to frames
 
     def _begin(self, number: int, headers: Headers) -> None:
+        self._spare(FRAMES_PER_CALL)
         call = GrpcCall(self, number, headers)
         status = is_call(headers)
         if status:
             call.reject(status)
             return
         self.calls[number] = call
-        self._port.begin(call)
+        self._port.begin(self, call)
 
     def _take_data(self, data: h2.events.DataReceived, now_ns: int) -> None:
         size = data.flow_controlled_length or 0
@@ -421,17 +447,43 @@ class GrpcConnection(asyncio.Protocol):
         elif size:
             self._http.acknowledge_received_data(size, _required(data.stream_id))
 
-    def _grow(self, number: int) -> None:
-        """Let the response of a stream go on, for which the client has given room; 0 is all of them."""
-        if number == 0:
-            self._grow_all()
-        elif number in self.calls:
-            self.calls[number].wake_writer()
+    def _take_settings(self, change: h2.events.RemoteSettingsChanged, now_ns: int) -> None:
+        window = change.changed_settings.get(h2.settings.SettingCodes.INITIAL_WINDOW_SIZE)
+        if window is None or window.new_value <= (window.original_value or 0):
+            self._count_frame(now_ns)
+            return
+        self._count_frame(now_ns, 1 + _STALLED_WEIGHT * self._writers.stalled_count)
+        self._writers.queue_stalled()
+        self._wake_next()
 
-    def _grow_all(self) -> None:
-        writers, self._writers = self._writers, {}
-        for call in writers:
-            call.wake_writer()
+    def _grow(self, number: int) -> None:
+        """Let the response of a stream go on, for which the client has given room; 0 is the connection."""
+        if number == 0:
+            self._wake_next()
+        elif number in self.calls:
+            self._writers.wake(self.calls[number])
+
+    @property
+    def _has_room(self) -> bool:
+        return not self._is_full and self._http.outbound_flow_control_window > 0
+
+    def _wake_next(self) -> None:
+        if not self._is_ending and self._has_room:
+            self._writers.wake_next()
+
+    def _leave(self, call: GrpcCall) -> None:
+        self._writers.leave(call)
+        self._wake_next()
+
+    def _spare(self, frames: int) -> None:
+        self._spare_frames = min(self._spare_frames + frames, _SPARE_FRAMES_MAX)
+
+    def _count_spare(self, now_ns: int) -> None:
+        """Count a frame that may come with calls and responses."""
+        if self._spare_frames:
+            self._spare_frames -= 1
+        else:
+            self._count_frame(now_ns)
 
     def _count_frame(self, now_ns: int, weight: float = 1.0) -> None:
         refilled = (now_ns - self._frames_ns) / NS_PER_S * FRAMES_PER_S

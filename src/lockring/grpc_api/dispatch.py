@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
@@ -21,6 +21,9 @@ from lockring.grpc_api.host import SlotPlace
 from lockring.grpc_api.methods import ServedMethod
 from lockring.grpc_api.status import CallEnded, Code, status_of
 from lockring.log_events import event
+
+REQUEST_S_MAX: Final = 30.0
+"""How long the only request of a call may take to come, in seconds."""
 
 log = logging.getLogger("lockring.grpc")
 
@@ -77,7 +80,7 @@ class Dispatcher:
         requests.kind = method.request
         request: Any = None
         if not method.takes_stream:
-            request = await anext(requests, None)
+            request = await _only(requests)
             if request is None:
                 raise InvalidRequest("the call has no request")
             call.take_no_more()
@@ -92,6 +95,23 @@ class Dispatcher:
     def _refuse(self, call: GrpcCall, error: LockringError, request: Any) -> None:
         status = status_of(error, None if request is None else self._place(request))
         call.finish(status.code, status.message, status.SerializeToString())
+
+
+async def _only(requests: _Requests) -> Any:
+    """Return the only request of a call, None without one.
+
+    Raises:
+        CallEnded: it does not come.
+    """
+    limit = asyncio.timeout(REQUEST_S_MAX)
+    try:
+        async with limit:
+            return await anext(requests, None)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        text = f"the request did not come within {REQUEST_S_MAX:g} s: send it at once"
+        raise CallEnded(Code.DEADLINE_EXCEEDED, text) from None
 
 
 async def _send_all(call: GrpcCall, responses: Any, judgement: Judgement | None) -> None:

@@ -27,6 +27,7 @@ from lockring.grpc_api.host import NodeHost
 from lockring.grpc_api.methods import methods_of
 from lockring.grpc_api.reflection import ReflectionServicer
 from lockring.grpc_api.servicer import LockServicer
+from lockring.grpc_api.shares import CALLS_MAX, Shares
 from lockring.grpc_api.status import Code
 from lockring.log_events import event
 from lockring.net.descriptors import CALL_CONNECTIONS_MAX
@@ -37,15 +38,6 @@ from lockring.system_errors import listen_failure
 from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_S
 
-CALLS_MAX: Final = 4_000
-"""Calls that are open at a node, streams and waits among them; more are refused with RESOURCE_EXHAUSTED."""
-
-HELD_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Bytes of all messages that wait: requests that are incomplete or unread, and responses.
-
-Beyond, calls are refused with RESOURCE_EXHAUSTED.
-"""
-
 OTHER_METHODS: Final = "other"
 """Stands for all methods that are not served, where calls are counted: a client can invent any number of them."""
 
@@ -53,6 +45,7 @@ _BACKLOG: Final = 1024
 _LOOK_S: Final = 1.0
 _LATE_S_MAX: Final = 2.0
 _CANCEL_S_MAX: Final = 5.0
+_CALM_S: Final = 60
 
 log: Final = logging.getLogger("lockring.grpc")
 
@@ -100,8 +93,9 @@ class GrpcServer:
         self._connections: dict[GrpcConnection, None] = {}
         self._emptied = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._held_bytes = 0
+        self._shares = Shares()
         self._full = RepeatedTrouble()
+        self._crowded = RepeatedTrouble(calm_ns=_CALM_S * NS_PER_S)
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_stopping = False
@@ -179,37 +173,45 @@ class GrpcServer:
         if self._full.is_on and len(self._connections) < self._connections_max * 9 // 10:
             self._full.ends(now_ns=monotonic_ns())
 
-    def begin(self, call: GrpcCall) -> None:
+    def begin(self, connection: GrpcConnection, call: GrpcCall) -> None:
         """Carry a call out. See `CallPort`."""
         if self._is_stopping:
             call.finish(Code.UNAVAILABLE, "this node stops: ask another one")
-        elif len(self._tasks) >= CALLS_MAX:
-            call.finish(
-                Code.RESOURCE_EXHAUSTED,
-                f"this node has {CALLS_MAX} open calls, which is its limit: try again later",
-            )
+        elif reason := self._shares.begin(connection.taken, call.path):
+            self._note_refusal(connection, reason)
+            call.finish(Code.RESOURCE_EXHAUSTED, reason)
         else:
             call.task = task = asyncio.get_running_loop().create_task(self._dispatcher.serve(call))
             self._tasks.add(task)
-            task.add_done_callback(lambda _: self._ended(call, task))
+            task.add_done_callback(lambda _: self._ended(connection, call, task))
             return
         self._count_end(call)
         call.stream.call_ended(call)
 
-    def hold(self, size: int) -> bool:
+    def hold(self, connection: GrpcConnection, call: GrpcCall, size: int) -> bool:
         """Count bytes of messages that wait. See `CallPort`."""
-        self._held_bytes += size
-        return self._held_bytes <= HELD_BYTES_MAX
+        has_room = self._shares.hold(connection.taken, call.path, size)
+        if not has_room:
+            self._note_refusal(connection, "too many requests or responses are incomplete or unread")
+        return has_room
 
     # ----------------------------------------------------------------------- inner
 
     def _make(self) -> asyncio.Protocol:
         return GrpcConnection(self)
 
-    def _ended(self, call: GrpcCall, task: asyncio.Task[None]) -> None:
+    def _ended(self, connection: GrpcConnection, call: GrpcCall, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._count_end(call)
+        self._shares.end(connection.taken, call.path)
         call.stream.call_ended(call)
+        if self._crowded.is_on and len(self._tasks) < CALLS_MAX // 2:
+            self._crowded.ends(now_ns=monotonic_ns())
+
+    def _note_refusal(self, connection: GrpcConnection, reason: str) -> None:
+        line = self._crowded.fails(f"of {connection.remote}: {reason}", now_ns=monotonic_ns())
+        if line:
+            log.warning("calls of gRPC are refused: %s", line, extra=event("calls-refused"))
 
     def _count_end(self, call: GrpcCall) -> None:
         method = call.path if self._dispatcher.knows(call.path) else OTHER_METHODS

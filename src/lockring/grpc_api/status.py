@@ -57,15 +57,22 @@ STATUS_OF: Final[dict[str, int]] = {
 """The status of each error, by its code."""
 
 _PLAIN: Final = "".join(chr(each) for each in range(0x20, 0x7F) if chr(each) != "%")
-_TEXT_MAX: Final = 2_000
-_DETAILS_BYTES_MAX: Final = 6 * 1024
-"""Clients accept 8 KiB of headers or more."""
+
+TRAILERS_BYTES_MAX: Final = 6 * 1024
+"""Message and details of a status, both encoded. Clients accept 8 KiB of headers or more, and refuse a call beyond."""
+
+MESSAGE_BYTES_MAX: Final = 1_536
+"""Longest encoded message of a status. It leaves room for the name of a lock and some holders."""
+
+_CUT: Final = "..."
+_ENTRY_BYTES: Final = 32
+"""More than an entry of the metadata takes besides its value, with the lengths around it."""
 
 _HAS_MOVED: Final = frozenset({"moved", "unavailable", "stale"})
 
 
 def status_of(error: LockringError, place: SlotPlace | None) -> status_pb2.Status:
-    """Return an error as a status.
+    """Return an error as a status, which fits into trailers: a long message is cut, and the last holders left out.
 
     Args:
         error: the error.
@@ -80,24 +87,70 @@ def status_of(error: LockringError, place: SlotPlace | None) -> status_pb2.Statu
         info.metadata["waited_ms"] = str(round(error.waited_s * 1000))
         if error.position is not None:
             info.metadata["position"] = str(error.position)
-        if error.holders:
-            info.metadata["holders"] = ", ".join(each.owner for each in error.holders)
-    details: list[Any] = [info]
+    others: list[Any] = []
     if error.retryable:
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(_retry_ns(error))
-        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+        others.append(error_details_pb2.RetryInfo(retry_delay=delay))
     if place is not None and error.code in _HAS_MOVED:
         moved = pb.MovedTo(
             node=place.node, address=place.address, grpc_address=place.grpc, version=place.version
         )
-        details.append(moved)
-    status = status_pb2.Status(code=STATUS_OF.get(error.code, code_pb2.INTERNAL), message=str(error))
-    for each in details:
-        packed = any_pb2.Any()
-        packed.Pack(each)
-        status.details.append(packed)
+        others.append(moved)
+    status = status_pb2.Status(code=STATUS_OF.get(error.code, code_pb2.INTERNAL))
+    status.details.extend(map(_packed, (info, *others)))
+    # The message is sent twice, and must be the same in both places: the details have it in base64, which is a third
+    # longer.
+    room = TRAILERS_BYTES_MAX - _base64_bytes(status.ByteSize() + _ENTRY_BYTES)
+    status.message = _cut(str(error), min(MESSAGE_BYTES_MAX, room * 3 // 7))
+    if isinstance(error, AcquireTimeout):
+        room = TRAILERS_BYTES_MAX - sum(map(_encoded_bytes, status.message))
+        owners = _first(
+            [each.owner for each in error.holders], room * 3 // 4 - status.ByteSize() - _ENTRY_BYTES
+        )
+        if owners:
+            info.metadata["holders"] = owners
+            status.details[0].CopyFrom(_packed(info))
     return status
+
+
+def _packed(detail: Any) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    return packed
+
+
+def _base64_bytes(size: int) -> int:
+    return (size + 2) // 3 * 4
+
+
+def _encoded_bytes(character: str) -> int:
+    """Return how many bytes a character takes in `grpc-message`."""
+    return 1 if character in _PLAIN else 3 * len(character.encode())
+
+
+def _cut(text: str, most: int) -> str:
+    """Return a text, or so much of it that it takes at most so many bytes in `grpc-message`."""
+    size = 0
+    fitting = 0
+    for at, each in enumerate(text, start=1):
+        size += _encoded_bytes(each)
+        if size > most:
+            return text[:fitting] + _CUT
+        if size <= most - len(_CUT):
+            fitting = at
+    return text
+
+
+def _first(owners: list[str], most: int) -> str:
+    """Return the first owners in one line, as many as fit into so many bytes."""
+    found = ""
+    for each in owners:
+        line = f"{found}, {each}" if found else each
+        if len(line.encode()) > most:
+            break
+        found = line
+    return found
 
 
 def _retry_ns(error: LockringError) -> int:
@@ -137,12 +190,13 @@ def trailers_of(code: int, text: str = "", details: bytes = b"") -> list[tuple[s
 
     Args:
         code: the status code.
-        text: a sentence for people; what is beyond the limit of clients for headers is cut off.
-        details: a `google.rpc.Status`, b"" for none; left out if it is beyond that limit.
+        text: a sentence for people; the rest of one that is too long is cut off.
+        details: a `google.rpc.Status` with the same text, b"" for none; left out if both are too long together.
     """
     found = [("grpc-status", str(int(code)))]
-    if text:
-        found.append(("grpc-message", quote(text[:_TEXT_MAX], safe=_PLAIN)))
-    if details and len(details) <= _DETAILS_BYTES_MAX:
+    message = quote(_cut(text, MESSAGE_BYTES_MAX), safe=_PLAIN)
+    if message:
+        found.append(("grpc-message", message))
+    if details and len(message) + _base64_bytes(len(details)) <= TRAILERS_BYTES_MAX:
         found.append(("grpc-status-details-bin", base64.b64encode(details).decode().rstrip("=")))
     return found

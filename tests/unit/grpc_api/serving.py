@@ -57,7 +57,7 @@ def with_server(
             await asyncio.wait_for(test(Served(server, address)), PATIENCE_S)
         finally:
             await server.stop(0)
-        assert server._held_bytes == 0, "what calls have kept is given back"
+        assert server._shares.held_bytes == 0, "what calls have kept is given back"
 
     asyncio.run(main())
     return broken

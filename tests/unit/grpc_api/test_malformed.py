@@ -14,9 +14,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from lockring.grpc_api import connection as connections
+from lockring.grpc_api import dispatch, shares
 from lockring.grpc_api import server as servers
-from lockring.grpc_api.connection import CALLS_PER_CONNECTION_MAX
 from lockring.grpc_api.messages import MESSAGE_BYTES_MAX
+from lockring.grpc_api.shares import CALLS_PER_CONNECTION_MAX
 from tests.hostile import http2
 from tests.unit.grpc_api.serving import (
     HEALTH,
@@ -249,6 +250,10 @@ def test_calls_that_are_reset_at_once_leave_nothing() -> None:
         http2.frame(http2.SETTINGS, 0),
         http2.frame(http2.DATA, 1),
         http2.frame(200, 0, b"?"),
+        http2.frame(http2.WINDOW_UPDATE, 0, (1).to_bytes(4, "big")),
+        http2.frame(http2.WINDOW_UPDATE, 1, (1).to_bytes(4, "big")),
+        http2.frame(http2.PRIORITY, 1, bytes(5)),
+        http2.frame(http2.PING, 0, bytes(8), flags=1),
     ],
 )
 def test_a_flood_of_frames_that_carry_nothing_ends_its_connection(frame: bytes) -> None:
@@ -321,15 +326,15 @@ def test_a_client_cannot_have_the_server_keep_more_headers_of_responses() -> Non
 
 
 def test_responses_that_are_not_read_are_bounded_over_all_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "HELD_BYTES_MAX", 1_000)
+    monkeypatch.setattr(shares, "HELD_BYTES_MAX", 500)
 
     async def test(served: Served) -> None:
         async with await RawClient.open(served.address) as client:
             no_room = b"\x00\x04" + (0).to_bytes(4, "big")
             client.send(http2.frame(http2.SETTINGS, 0, no_room))
-            for number in range(20):
+            for number in range(8):
                 client.call(REFLECTION, LIST, stream=2 * number + 1, ends=False)
-            assert (await client.trailers(39))["grpc-status"] == "8"
+            assert (await client.trailers(15))["grpc-status"] == "8"
 
     assert with_server(test) == []
 
@@ -346,8 +351,12 @@ def test_headers_without_an_end_do_not_grow() -> None:
     assert with_server(test) == []
 
 
-def test_a_client_that_never_reads_is_read_no_more() -> None:
+def test_a_client_that_never_reads_is_read_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its many questions are answered as far as there is room, and the others' at once."""
+    monkeypatch.setattr(shares, "SIDE_CALLS_MAX", 2_000)
+    monkeypatch.setattr(shares, "SIDE_CALLS_PER_CONNECTION_MAX", 1_000)
+    monkeypatch.setattr(shares, "SIDE_BYTES_PER_CONNECTION_MAX", shares.SIDE_BYTES_MAX)
+    monkeypatch.setattr(shares, "SIDE_BYTES_MAX", shares.HELD_BYTES_MAX)
 
     async def test(served: Served) -> None:
         async with await RawClient.open(served.address) as client:
@@ -372,9 +381,9 @@ def test_a_thousand_calls_are_open_on_one_connection_and_no_more() -> None:
     async def test(served: Served) -> None:
         async with await RawClient.open(served.address) as client:
             for number in range(CALLS_PER_CONNECTION_MAX):
-                client.call(WATCH, http2.message(b""), stream=2 * number + 1)
+                client.call(KEEP, stream=2 * number + 1, ends=False)
             await until(lambda: served.calls == CALLS_PER_CONNECTION_MAX)
-            client.call(WATCH, http2.message(b""), stream=2 * CALLS_PER_CONNECTION_MAX + 1)
+            client.call(KEEP, stream=2 * CALLS_PER_CONNECTION_MAX + 1, ends=False)
             assert goodbye_of(await client.end())[0] > 0
         await until(lambda: served.calls == 0)
 
@@ -382,7 +391,7 @@ def test_a_thousand_calls_are_open_on_one_connection_and_no_more() -> None:
 
 
 def test_more_calls_than_a_node_may_have_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "CALLS_MAX", 3)
+    monkeypatch.setattr(shares, "CALLS_MAX", 3)
 
     async def test(served: Served) -> None:
         async with await RawClient.open(served.address) as client:
@@ -395,7 +404,7 @@ def test_more_calls_than_a_node_may_have_are_refused(monkeypatch: pytest.MonkeyP
 
 
 def test_requests_that_never_end_are_bounded_over_all_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "HELD_BYTES_MAX", 30_000)
+    monkeypatch.setattr(shares, "HELD_BYTES_MAX", 30_000)
 
     async def test(served: Served) -> None:
         async with await RawClient.open(served.address) as client:
@@ -403,7 +412,25 @@ def test_requests_that_never_end_are_bounded_over_all_calls(monkeypatch: pytest.
             for stream in (1, 3, 5):
                 client.call(KEEP, part, stream=stream, ends=False)
             assert (await client.trailers(5))["grpc-status"] == "8"
-        await until(lambda: served.server._held_bytes == 0)
+        await until(lambda: served.server._shares.held_bytes == 0)
+
+    assert with_server(test) == []
+
+
+def test_a_request_that_does_not_come_ends_its_call_and_a_stream_may_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dispatch, "REQUEST_S_MAX", 0.05)
+
+    async def test(served: Served) -> None:
+        async with await RawClient.open(served.address) as client:
+            client.call(KEEP, stream=1, ends=False)
+            for stream, part in ((3, b""), (5, http2.message(b"x", announced=100))):
+                client.call(LOCK, part, stream=stream, ends=False)
+                found = await client.trailers(stream)
+                assert found["grpc-status"] == "4"
+                assert "did not come within" in found["grpc-message"]
+            await until(lambda: served.calls == 1)
 
     assert with_server(test) == []
 

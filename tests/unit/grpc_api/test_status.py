@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from google.rpc import code_pb2, error_details_pb2
+import base64
+from urllib.parse import unquote
+
+import pytest
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from lockring.errors import (
     AcquireTimeout,
@@ -17,7 +21,14 @@ from lockring.errors import (
     Unavailable,
 )
 from lockring.grpc_api.host import SlotPlace
-from lockring.grpc_api.status import RETRY_MS, STATUS_OF, status_of
+from lockring.grpc_api.status import (
+    MESSAGE_BYTES_MAX,
+    RETRY_MS,
+    STATUS_OF,
+    TRAILERS_BYTES_MAX,
+    status_of,
+    trailers_of,
+)
 from lockring.grpc_api.v1 import lockring_pb2 as pb
 from lockring.holders import Holder
 from tests.unit.house.rules import ROOT
@@ -107,3 +118,46 @@ def test_a_wait_that_is_over_names_the_holders_the_position_and_the_time() -> No
     info = details_of(AcquireTimeout("held by a node of an older version", waited_s=1.5))["ErrorInfo"]
     assert isinstance(info, error_details_pb2.ErrorInfo)
     assert dict(info.metadata) == {"waited_ms": "1500"}
+
+
+@pytest.mark.parametrize("character", ["a", "%", "\x01", "\u00e9", "\u6f22", "\U0001f512"])
+@pytest.mark.parametrize("times", [1, 100, 1_000, 3_000])
+def test_trailers_fit_and_keep_all_but_the_last_holders_and_the_end_of_the_message(
+    character: str, times: int
+) -> None:
+    size = len(character.encode())
+    name = character * (1_020 // size)
+    owners = [character * (250 // size) + str(number) for number in range(8)]
+    holders = [Holder(owner, "s", 7, 1.0, 10.0, 9.0) for owner in owners]
+    error = AcquireTimeout(character * times, name=name, holders=holders, waited_s=1.5, position=3)
+    status = status_of(error, HERE)
+    found = dict(trailers_of(status.code, status.message, status.SerializeToString()))
+    assert sum(len(value) for key, value in found.items() if key != "grpc-status") <= TRAILERS_BYTES_MAX
+    packed = found["grpc-status-details-bin"]
+    read = status_pb2.Status.FromString(base64.b64decode(packed + "=" * (-len(packed) % 4)))
+    assert read.message == unquote(found["grpc-message"]), "libraries refuse details with another message"
+    assert str(error).startswith(read.message.removesuffix("..."))
+    info = error_details_pb2.ErrorInfo()
+    assert read.details[0].Unpack(info)
+    assert (info.metadata["name"], info.metadata["position"], info.metadata["waited_ms"]) == (
+        name,
+        "3",
+        "1500",
+    )
+    listed = info.metadata["holders"].split(", ")
+    assert listed == owners[: len(listed)]
+    assert listed
+
+
+def test_a_long_place_leaves_room_for_itself() -> None:
+    place = SlotPlace("n" * 200, "h" * 250 + ":9501", "h" * 250 + ":9601", 17)
+    status = status_of(Moved("x" * 5_000, name="y" * 1_020), place)
+    found = dict(trailers_of(status.code, status.message, status.SerializeToString()))
+    assert "grpc-status-details-bin" in found
+    assert found["grpc-message"].endswith("x...")
+
+
+def test_a_long_sentence_without_details_is_cut_at_a_whole_character() -> None:
+    message = dict(trailers_of(8, "\u6f22" * 5_000))["grpc-message"]
+    assert len(message) <= MESSAGE_BYTES_MAX
+    assert unquote(message, errors="strict").removesuffix("...").strip("\u6f22") == ""
