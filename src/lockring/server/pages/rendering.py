@@ -10,7 +10,8 @@ from urllib.parse import urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
-from lockring.views.words import command, count, duration
+from lockring.terminals import command
+from lockring.views.words import count, duration
 
 _HERE: Final = Path(__file__).parent
 
