@@ -59,6 +59,7 @@ _NOTICES: Final = {
 }
 """The news on a page after an order, by the parameter `notice`."""
 
+_TOKEN_DIGITS_MAX: Final = len(str(GENERATION_MAX))
 _SEE_OTHER: Final = 303
 _UNAVAILABLE: Final = 503
 _HTTPS: Final = "https"
@@ -399,6 +400,7 @@ def _lock_name(request: Request) -> LockName:
 
 
 def _token(text: str) -> Generation:
-    if not text.isascii() or not text.isdigit() or not 0 < int(text[:20]) <= GENERATION_MAX:
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= _TOKEN_DIGITS_MAX else 0
+    if not 0 < number <= GENERATION_MAX:
         raise InvalidRequest("token is the fencing token of a holder, a positive whole number")
-    return Generation(int(text))
+    return Generation(number)

@@ -60,7 +60,7 @@ class Templates:
         return self._environment.get_template(template).render(layout="content.html", **values)
 
 
-def page_url(page: str, **parameters: object) -> str:
+def page_url(page: str, /, **parameters: object) -> str:
     """Return a relative URL of a page; parameters without a value are left out."""
     given = {name: value for name, value in parameters.items() if value not in (None, "")}
     return (page or "./") + ("?" + urlencode(given) if given else "")
