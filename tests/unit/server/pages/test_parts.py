@@ -10,16 +10,20 @@ import pytest
 from starlette.requests import Request
 
 from lockring.core.access import HTTP_REQUIREMENTS
+from lockring.core.client import LocksFound
 from lockring.errors import Denied, InvalidRequest, Overloaded, Unauthenticated, Unavailable
 from lockring.net.openers import open_plain
+from lockring.protocol import HolderRecord, LockRecord
 from lockring.protocol.identities import Identity
 from lockring.server.pages import sign_ins, streams
 from lockring.server.pages.dashboard import Dashboard, _place
 from lockring.server.pages.forms import FormTokens, check_same_origin, read_form
-from lockring.server.pages.rendering import page_url
+from lockring.server.pages.rendering import Templates, page_url
 from lockring.server.pages.shared_answers import SharedAnswers
 from lockring.server.pages.sign_ins import SignIns
 from lockring.server.pages.streams import Streams
+from lockring.views.filters import LIMITS, MODES, LockFilter
+from lockring.views.locks import lock_view, locks_view
 from tests.unit.house.rules import SOURCE
 from tests.unit.net.serving import run
 from tests.unit.server.http.serving import Answer, Gate, Served, serving
@@ -233,6 +237,24 @@ def test_links_are_relative_and_names_are_escaped() -> None:
     assert page_url("") == "./"
     assert page_url("lock", name="../a?b&c#d e/é") == "lock?name=..%2Fa%3Fb%26c%23d+e%2F%C3%A9"
     assert page_url("locks", text="", after=None) == "locks"
+
+
+def test_invisible_characters_of_names_are_shown_as_escapes_and_kept_in_fields() -> None:
+    odd = "pay\u202etxt\u200b<b>\x1b"
+    holder = HolderRecord(odd, "s", 1, 7, 65_000, 10_000, 9_000)
+    lock = LockRecord(odd, 5, "a", 0, 1, 7, 0, [holder], [])
+    wanted = LockFilter(text=odd)
+    found = LocksFound([lock], [(1, 0)], matched=1, has_more=False, unserved_slots=0)
+    page = Templates().content(
+        "locks.html", view=locks_view(found, wanted), wanted=wanted, modes=MODES, limits=LIMITS
+    )
+    assert page.count("pay\\u202etxt\\u200b&lt;b&gt;\\x1b") == 2  # the name and the holder
+    assert page.count("\u202e") == 2
+    assert 'value="pay\u202etxt\u200b&lt;b&gt;\x1b"' in page
+    assert 'id="row-pay\u202etxt' in page
+    one = Templates().content("lock.html", view=lock_view(lock), may_break=True)
+    assert "\u202e" not in one
+    assert "lock?name=pay%E2%80%AEtxt" in one.replace("break?", "lock?")
 
 
 def test_every_page_has_a_row_in_the_table_of_rights_and_no_page_of_the_table_is_missing() -> None:
