@@ -56,7 +56,6 @@ def test_a_viewer_signs_in_with_a_token_and_sees_and_does_what_its_rights_allow(
         visitor.see("Paste a token")
         visitor.check_looks()
         sign_in(visitor, "lr_wrong")
-        visitor.open("locks?text=x")
         expect(visitor.page.get_by_role("alert")).to_be_visible()
         sign_in(visitor, guarded.tokens["web-1"])
         visitor.page.wait_for_url("**/locks?text=x")

@@ -90,6 +90,23 @@ def test_http_has_the_certificates_the_tokens_and_the_rights_of_every_port(tmp_p
         assert (plain.status, "https://" in plain.body) == (400, True), plain
 
 
+def test_events_of_names_that_an_identity_may_not_read_are_refused_with_the_missing_right(
+    tmp_path: Path,
+) -> None:
+    access = AccessSettings(auth="enforcing", acl_file=str(tmp_path / "acl.toml"))
+    cluster = LocalCluster(nodes=2, tls=True, http=True, access=access, client_auth="optional", **CALM)
+    guarded = Guarded(cluster, tmp_path)
+    with cluster:
+        files = ClientFiles(ca=guarded.files("test").ca)
+        where, token = cluster.http_address_of("N1"), guarded.tokens["web-1"]
+        for prefix in ("secret", "plan"):  # the server knows the other ones from the first answer on
+            denied = ask(where, f"/events?prefix={prefix}", files=files, token=token)
+            assert denied.status == 403
+            assert "web-1" in denied.body
+            assert "read" in denied.body
+            assert ask(where, "/events?prefix=jobs/", files=files, token=token).status == 200
+
+
 def test_serve_has_one_http_port_for_its_node_and_its_coordinator() -> None:
     where = address()
     places = ("--listen", address(), "--coordinator-listen", address(), "--http-listen", where)

@@ -44,7 +44,7 @@ from lockring.protocol import ServerStatus
 from lockring.protocol.infos import HTTP_OFF
 from lockring.slots import SLOTS
 from lockring.system_errors import reason_of
-from lockring.terminals import shown
+from lockring.terminals import command, shown
 from lockring.units import NS_PER_S
 
 if TYPE_CHECKING:
@@ -379,10 +379,10 @@ def _acquired(client: Client, lock: str) -> CheckResult:
         return CheckResult("warn", "lock", lock, str(error), "name a lock that you may acquire with --lock")
     except AcquireTimeout as error:
         return CheckResult(
-            "warn", "lock", lock, str(error), f"name another lock with --lock; see lockring why {shown(lock)}"
+            "warn", "lock", lock, str(error), f"name another lock with --lock; see {command('why', lock)}"
         )
     except LockringError as error:
-        return CheckResult("bad", "lock", lock, str(error), f"see lockring why {shown(lock)}")
+        return CheckResult("bad", "lock", lock, str(error), f"see {command('why', lock)}")
     done_ns = monotonic_ns()
     acquire_s, release_s = (held_ns - began_ns) / NS_PER_S, (done_ns - held_ns) / NS_PER_S
     text = f"acquired in {_ms(acquire_s)} with the token {grant.fencing_token}, released in {_ms(release_s)}"

@@ -20,7 +20,7 @@ from lockring.errors import Denied, LockringError, Unavailable
 from lockring.net.server_line import AskersRights
 from lockring.protocol import ServerStatus
 from lockring.slots import checked_slot_of
-from lockring.terminals import shown
+from lockring.terminals import command, shown
 
 if TYPE_CHECKING:
     from lockring import LockInfo
@@ -119,7 +119,9 @@ def explain(found: LockEvidence) -> Explanation:
         return _of_similar(found, remarks)
     if draining:
         sentence = f"{quoted(lock.name)} is free; its node {draining}"
-        advice = f"acquire it: that works during a drain too; lockring undrain {lock.primary} ends the drain"
+        advice = (
+            f"acquire it: that works during a drain too; {command('undrain', lock.primary)} ends the drain"
+        )
         return Explanation("draining", sentence, advice, remarks)
     sentence = f"{quoted(lock.name)} is free: no client holds it or waits for it"
     return Explanation("free", sentence, "acquire it", remarks)
@@ -186,13 +188,12 @@ def _advice_on_held(lock: LockInfo) -> str:
         if holder.host and holder.pid
         else "ask its holder"
     )
-    return (
-        f"wait, or {where}; lockring break {shown(lock.name)} --token {holder.fencing_token} ends its lease"
-    )
+    order = command("break", lock.name, options=("--token", str(holder.fencing_token)))
+    return f"wait, or {where}; {order} ends its lease"
 
 
 def _advice_on_gone(lock: LockInfo) -> str:
-    order = f"lockring break {shown(lock.name)} --token {lock.holders[0].fencing_token} --force"
+    order = command("break", lock.name, options=("--token", str(lock.holders[0].fencing_token), "--force"))
     return f"wait; {order} frees it at once, which is safe only if the holder's process is surely dead"
 
 
@@ -239,9 +240,7 @@ def _of_similar(found: LockEvidence, remarks: tuple[str, ...]) -> Explanation:
     names = ", ".join(quoted(each) for each in found.similar[:3])
     are = "is in use, whose name is" if len(found.similar) == 1 else "are in use, whose names are"
     sentence = f"{quoted(found.name)} is free, and no client waits for it, but {names} {are} like it"
-    return Explanation(
-        "wrong-name", sentence, f"check the name: lockring why {shown(found.similar[0])}", remarks
-    )
+    return Explanation("wrong-name", sentence, f"check the name: {command('why', found.similar[0])}", remarks)
 
 
 def _draining(found: LockEvidence) -> str:

@@ -123,7 +123,8 @@ class LockRecord(msgspec.Struct, array_like=True, gc=False):
 class LockSearch(msgspec.Struct, array_like=True, gc=False, frozen=True):
     """A search for locks: by name, which are wanted.
 
-    Names are those behind `after` and, unless that is "", before `before`. `text` is a part of the name. `owner` is one
+    Names are those behind `after` and, unless that is "", before `before`. `text` is a part of the name,
+    or where the prefix of the search is that of groups, of the group's name. `owner` is one
     of a holder's or waiter's label, whatever its case; "" for any. `mode` is that of the holders, -1 for any.
     `is_held` and `has_waiters` leave out the other locks.
     """

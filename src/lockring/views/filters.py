@@ -9,7 +9,7 @@ from lockring.core.events import KINDS
 from lockring.errors import InvalidRequest
 from lockring.names import LOCK_NAME_BYTES_MAX, check_lock_name, utf8_fault
 from lockring.protocol import LockSearch, Mode
-from lockring.views.words import command
+from lockring.terminals import command
 
 MODES: Final = tuple(each.name.lower() for each in Mode)
 SHOW: Final = ("all", "held", "waiting")
@@ -61,12 +61,13 @@ class LockFilter(NamedTuple):
 
     def command(self) -> str:
         """Return the command that shows the same."""
-        words = ["ls", *([self.prefix] if self.prefix else []), "--limit", str(self.limit)]
+        names = [self.prefix] if self.prefix else []
+        words = ["--limit", str(self.limit)]
         for flag, value in (("--text", self.text), ("--owner", self.owner), ("--mode", self.mode)):
             words += [flag, value] if value else []
         words += [f"--{self.show}"] if self.show != "all" else []
         words += ["--after", self.after] if self.after else []
-        return command(*words)
+        return command("ls", *names, options=words)
 
 
 def lock_filter(parameters: Mapping[str, str]) -> LockFilter:
@@ -101,10 +102,9 @@ class EventFilter(NamedTuple):
 
     def command(self) -> str:
         """Return the command that shows the same."""
-        words = ["events"]
-        words += ["--kind", self.kind] if self.kind else []
+        words = ["--kind", self.kind] if self.kind else []
         words += ["--prefix", self.prefix] if self.prefix else []
-        return command(*words)
+        return command("events", options=words)
 
 
 def event_filter(parameters: Mapping[str, str]) -> EventFilter:

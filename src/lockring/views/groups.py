@@ -9,8 +9,8 @@ from lockring.names import GROUP_PREFIX
 from lockring.protocol import View
 from lockring.ring.key_ring import KeyRing
 from lockring.slots import SLOTS
+from lockring.terminals import command
 from lockring.views.locks import LocksView
-from lockring.views.words import command
 
 
 @dataclass(frozen=True, slots=True)

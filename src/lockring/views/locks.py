@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from lockring.core.client import UNKNOWN, LocksFound
 from lockring.names import GROUP_PREFIX
 from lockring.protocol import HolderRecord, LockRecord, Mode, WaiterRecord
+from lockring.terminals import command
 from lockring.views.events import EventView
 from lockring.views.filters import LockFilter
-from lockring.views.words import command, count, duration
+from lockring.views.words import count, duration
 
 HOLDERS_SHOWN = 100
 WAITERS_SHOWN = 100
@@ -170,7 +171,9 @@ def _row(lock: LockRecord, holders: int, waiters: int) -> LockRow:
 def lock_view(lock: LockRecord, events: Sequence[EventView] = ()) -> LockView:
     """Return one lock as people look at it, with its events, newest first."""
     commands = [command("why", lock.name), command("watch", lock.name)]
-    commands += [command("break", lock.name, "--token", str(each.generation)) for each in lock.holders[:1]]
+    commands += [
+        command("break", lock.name, options=("--token", str(each.generation))) for each in lock.holders[:1]
+    ]
     return LockView(
         name=lock.name,
         summary=_summary(lock),

@@ -18,7 +18,7 @@ from lockring.client.aio.driver import AsyncDriver
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.cluster_state import ClusterState, Member, Replica, decode_state
 from lockring.core.client import ClientCore, LocksFound, Query
-from lockring.errors import LockringError, StaleVersion, Unavailable
+from lockring.errors import Denied, LockringError, StaleVersion, Unavailable
 from lockring.ids import NO_REQUEST, Generation, LockName, NodeId
 from lockring.names import GROUP_PREFIX
 from lockring.net.openers import Opener
@@ -174,12 +174,17 @@ class ClusterReader:
             limit: how many at most, 1 to `EVENTS_SHOWN`.
 
         Raises:
+            Denied: the viewer may read no name with that prefix.
             Unavailable: no node answers.
         """
         kinds = [wanted.kind] if wanted.kind else []
         question = GetEvents(NO_REQUEST, wanted.prefix, kinds, limit=limit)
-        replies, silent = await self._events(viewer, question)
+        replies, errors = await self._events(viewer, question)
+        silent = [f"{node}: {error}" for node, error in errors.items()]
         if not replies:
+            for error in errors.values():
+                if isinstance(error, Denied):
+                    raise error
             raise Unavailable(f"no node has answered about its events: {'; '.join(silent)}")
         found = event_views(replies, wall_s=_wall_s())
         has_more = len(found) > limit or any(each.more for each in replies.values())
@@ -254,18 +259,20 @@ class ClusterReader:
             return MemberReport(problem=f"it gives no account of itself: {error}")
         return MemberReport(answer.status, (monotonic_ns() - began_ns) / NS_PER_S)
 
-    async def _events(self, viewer: Viewer, question: GetEvents) -> tuple[dict[str, EventsReply], list[str]]:
+    async def _events(
+        self, viewer: Viewer, question: GetEvents
+    ) -> tuple[dict[str, EventsReply], dict[str, LockringError]]:
         """Return the events of every member that answers, and why the others do not."""
         members = await self._members(viewer, question.name or question.prefix)
         answers = await asyncio.gather(*(self._events_of(viewer, each, question) for each in members))
         replies: dict[str, EventsReply] = {}
-        silent: list[str] = []
+        errors: dict[str, LockringError] = {}
         for member, answer in zip(members, answers, strict=True):
             if isinstance(answer, EventsReply):
                 replies[member.node] = answer
             else:
-                silent.append(f"{member.node}: {answer}")
-        return replies, silent
+                errors[member.node] = answer
+        return replies, errors
 
     async def _events_of(
         self, viewer: Viewer, replica: Replica, question: GetEvents

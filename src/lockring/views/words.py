@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from datetime import UTC, datetime
 from typing import Final
 
@@ -39,8 +38,3 @@ def count(number: int, noun: str) -> str:
 def clock_time(wall_s: float, age_s: float = 0.0) -> str:
     """Return the time `age_s` before `wall_s` (seconds since 1970) as RFC 3339 in UTC, to the second."""
     return datetime.fromtimestamp(wall_s - age_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def command(*words: str) -> str:
-    """Return a command of lockring as a shell reads it."""
-    return shlex.join(("lockring", *words))

@@ -24,10 +24,10 @@ def holder(owner: str = "me", **more: Any) -> Holder:
 
 
 def lock(
-    *holders: Holder, waiters: tuple[Waiter, ...] = (), mode: str = "exclusive", **more: Any
+    *holders: Holder, waiters: tuple[Waiter, ...] = (), mode: str = "exclusive", name: str = "x"
 ) -> LockInfo:
     return LockInfo(
-        name="x",
+        name=name,
         mode=mode,
         permits=1,
         holders=list(holders),
@@ -185,6 +185,15 @@ def test_a_drain_is_the_reason_if_the_lock_is_free_and_a_remark_if_it_is_held() 
         "held",
         ("its node a is draining, with 4096 slots still on it",),
     )
+
+
+def test_a_lock_whose_name_would_be_a_command_is_one_word_of_each_advised_command() -> None:
+    name = "x; touch PWNED #"
+    advice = why(lock(holder(), name=name)).advice
+    assert "lockring break 'x; touch PWNED #' --token 7 ends" in advice
+    gone = why(lock(holder(away_s=3.0), name="-x")).advice
+    assert "lockring break --token 7 --force -- -x frees" in gone
+    assert why(lock(), similar=["$(id)"]).advice == "check the name: lockring why '$(id)'"
 
 
 def test_a_name_that_is_like_others_in_use_is_the_reason_of_a_free_lock_alone() -> None:

@@ -84,7 +84,8 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "views",
     },
     "client": _WORDS | {"_version", "clock", "cluster_state", "ring", "core", "net", "security"},
-    "views": _WORDS | {"_version", "client", "clock", "cluster_state", "core", "net", "ring", "ring_picture"},
+    "views": _WORDS
+    | {"_version", "client", "clock", "cluster_state", "core", "net", "ring", "ring_picture", "terminals"},
     "aio": frozenset({"client", "errors"}),
     "": frozenset({"_version", "aio", "client", "errors", "holders"}),
     "testing": _WORDS

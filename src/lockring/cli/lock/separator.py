@@ -14,7 +14,6 @@ name of a program, nothing is ambiguous.
 from __future__ import annotations
 
 import difflib
-import shlex
 from collections.abc import Sequence
 from typing import Final
 
@@ -23,7 +22,7 @@ import click
 from lockring.cli.lock.programs import is_file, is_program
 from lockring.cli.output import quoted
 from lockring.errors import ConfigError, InvalidRequest
-from lockring.terminals import shown
+from lockring.terminals import shell_word
 
 COMMAND: Final = "lockring.command"
 """Key in a context of the words after `--`."""
@@ -171,5 +170,5 @@ def _words(command: click.Command, given: Sequence[str]) -> list[int]:
 def _typed(given: Sequence[str], at: int) -> str:
     """Return the command line with -- before the word at that position; cut if it is very long."""
     words = [*given[:at], "--", *given[at:]]
-    text = " ".join(shown(each if each == "--" else shlex.quote(each)) for each in words[:_SHOWN_WORDS])
+    text = " ".join(each if each == "--" else shell_word(each) for each in words[:_SHOWN_WORDS])
     return f"lockring lock {text}" + (" …" if len(words) > _SHOWN_WORDS else "")

@@ -21,6 +21,7 @@ from lockring.core.node.lock_table import LockTable
 from lockring.core.node.name_index import NameIndex, SlotNames
 from lockring.errors import InvalidRequest
 from lockring.ids import ConnectionId, LockName, SlotNumber
+from lockring.names import GROUP_PREFIX
 from lockring.protocol import List, ListReply, LockRecord, LockSearch, Mode
 from lockring.slots import all_slots, slot_of
 
@@ -162,6 +163,8 @@ class _Matches:
         self._readable = readable
         self._limit = limit
         self._before = search.before
+        # Each name of a group's lock begins with the same word, which says nothing of a group.
+        self._text_from = len(GROUP_PREFIX) if prefix.startswith(GROUP_PREFIX) else 0
         # Entries are looked at last, and only where the name may be among the first.
         self._by_entry = search.is_held or search.has_waiters or search.mode >= 0
 
@@ -255,8 +258,8 @@ class _Matches:
 
     def _readable_with_text(self, names: list[LockName]) -> list[LockName]:
         if self._search.text:
-            text = self._search.text
-            names = [name for name in names if text in name]
+            text, start = self._search.text, self._text_from
+            names = [name for name in names if name.find(text, start) >= 0]
         if self._readable is not None:
             readable = self._readable
             names = [name for name in names if readable.allows(name)]

@@ -40,6 +40,8 @@ def _host_of(header: str) -> str | None:
         host, bracket, port = header[1:].partition("]")
         if not bracket or (port and not port.startswith(":")):
             return None
+        if not _is_ipv6(host):
+            return None  # which no URL has
         port = port[1:]
     else:
         host, _, port = header.partition(":")
@@ -49,6 +51,14 @@ def _host_of(header: str) -> str | None:
 def _is_number(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host)
     except ValueError:
         return False
     return True

@@ -1,8 +1,8 @@
 """One HTTP connection: uvicorn's protocol on the event loop of the server, with bounds that it does not have.
 
 uvicorn alone would wait without end for a request that comes byte by byte, and for a client that never reads. Here each
-step has its time: `ConnectionKeeper` looks at all connections once a second. When there are too many, those that wait
-for a request give way to new ones, the oldest first.
+step has its time: `ConnectionKeeper` looks at all connections once a second. When there are too many, those that have
+sent no whole request give way to new ones, the oldest first, and then those that leave an answer unread.
 """
 
 from __future__ import annotations
@@ -119,14 +119,21 @@ class ConnectionKeeper:
     def _opened(self, connection: BoundedProtocol) -> None:
         if len(self._open) >= self._connections_max:
             self.refused += 1
-            idle = next((each for each in self._open if each.is_idle), connection)
-            idle.transport.abort()
-            self._open.pop(idle, None)
-            if idle is connection:
+            loser = (
+                self._first(BoundedProtocol.lacks_request)
+                or self._first(BoundedProtocol.is_unread)
+                or connection
+            )
+            loser.transport.abort()
+            self._open.pop(loser, None)
+            if loser is connection:
                 return
         self._open[connection] = None
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+
+    def _first(self, gives_way: Callable[[BoundedProtocol], bool]) -> BoundedProtocol | None:
+        return next(filter(gives_way, self._open), None)
 
     def _closed(self, connection: BoundedProtocol) -> None:
         self._open.pop(connection, None)
@@ -163,11 +170,14 @@ class BoundedProtocol(H11Protocol):
         self._step: object = None
         self._step_since_ns = monotonic_ns()
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether it waits for a request."""
+    def lacks_request(self) -> bool:
+        """Return whether it waits for a request, or for the rest of one: of its head or of its body."""
         cycle = self._present_cycle()
-        return cycle is None or cycle.response_complete
+        return cycle is None or cycle.response_complete or cycle.more_body
+
+    def is_unread(self) -> bool:
+        """Return whether its client leaves an answer unread."""
+        return bool(self.flow.write_paused)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Begin. Called by the event loop."""

@@ -118,15 +118,20 @@ class HttpSite:
         page = self.error_page(request, status, error)
         return plain_error(request, status, error) if page is None else page
 
-    def visit(self, request: Request) -> Visit:
+    def visit(self, request: Request, credential: str | None = None) -> Visit:
         """Return what the client of a request may do.
+
+        Args:
+            request: the request.
+            credential: a token or a JWT that counts instead of the one that the request shows; None for that one.
 
         Raises:
             Denied: it has shown nothing that lets it in.
         """
         client = request.scope["state"].get("client")
         assert isinstance(client, HttpClient)
-        return Visit(self._gate, client.certificate, self.credential_of(request), origin=client.remote)
+        shown = self.credential_of(request) if credential is None else credential
+        return Visit(self._gate, client.certificate, shown, origin=client.remote)
 
     def _strip_prefix(self, scope: Scope) -> None:
         path: str = scope["path"]

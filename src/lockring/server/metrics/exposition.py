@@ -27,9 +27,13 @@ class Exposition:
 
         Args:
             figures: the values.
-            accept: the header of the request, which chooses between text and OpenMetrics.
+            accept: the header of the request, which chooses between text and OpenMetrics. One with a malformed version
+                is answered in the usual format.
         """
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # it compares versions in words, such as 1.x, with numbers
+            encode, content_type = choose_encoder("")
         return encode(_Source(figures, self._of_the_process)), content_type
 
 

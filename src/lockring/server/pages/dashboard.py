@@ -25,7 +25,7 @@ from lockring.errors import Denied, InvalidRequest, LockringError, Unauthenticat
 from lockring.ids import NO_CLUSTER, NO_VERSION, ClusterId, Generation, LockName, NodeId, Version
 from lockring.names import GROUP_PREFIX, check_lock_name, check_node_id
 from lockring.net.openers import Opener
-from lockring.server.http.pages import Page, name_of, wants_json
+from lockring.server.http.pages import Page, name_of, status_of, wants_json
 from lockring.server.http.site import HttpSite
 from lockring.server.http.visits import bearer_of, visit_of
 from lockring.server.pages.forms import FormTokens, check_same_origin, read_form
@@ -59,6 +59,7 @@ _NOTICES: Final = {
 }
 """The news on a page after an order, by the parameter `notice`."""
 
+_TOKEN_DIGITS_MAX: Final = len(str(GENERATION_MAX))
 _SEE_OTHER: Final = 303
 _UNAVAILABLE: Final = 503
 _HTTPS: Final = "https"
@@ -97,6 +98,7 @@ class Dashboard:
         self._sign_ins = SignIns()
         self._tokens = FormTokens()
         self._streams = Streams(asyncio.Event())
+        self._site: HttpSite | None = None
         self._credential_of: Callable[[Request], str] = bearer_of
         self._arcs: tuple[tuple[ClusterId, Version], list[Arc]] = ((NO_CLUSTER, NO_VERSION), [])
 
@@ -121,6 +123,7 @@ class Dashboard:
 
     def attach(self, site: HttpSite) -> None:
         """Let a site take the credentials of this dashboard's cookies, and show errors as its pages."""
+        self._site = site
         site.credential_of = self._credential_of = self._credential
         site.error_page = self._error
         self._streams = Streams(site.is_ending)
@@ -297,10 +300,15 @@ class Dashboard:
         credential, place = form.get("credential", "").strip(), _place(form.get("next", ""))
         if not credential or len(credential.encode()) > CREDENTIAL_BYTES_MAX:
             return self._sign_in_page(request, 400, "Paste a token or a JWT.", place)
+        assert self._site is not None, "pages are answered by the site to which they belong"
+        try:
+            visit = self._site.visit(request, credential)
+        except Denied as error:
+            return self._sign_in_page(request, status_of(error), str(error), place)
         response = RedirectResponse(place or "./", _SEE_OTHER)
         response.set_cookie(
             self._cookie,
-            self._sign_ins.begin(credential),
+            self._sign_ins.begin(credential, visit.identity),
             path=request.scope.get("root_path", "") + "/",
             secure=request.url.scheme == _HTTPS,
             httponly=True,
@@ -392,6 +400,7 @@ def _lock_name(request: Request) -> LockName:
 
 
 def _token(text: str) -> Generation:
-    if not text.isascii() or not text.isdigit() or not 0 < int(text[:20]) <= GENERATION_MAX:
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= _TOKEN_DIGITS_MAX else 0
+    if not 0 < number <= GENERATION_MAX:
         raise InvalidRequest("token is the fencing token of a holder, a positive whole number")
-    return Generation(int(text))
+    return Generation(number)

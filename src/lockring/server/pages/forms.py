@@ -11,7 +11,7 @@ import secrets
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from lockring.errors import Denied, InvalidRequest
 from lockring.protocol.identities import Identity
@@ -48,7 +48,7 @@ class FormTokens:
         if request.headers.get("authorization"):
             return
         check_same_origin(request)
-        if not hmac.compare_digest(shown, self.token(identity, action, name)):
+        if not hmac.compare_digest(shown.encode(), self.token(identity, action, name).encode()):
             raise Denied("this form is out of date: open its page again")
 
 
@@ -58,7 +58,10 @@ async def read_form(request: Request) -> dict[str, str]:
     Raises:
         InvalidRequest: the body is not a form of our pages.
     """
-    body = await request.body()
+    try:
+        body = await request.body()
+    except ClientDisconnect as error:
+        raise InvalidRequest("the connection has ended before the whole form had come") from error
     if not body:
         return {}
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -83,6 +86,14 @@ def check_same_origin(request: Request) -> None:
     if site == "same-origin":
         return
     origin = request.headers.get("origin") or request.headers.get("referer")
-    if site is None and origin and urlsplit(origin).netloc == request.headers.get("host"):
+    if site is None and origin and _host_of(origin) == request.headers.get("host"):
         return
     raise Denied("a form is accepted from a page of this site alone")
+
+
+def _host_of(url: str) -> str:
+    """Return HOST or HOST:PORT of a URL, "" for one that is malformed."""
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return ""

@@ -10,7 +10,8 @@ from urllib.parse import urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
-from lockring.views.words import command, count, duration
+from lockring.terminals import command, shown
+from lockring.views.words import count, duration
 
 _HERE: Final = Path(__file__).parent
 
@@ -33,6 +34,7 @@ class Templates:
         self._environment = Environment(
             loader=FileSystemLoader(_HERE / "templates"),
             autoescape=True,
+            finalize=_visible,
             undefined=StrictUndefined,
             auto_reload=False,
             trim_blocks=True,
@@ -59,7 +61,7 @@ class Templates:
         return self._environment.get_template(template).render(layout="content.html", **values)
 
 
-def page_url(page: str, **parameters: object) -> str:
+def page_url(page: str, /, **parameters: object) -> str:
     """Return a relative URL of a page; parameters without a value are left out."""
     given = {name: value for name, value in parameters.items() if value not in (None, "")}
     return (page or "./") + ("?" + urlencode(given) if given else "")
@@ -81,6 +83,14 @@ def as_json(values: object) -> Response:
 def event_of(kind: str, data: object) -> bytes:
     """Return an event of a stream, with its data as JSON in one line."""
     return f"event: {kind}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+def _visible(value: object) -> object:
+    """Return a value of a template with escapes in place of characters that are invisible or change the direction.
+
+    HTML is left as it is, and so is the value of a field or an id: with the filter `e` it is HTML already.
+    """
+    return shown(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _number(value: float) -> str:

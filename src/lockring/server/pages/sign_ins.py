@@ -11,10 +11,13 @@ import secrets
 from typing import Final, NamedTuple
 
 from lockring.clock import monotonic_ns
+from lockring.protocol.identities import Identity
 from lockring.units import NS_PER_S
 
 SIGN_INS_MAX: Final = 1_000
 """Sign-ins at one server; the oldest gives way."""
+SIGN_INS_OF_IDENTITY_MAX: Final = 16
+"""Sign-ins of one identity at one server; the oldest of them gives way, and none of another identity."""
 IDLE_NS: Final = 8 * 3_600 * NS_PER_S
 """How long a sign-in lasts without a request."""
 AGE_NS_MAX: Final = 24 * 3_600 * NS_PER_S
@@ -24,6 +27,7 @@ CREDENTIAL_BYTES_MAX: Final = 8 * 1024
 
 class _SignIn(NamedTuple):
     credential: str
+    identity: Identity | None
     began_ns: int
     used_ns: int
 
@@ -38,13 +42,21 @@ class SignIns:
     def __len__(self) -> int:
         return len(self._open)
 
-    def begin(self, credential: str) -> str:
-        """Keep a credential, and return the value of the cookie for it."""
+    def begin(self, credential: str, identity: Identity | None) -> str:
+        """Keep a credential, and return the value of the cookie for it.
+
+        Args:
+            credential: a token or a JWT that was let in.
+            identity: the one that it proves, None where none are looked at.
+        """
         cookie = secrets.token_urlsafe(32)
+        same = [key for key, each in self._open.items() if each.identity == identity]
+        for key in same[: max(0, len(same) + 1 - SIGN_INS_OF_IDENTITY_MAX)]:
+            del self._open[key]
         while len(self._open) >= SIGN_INS_MAX:
             del self._open[next(iter(self._open))]
         now_ns = monotonic_ns()
-        self._open[_key(cookie)] = _SignIn(credential, now_ns, now_ns)
+        self._open[_key(cookie)] = _SignIn(credential, identity, now_ns, now_ns)
         return cookie
 
     def credential_of(self, cookie: str) -> str:

@@ -118,6 +118,18 @@ def test_a_search_finds_what_was_acquired_and_not_what_was_released_since_the_la
             assert progress.result().matched == len(JOBS) + len(held)
 
 
+def test_the_text_of_a_search_for_groups_is_a_part_of_the_name_of_the_group(nodes: Nodes) -> None:
+    groups = ["group:shop", "group:upload"]
+    nodes.assign("A", None, *groups)
+    holder, client = nodes.client("A", "h"), nodes.client("A", "s")
+    for number, name in enumerate(groups, 1):
+        holder.acquire(name, number)
+    for owner in ("", "h"):  # two ways to look
+        for text, wanted in (("up", groups[1:]), ("group", []), (":", []), ("o", groups)):
+            assert names(found(client, "group:", text=text, owner=owner)) == wanted
+        assert names(found(client, "", text="group", owner=owner)) == groups
+
+
 def test_a_lock_that_changes_hands_between_searches_hides_no_newer_one(nodes: Nodes) -> None:
     """The lock of a queue is granted again and again, and stays where it is among the others."""
     holder, waiter, client = nodes.client("A", "h"), nodes.client("A", "w"), nodes.client("A", "s")

@@ -186,6 +186,61 @@ def test_too_many_connections_push_out_the_oldest_that_asks_nothing() -> None:
     run(scenario())
 
 
+def test_connections_whose_body_does_not_come_give_way_to_new_ones_and_whole_requests_do_not() -> None:
+    go_on = asyncio.Event()
+
+    async def reads(request: Request) -> Response:
+        return Response(await request.body())
+
+    async def slow(request: Request) -> Response:
+        await go_on.wait()
+        return Response("done")
+
+    async def scenario() -> None:
+        pages = Page("/t/free", reads, methods=("POST",)), Page("/t/free", slow)
+        async with serving(*pages, connections_max=3) as served:
+            asking = asyncio.ensure_future(served.get("/t/free"))
+            whole = await only(served)
+            await until(lambda: not whole.lacks_request())
+            clients = []
+            for _ in range(5):
+                clients.append(await served.connect())
+                clients[-1][1].write(
+                    b"POST /t/free HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n"
+                )
+            await until(lambda: served.keeper.refused == 3)
+            await until(lambda: all(each.cycle is not None for each in served.keeper._open))
+            for _ in range(3):
+                assert (await served.get("/livez")).status == 200
+            go_on.set()
+            assert (await asking)[::2] == (200, "done")
+            for _, writer in clients:
+                writer.close()
+
+    run(scenario())
+
+
+def test_a_connection_that_leaves_its_answer_unread_gives_way_to_a_new_one() -> None:
+    async def lasting(request: Request) -> Response:
+        async def chunks():
+            while True:
+                await asyncio.sleep(0)
+                yield b"x" * 100_000
+
+        return StreamingResponse(chunks())
+
+    async def scenario() -> None:
+        async with serving(Page("/t/free", lasting), connections_max=1) as served:
+            _, writer = await served.connect()
+            writer.write(b"GET /t/free HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            connection = await only(served)
+            await until(connection.is_unread)
+            assert (await served.get("/livez")).status == 200
+            writer.close()
+
+    run(scenario())
+
+
 def test_the_end_lets_an_answer_under_way_arrive() -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
 

@@ -10,19 +10,23 @@ import pytest
 from starlette.requests import Request
 
 from lockring.core.access import HTTP_REQUIREMENTS
-from lockring.errors import Denied, InvalidRequest, Overloaded, Unavailable
+from lockring.core.client import LocksFound
+from lockring.errors import Denied, InvalidRequest, Overloaded, Unauthenticated, Unavailable
 from lockring.net.openers import open_plain
+from lockring.protocol import HolderRecord, LockRecord
 from lockring.protocol.identities import Identity
 from lockring.server.pages import sign_ins, streams
 from lockring.server.pages.dashboard import Dashboard, _place
 from lockring.server.pages.forms import FormTokens, check_same_origin, read_form
-from lockring.server.pages.rendering import page_url
+from lockring.server.pages.rendering import Templates, page_url
 from lockring.server.pages.shared_answers import SharedAnswers
 from lockring.server.pages.sign_ins import SignIns
 from lockring.server.pages.streams import Streams
+from lockring.views.filters import LIMITS, MODES, LockFilter
+from lockring.views.locks import lock_view, locks_view
 from tests.unit.house.rules import SOURCE
 from tests.unit.net.serving import run
-from tests.unit.server.http.serving import serving
+from tests.unit.server.http.serving import Answer, Gate, Served, serving
 
 WEB = Identity("token", "web-1")
 
@@ -38,7 +42,7 @@ def request(body: bytes = b"", **headers: str) -> Request:
 class TestSignIns:
     def test_a_cookie_leads_to_its_credential_until_it_is_ended(self) -> None:
         table = SignIns()
-        one, two = table.begin("lr_one"), table.begin("lr_two")
+        one, two = table.begin("lr_one", WEB), table.begin("lr_two", WEB)
         assert (table.credential_of(one), table.credential_of(two)) == ("lr_one", "lr_two")
         assert table.credential_of("other") == ""
         table.end(one)
@@ -48,7 +52,7 @@ class TestSignIns:
         now_ns = 0
         monkeypatch.setattr(sign_ins, "monotonic_ns", lambda: now_ns)
         table = SignIns()
-        used, idle = table.begin("lr_used"), table.begin("lr_idle")
+        used, idle = table.begin("lr_used", WEB), table.begin("lr_idle", WEB)
         for _ in range(3):
             now_ns += sign_ins.IDLE_NS - 1
             assert table.credential_of(used) == "lr_used"
@@ -59,11 +63,22 @@ class TestSignIns:
     def test_the_oldest_gives_way(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sign_ins, "SIGN_INS_MAX", 3)
         table = SignIns()
-        cookies = [table.begin(f"lr_{number}") for number in range(3)]
+        cookies = [table.begin(f"lr_{number}", WEB) for number in range(3)]
         assert table.credential_of(cookies[0]) == "lr_0"  # now the second one was used last
-        table.begin("lr_new")
+        table.begin("lr_new", WEB)
         assert [table.credential_of(each) for each in cookies] == ["lr_0", "", "lr_2"]
         assert len(table) == 3
+
+    def test_sign_ins_of_one_identity_push_out_none_of_another(self) -> None:
+        table = SignIns()
+        other = table.begin("lr_ops", Identity("token", "ops"))
+        cookies = [table.begin("lr_web", WEB) for _ in range(sign_ins.SIGN_INS_MAX + 1)]
+        assert len(table) == sign_ins.SIGN_INS_OF_IDENTITY_MAX + 1
+        assert [table.credential_of(each) for each in (other, cookies[0], cookies[-1])] == [
+            "lr_ops",
+            "",
+            "lr_web",
+        ]
 
 
 class TestForms:
@@ -224,6 +239,24 @@ def test_links_are_relative_and_names_are_escaped() -> None:
     assert page_url("locks", text="", after=None) == "locks"
 
 
+def test_invisible_characters_of_names_are_shown_as_escapes_and_kept_in_fields() -> None:
+    odd = "pay\u202etxt\u200b<b>\x1b"
+    holder = HolderRecord(odd, "s", 1, 7, 65_000, 10_000, 9_000)
+    lock = LockRecord(odd, 5, "a", 0, 1, 7, 0, [holder], [])
+    wanted = LockFilter(text=odd)
+    found = LocksFound([lock], [(1, 0)], matched=1, has_more=False, unserved_slots=0)
+    page = Templates().content(
+        "locks.html", view=locks_view(found, wanted), wanted=wanted, modes=MODES, limits=LIMITS
+    )
+    assert page.count("pay\\u202etxt\\u200b&lt;b&gt;\\x1b") == 2  # the name and the holder
+    assert page.count("\u202e") == 2
+    assert 'value="pay\u202etxt\u200b&lt;b&gt;\x1b"' in page
+    assert 'id="row-pay\u202etxt' in page
+    one = Templates().content("lock.html", view=lock_view(lock), may_break=True)
+    assert "\u202e" not in one
+    assert "lock?name=pay%E2%80%AEtxt" in one.replace("break?", "lock?")
+
+
 def test_every_page_has_a_row_in_the_table_of_rights_and_no_page_of_the_table_is_missing() -> None:
     dashboard = Dashboard(list, open_plain, is_server=False, cookie="c")
     pages = {f"{method} {page.path}" for page in dashboard.pages() for method in page.methods}
@@ -257,16 +290,47 @@ def test_pages_are_answered_with_the_prefix_of_a_proxy_and_without() -> None:
                 assert out.status == 503  # there are no servers
                 assert 'data-stream="locks?format=stream"' in out.body
                 form = "credential=lr_x&next=locks"
-                head = f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(form)}"
-                signed = await site.ask(
-                    f"POST {prefix}/sign-in HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
-                    f"Sec-Fetch-Site: same-origin\r\n{head}\r\n\r\n{form}"
-                )
+                signed = await post_form(site, f"{prefix}/sign-in", form, "Sec-Fetch-Site: same-origin")
                 assert (signed.status, signed.headers["location"]) == (303, "locks")
                 cookie = signed.headers["set-cookie"]
                 assert f"Path={prefix}/;" in cookie
                 assert "HttpOnly" in cookie
                 assert "SameSite=strict" in cookie
+
+    run(story())
+
+
+async def post_form(site: Served, path: str, form: str, *headers: str) -> Answer:
+    head = [
+        f"POST {path} HTTP/1.1",
+        "Host: 127.0.0.1",
+        "Connection: close",
+        "Content-Type: application/x-www-form-urlencoded",
+        f"Content-Length: {len(form)}",
+        *headers,
+    ]
+    return await site.ask("\r\n".join(head) + f"\r\n\r\n{form}")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(Unauthenticated("the token is unknown"), 401), (Denied("ops has no role"), 403)]
+)
+def test_a_credential_that_is_not_let_in_is_not_kept_and_the_page_says_why(
+    error: Denied, status: int
+) -> None:
+    async def story() -> None:
+        dashboard = Dashboard(list, open_plain, is_server=False, cookie="c")
+        gate = Gate(error=error)
+        async with serving(*dashboard.pages(), gate=gate) as site:
+            dashboard.attach(site.site)
+            form = "credential=lr_wrong&next=locks"
+            answer = await post_form(site, "/sign-in", form, "Sec-Fetch-Site: same-origin")
+            assert answer.status == status
+            assert "set-cookie" not in answer.headers
+            assert str(error) in answer.body
+            assert 'value="locks"' in answer.body
+            assert gate.shown == ["lr_wrong"]
+            assert len(dashboard._sign_ins) == 0
 
     run(story())
 
