@@ -21,7 +21,7 @@ from lockring.slots import SLOTS, all_slots
 
 SIMILAR_MAX: Final = 10
 """Names in one answer."""
-EFFORT_MAX: Final = 5_000
+EFFORT_MAX: Final = 3_500
 """How much is done for one answer, in the units of `Comparison.effort`: 2 ms for short names by the thousand."""
 _EFFORT_OF_SLOT: Final = 1
 _EFFORT_OF_RIGHTS: Final = 2
