@@ -46,7 +46,7 @@ SIDE_METHODS: Final = frozenset(each for each in GRPC_REQUIREMENTS if not each.s
 """The methods of health and reflection."""
 
 
-class Share:
+class FairShare:
     """A part of what a node has, such as its calls, and how much of it is taken. Not thread-safe.
 
     Args:
@@ -107,13 +107,13 @@ class Shares:
     """The shares of all connections of a node. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._calls = Share(CALLS_MAX, CALLS_PER_CONNECTION_MAX, reserved=CALLS_RESERVED, few=FEW_CALLS)
-        self._side_calls = Share(SIDE_CALLS_MAX, SIDE_CALLS_PER_CONNECTION_MAX)
+        self._calls = FairShare(CALLS_MAX, CALLS_PER_CONNECTION_MAX, reserved=CALLS_RESERVED, few=FEW_CALLS)
+        self._side_calls = FairShare(SIDE_CALLS_MAX, SIDE_CALLS_PER_CONNECTION_MAX)
 
-        self._held = Share(
+        self._held = FairShare(
             HELD_BYTES_MAX, HELD_BYTES_PER_CONNECTION_MAX, reserved=HELD_BYTES_MAX // 4, few=HELD_BYTES_FEW
         )
-        self._side_held = Share(
+        self._side_held = FairShare(
             SIDE_BYTES_MAX, SIDE_BYTES_PER_CONNECTION_MAX, reserved=SIDE_BYTES_MAX // 4, few=SIDE_BYTES_FEW
         )
 

@@ -268,7 +268,7 @@ class TlsPolicy:
 
     @property
     def call_contexts(self) -> PortContexts:
-        """The contexts for a connection that a port for gRPC accepts now: it is for clients alone, and speaks HTTP/2."""
+        """The contexts for a connection that a port for gRPC accepts now: for clients alone, and HTTP/2."""
         self.look_if_due()
         return PortContexts(None if self._clients is None else self._clients.edition.made.calls, None)
 
