@@ -21,6 +21,8 @@ from tests.upgrade.previous import variables_for
 STABLE_S: Final = 180.0
 NEW_SETTINGS: Final = frozenset({"--data-dir", "--durability"})
 """Settings of nodes that the previous version does not know."""
+NEW_FLAGS: Final = frozenset({"--no-http"})
+"""Flags of all servers, without values, that it does not know."""
 VISITS: Final = 20
 """Visits of locks that each client makes after each step, at least."""
 
@@ -45,8 +47,10 @@ class MixedCluster(LocalCluster):
         sources = self._previous if is_previous else None
         process.variables = {**(process.variables or {}), **variables_for(sources)}
         command = process.command
-        if is_previous and "node" in command:
-            process.command = _without(command, NEW_SETTINGS)
+        if is_previous:
+            process.command = [word for word in command if word not in NEW_FLAGS]
+            if "node" in command:
+                process.command = _without(process.command, NEW_SETTINGS)
         super()._spawn(process)
         process.command = command
 
