@@ -53,7 +53,8 @@ _LOCKS: Final = 2_000
 _WATCHES: Final = 1_000
 _DESCRIPTORS_SPARE: Final = 500
 _LIMITED: Final = 1024
-_LIMITED_CLIENTS: Final = 256
+_LIMITED_CLIENTS: Final = 192
+"""The clients for which its node has room then, beside those of gRPC."""
 
 _answers: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ToClient)
 
