@@ -68,13 +68,13 @@ class NodeLog:
         """Log once what a journal has brought back, when the first of it is served."""
         if self._began_ns is None:
             return
-        status = self._core.status(now_ns=now_ns)
-        if status.serving_slots:
+        if self._core.status(now_ns=now_ns).serving_slots:
+            locks = self._core.locks_back
             log.info(
                 "serving again %.2f s after the journal was opened: %s",
                 (now_ns - self._began_ns) / NS_PER_S,
-                _back(status.locks),
-                extra=event("locks-back", locks=status.locks),
+                _back(locks),
+                extra=event("locks-back", locks=locks),
             )
             self._began_ns = None
 

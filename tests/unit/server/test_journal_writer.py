@@ -64,6 +64,7 @@ class Life:
         incarnation: int = 1,
         *,
         begins: bool = True,
+        follows: ClusterState | None = None,
     ) -> None:
         self.begun.append(self)
         self.disk = disk
@@ -90,7 +91,11 @@ class Life:
             return
         self.writer.begin()
         self.core.connected(COORDINATOR, now_ns=monotonic_ns())
-        self._learn(me)
+        if follows is None:
+            self._learn(me)
+        else:
+            self._tell(follows)
+            self._come_back(me, follows)
         self.core.connected(1, now_ns=monotonic_ns())
         self.core.receive(1, ClientHello(PROTOCOL, "", "client", 1), now_ns=monotonic_ns())
         self.pump.flush()
@@ -102,6 +107,12 @@ class Life:
             cluster="c", version=VERSION, members={N1: member}, slots=(slot,) * SLOTS, coordinator="there:1"
         )
         self._tell(state)
+
+    def _come_back(self, me: Replica, former: ClusterState) -> None:
+        version = Version(former.version + 1)
+        slot = replace(former.slots[0], epoch=version, since=version, primary=me)
+        members = {N1: replace(former.members[N1], replica=me)}
+        self._tell(replace(former, version=version, members=members, slots=(slot,) * SLOTS))
 
     def _tell(self, state: ClusterState) -> None:
         self.core.receive(COORDINATOR, State(encode_state(state)), now_ns=monotonic_ns())
@@ -572,8 +583,14 @@ def test_the_log_says_once_how_many_locks_came_back_and_how_long_it_took(
         life = Life(disk)
         for number in range(locks):
             life.acquire("xy"[number], number + 1)
+        await life.settled()
+        former = life.core.state
+        life.end()
+        later = Life(disk, incarnation=2, follows=former)
+        later.acquire("granted since", locks + 1)
+        assert later.granted == ["granted since"]
         now_ns = monotonic_ns()
-        log = NodeLog(life.core, began_ns=now_ns - 1_250 * NS_PER_MS)
+        log = NodeLog(later.core, began_ns=now_ns - 1_250 * NS_PER_MS)
         log.look(now_ns)
         log.look(now_ns)
         (line,) = caplog.messages

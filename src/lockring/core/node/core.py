@@ -507,6 +507,12 @@ class NodeCore:
         return self._context.rights.coordinator_lease.version > 0
 
     @property
+    def locks_back(self) -> int:
+        """How many locks the journal of former lives had in slots whose primary this life is now."""
+        journal = self._context.journal
+        return 0 if journal is None else journal.former.locks_back
+
+    @property
     def beginning(self) -> int:
         """How many slots this node will serve once promises to their former primaries are over."""
         return self._roles.beginning

@@ -34,6 +34,7 @@ class FormerLives:
         seen: the newest cluster state that they knew, None if none.
         restored: by number, the slots whose former content is kept; whether a state has named a former life as
             primary in the very reign whose content that is.
+        locks_back: locks that were in its slots when it became their primary.
     """
 
     def __init__(self, me: Replica, recovery: Recovery, now_ns: int) -> None:
@@ -47,6 +48,7 @@ class FormerLives:
         self.lives = _bounded(tuple(life for life in recovery.lives if life < me.incarnation))
         self.seen = recovery.seen
         self.restored: dict[SlotNumber, bool] = dict.fromkeys(recovery.slots, False)
+        self.locks_back = 0
         self._id = me.node
         self._began_ns = now_ns
         self._unbound: dict[SlotNumber, None] = {}

@@ -149,6 +149,8 @@ class SlotRoles:
             ended = self._end_reign(slot, after, now_ns)
         if after.primary == me:
             self._become_primary(slot, after, now_ns)
+            if journal is not None and is_heir:
+                journal.former.locks_back += len(slot.table.locks)
         elif copy is None:
             self._clear(slot, NO_BASE, now_ns)
         elif slot.following != (after.since, copy.joined):
