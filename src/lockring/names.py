@@ -70,6 +70,14 @@ def lock_of_group(group: object) -> LockName:
     return check_lock_name(GROUP_PREFIX + group)
 
 
+def text_searched_from(prefix: str) -> int:
+    """Return the place in names with this prefix from which on a search looks for its text.
+
+    The name of each group's lock begins with the same word, which says nothing of a group.
+    """
+    return len(GROUP_PREFIX) if prefix.startswith(GROUP_PREFIX) else 0
+
+
 def check_member_id(member: object) -> str:
     """Return the id if a group's member may have it.
 

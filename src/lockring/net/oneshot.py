@@ -238,20 +238,32 @@ def hello_of(credential: str, cluster: ClusterId = NO_CLUSTER) -> ClientHello:
 @contextlib.contextmanager
 def _connection(address: str, timeout_s: float, dial: Dial) -> Iterator[Conversation]:
     talk: Conversation | None = None
-
-    def reason() -> str:
-        return "silent" if talk is not None and talk.is_greeted else "unreachable"
-
     try:
         with contextlib.closing(dial(address, timeout_s)) as stream:
             talk = Conversation(stream, address, timeout_s)
             yield talk
     except LockringError:  # a refusal is an answer, though some are errors of the system too
         raise
-    except TimeoutError as error:
-        raise Unavailable(f"{address} did not answer within {timeout_s:g} s", reason=reason()) from error
     except OSError as error:
-        raise Unavailable(f"{address} cannot be reached: {reason_of(error)}", reason=reason()) from error
+        raise no_answer(error, address, timeout_s, talk) from error
+
+
+def no_answer(
+    error: OSError, address: str, timeout_s: float, conversation: Conversation | None
+) -> Unavailable:
+    """Return the error of a question that the system has ended.
+
+    Args:
+        error: the system's.
+        address: HOST:PORT of the server.
+        timeout_s: how long it had to answer.
+        conversation: None if there is no connection yet.
+    """
+    is_greeted = conversation is not None and conversation.is_greeted
+    text = f"cannot be reached: {reason_of(error)}"
+    if isinstance(error, TimeoutError):
+        text = f"did not answer within {timeout_s:g} s"
+    return Unavailable(f"{address} {text}", reason="silent" if is_greeted else "unreachable")
 
 
 class Conversation:

@@ -7,9 +7,9 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from lockring.errors import LockringError, Unavailable
+from lockring.errors import LockringError
 from lockring.ids import FIRST_SLOT, NO_CLUSTER, NO_VERSION, ClusterId, LockName, NodeId, RequestNumber
-from lockring.net.oneshot import ByteStream, Conversation, Dial, dial_plain, hello_of
+from lockring.net.oneshot import ByteStream, Conversation, Dial, dial_plain, hello_of, no_answer
 from lockring.protocol import (
     Describe,
     DescribeReply,
@@ -22,7 +22,6 @@ from lockring.protocol import (
     SimilarReply,
     Welcome,
 )
-from lockring.system_errors import reason_of
 
 _M = TypeVar("_M", bound=Message)
 
@@ -191,15 +190,10 @@ class ServerLine:
         except LockringError:
             self.close()
             raise
-        except TimeoutError as error:
-            self.close()
-            raise Unavailable(
-                f"{self.address} did not answer within {self._timeout_s:g} s", reason="silent"
-            ) from error
         except OSError as error:
+            talk = self._talk
             self.close()
-            text = f"{self.address} cannot be reached: {reason_of(error)}"
-            raise Unavailable(text, reason="unreachable") from error
+            raise no_answer(error, self.address, self._timeout_s, talk) from error
         assert isinstance(found, answer)
         return found
 

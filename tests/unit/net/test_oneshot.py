@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from lockring.errors import ProtocolError
-from lockring.ids import NO_REQUEST
+from lockring.errors import ProtocolError, Unavailable
+from lockring.ids import NO_CLUSTER, NO_REQUEST, Incarnation, NodeId, Version
 from lockring.net.frames import encode_frame
 from lockring.net.oneshot import ask_status
-from lockring.protocol import Refusal
+from lockring.net.server_line import ask_roll
+from lockring.protocol import PROTOCOL, Refusal, Welcome
 from tests.processes import PATIENCE_S
 
 
@@ -57,3 +58,62 @@ def test_a_server_that_refuses_the_question_as_malformed_is_one_of_lockrings_nev
         pytest.raises(ProtocolError, match=r"^this port is for nodes$"),
     ):
         ask_status(address, timeout_s=PATIENCE_S)
+
+
+class Silence:
+    """A connection that greets or does not, and then ends each wait with an error of the system."""
+
+    def __init__(self, error: OSError, *, greets: bool) -> None:
+        self._error = error
+        welcome = Welcome(PROTOCOL, NO_CLUSTER, "node", NodeId("n1"), Incarnation(1), Version(1))
+        self._rest = [encode_frame(welcome)] if greets else []
+        self.is_closed = False
+
+    def settimeout(self, timeout_s: float | None, /) -> None:
+        """Do nothing."""
+
+    def sendall(self, data: bytes, /) -> None:
+        """Do nothing."""
+
+    def recv(self, size: int, /) -> bytes:
+        """Return the greeting once."""
+        if self._rest:
+            return self._rest.pop()
+        raise self._error
+
+    def close(self) -> None:
+        """Note the end."""
+        self.is_closed = True
+
+
+@pytest.mark.parametrize("ask", [ask_status, ask_roll])
+@pytest.mark.parametrize(("greets", "reason"), [(False, "unreachable"), (True, "silent")])
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (TimeoutError(), "h:1 did not answer within 5 s"),
+        (ConnectionResetError(104, "Connection reset by peer"), "h:1 cannot be reached: connection reset"),
+    ],
+    ids=["timeout", "reset"],
+)
+def test_a_server_that_has_greeted_is_silent_and_another_one_unreachable(
+    ask: Callable[..., object], greets: bool, reason: str, error: OSError, text: str
+) -> None:
+    silence = Silence(error, greets=greets)
+    with pytest.raises(Unavailable, match=f"^{text}") as caught:
+        ask("h:1", timeout_s=5, dial=lambda address, timeout_s: silence)
+    assert caught.value.reason == reason
+    assert silence.is_closed
+
+
+@pytest.mark.parametrize("ask", [ask_status, ask_roll])
+@pytest.mark.parametrize("error", [TimeoutError(), ConnectionRefusedError(111, "Connection refused")])
+def test_a_server_to_which_there_is_no_connection_is_unreachable(
+    ask: Callable[..., object], error: OSError
+) -> None:
+    def dial(address: str, timeout_s: float) -> Silence:
+        raise error
+
+    with pytest.raises(Unavailable) as caught:
+        ask("h:1", timeout_s=5, dial=dial)
+    assert caught.value.reason == "unreachable"

@@ -322,7 +322,7 @@ class ClientCore:
     ) -> Query:
         """Ask for the first locks by name that a search wants, at most `limit`; the answer is a `LocksFound`."""
         query = query_anywhere(QueryKind.FIND, prefix, now_ns, give_up_at_ns)
-        query.listing = FindProgress(search, limit)
+        query.listing = FindProgress(search, limit, prefix)
         return self._ask(query, now_ns)
 
     def watch(self, name: LockName, *, now_ns: int) -> Query:

@@ -16,6 +16,7 @@ import msgspec
 
 from lockring.cluster_state import Replica
 from lockring.ids import FIRST_SLOT, LockName, RequestNumber, Version
+from lockring.names import text_searched_from
 from lockring.protocol import List, ListReply, LockRecord, LockRecords, LockSearch
 from lockring.slots import SLOTS
 
@@ -130,16 +131,18 @@ class FindProgress:
     Attributes:
         search: which locks are wanted.
         limit: how many, the first ones by name.
+        prefix: how their names start.
         progress: as that of a list.
         counts: how many holders and waiters each lock found has.
         matched: how many locks were wanted so far, `UNKNOWN` since a node has not counted them.
     """
 
-    __slots__ = ("counts", "limit", "matched", "progress", "search")
+    __slots__ = ("counts", "limit", "matched", "prefix", "progress", "search")
 
-    def __init__(self, search: LockSearch, limit: int) -> None:
+    def __init__(self, search: LockSearch, limit: int, prefix: str = "") -> None:
         self.search = search
         self.limit = limit
+        self.prefix = prefix
         self.progress = ListProgress()
         self.counts: dict[LockName, tuple[int, int]] = {}
         self.matched = 0
@@ -210,7 +213,7 @@ class FindProgress:
         """Take in a page of a node that knows no searches, and has listed all locks."""
         self.matched = UNKNOWN
         for lock in page.locks:
-            if is_wanted(lock, self.search) and self.progress.add(lock):
+            if is_wanted(lock, self.search, self.prefix) and self.progress.add(lock):
                 self.counts[lock.name] = len(lock.holders), len(lock.waiters)
 
     def result(self) -> LocksFound:
@@ -230,13 +233,13 @@ Listing = ListProgress | FindProgress
 """The progress of a query that many pages answer."""
 
 
-def is_wanted(lock: LockRecord, search: LockSearch) -> bool:
-    """Return whether a search would find a lock."""
+def is_wanted(lock: LockRecord, search: LockSearch, prefix: str = "") -> bool:
+    """Return whether a search among names with this prefix would find a lock that has one of them."""
     owner = search.owner.lower()
     return (
         lock.name > search.after
         and (not search.before or lock.name < search.before)
-        and search.text in lock.name
+        and lock.name.find(search.text, text_searched_from(prefix)) >= 0
         and (
             not owner
             or any(owner in each.owner.lower() for each in lock.holders)

@@ -109,7 +109,14 @@ class AccessGuard:
         return self._refuse(connection, access, message, missing)
 
     def ends(
-        self, connection: ConnectionId, request: RequestNumber, access: Grantee, name: LockName, verb: Verb
+        self,
+        connection: ConnectionId,
+        request: RequestNumber,
+        access: Grantee,
+        name: LockName,
+        verb: Verb,
+        *,
+        kind: str,
     ) -> bool:
         """Refuse an open request whose identity has lost the right to it since it came, and return whether it did.
 
@@ -121,13 +128,16 @@ class AccessGuard:
             access: the identity for which it is open, which may not be the one for which the connection asks now.
             name: the lock.
             verb: the right.
+            kind: of the request.
         """
         if not access.is_enforced or access.permissions.tables[verb].allows(name):
             return False
         missing = missing_right(access, Requirement(Condition.NAME, verb), name)
         assert missing is not None
         self._report(connection, access, missing)
-        self._context.outbox.send(connection, refusal_of(missing.error(), request))
+        error = missing.error()
+        self._context.outbox.counters.refuse(kind, error.code)
+        self._context.outbox.send(connection, refusal_of(error, request))
         return True
 
     # ------------------------------------------------------------------ limits
@@ -189,5 +199,5 @@ class AccessGuard:
         self._context.outbox.counters.refuse(type(message).__name__, error.code)
         request = getattr(message, "request", NO_REQUEST)
         if request != NO_REQUEST:  # a refusal without a number would be one of the connection
-            self._context.outbox.send(connection, refusal_of(missing.error(), request))
+            self._context.outbox.send(connection, refusal_of(error, request))
         return True

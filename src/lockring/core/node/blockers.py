@@ -39,16 +39,16 @@ class Blockers:
             access: the identity, None at a server that checks none.
         """
         now_ns = self._context.now_ns
+        may_read, hidden_but = True, None
+        if access is not None and access.is_enforced:
+            may_read = access.permissions.tables[Verb.READ].allows(lock.name)
+            hidden_but = access.key if hides_ids(access) else None
         found = []
         for holder in lock.holders[:BLOCKERS_MAX]:
             record = record_of(holder, now_ns)
-            if (
-                access is None
-                or not access.is_enforced
-                or access.permissions.tables[Verb.READ].allows(lock.name)
-            ):
+            if may_read:
                 record = self.located(record, holder)
-            if access is not None and hides_ids(access) and holder.session.identity != access.key:
+            if hidden_but is not None and holder.session.identity != hidden_but:
                 record = msgspec.structs.replace(record, session=hidden_id(record.session))
             found.append(record)
         return found

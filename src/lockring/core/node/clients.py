@@ -126,9 +126,9 @@ class ConnectedClients:
         self._context.outbox.send(connection, refusal)
 
     def refuse_moved(
-        self, connection: ConnectionId, request: RequestNumber, name: LockName, kind: str = "Acquire"
+        self, connection: ConnectionId, request: RequestNumber, name: LockName, kind: str
     ) -> None:
-        """Refuse a request because another node serves the lock's slot."""
+        """Refuse a request of this kind because another node serves the lock's slot."""
         if connection not in self.by_connection:
             return
         self._context.outbox.counters.refuse(kind, "moved")

@@ -158,13 +158,13 @@ class NodeGrants:
             request = waiter.request
             access = request.access
             if access is not None and self._guard.ends(
-                request.connection, request.request, access, lock.name, Verb.ACQUIRE
+                request.connection, request.request, access, lock.name, Verb.ACQUIRE, kind="Acquire"
             ):
-                self._take_out(slot, waiter, "cancelled")
+                self._take_out(slot, waiter, "cancelled", is_refused=True)
                 continue
             quota = waiter.session.totals.quota
             if quota is not None and quota.limits.locks is not None and self._refuse_if_over(quota, waiter):
-                self._take_out(slot, waiter, "cancelled")
+                self._take_out(slot, waiter, "cancelled", is_refused=True)
                 continue
             if not self.grant(slot, lock.name, waiter.session, waiter, request, now_ns=now_ns):
                 return
@@ -460,8 +460,11 @@ class NodeGrants:
         for lock, slot in locks.items():
             self._serve_lock(slot, lock, self._context.now_ns)
 
-    def _take_out(self, slot: NodeSlot, waiter: LockWaiter, reason: str) -> None:
-        self.count_failed_wait(waiter.lock.name, waiter.mode, reason, self._context.now_ns - waiter.since_ns)
+    def _take_out(self, slot: NodeSlot, waiter: LockWaiter, reason: str, *, is_refused: bool = False) -> None:
+        """Let a waiter leave its queue; `reason` is for watches, to which a refusal is one more end of the wait."""
+        waited_ns = self._context.now_ns - waiter.since_ns
+        outcome = "refused" if is_refused else reason
+        self.count_failed_wait(waiter.lock.name, waiter.mode, outcome, waited_ns)
         slot.table.dequeue(waiter)
         self._forget_waiter(waiter)
         if waiter.lock.name in self._events.watched:
@@ -485,9 +488,11 @@ class NodeGrants:
             waited_ns = self._context.now_ns - waiter.since_ns
             self.count_failed_wait(waiter.lock.name, waiter.mode, "moved", waited_ns)
             self._forget_waiter(waiter)
-            self._clients.refuse_moved(waiter.request.connection, waiter.request.request, waiter.lock.name)
+            self._clients.refuse_moved(
+                waiter.request.connection, waiter.request.request, waiter.lock.name, "Acquire"
+            )
         for holder, request in ended.reign.unanswered.items():
-            self._clients.refuse_moved(request.connection, request.request, holder.lock.name)
+            self._clients.refuse_moved(request.connection, request.request, holder.lock.name, "Acquire")
         self.unanswered.pop(ended.number, None)
         self._generations.extended(ended.number)
 

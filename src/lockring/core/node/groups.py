@@ -235,7 +235,7 @@ class Groups:
             group = self._groups[name]
             for connection, request in group.followers:
                 del self._clients.by_connection[connection].follows[request]
-                self._clients.refuse_moved(connection, request, group.name)
+                self._clients.refuse_moved(connection, request, group.name, "FollowGroup")
             self._forget(group)
 
     # ------------------------------------------------------------------ views

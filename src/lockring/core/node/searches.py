@@ -21,7 +21,7 @@ from lockring.core.node.lock_table import LockTable
 from lockring.core.node.name_index import NameIndex, SlotNames
 from lockring.errors import InvalidRequest
 from lockring.ids import ConnectionId, LockName, SlotNumber
-from lockring.names import GROUP_PREFIX
+from lockring.names import text_searched_from
 from lockring.protocol import List, ListReply, LockRecord, LockSearch, Mode
 from lockring.slots import all_slots, slot_of
 
@@ -163,8 +163,7 @@ class _Matches:
         self._readable = readable
         self._limit = limit
         self._before = search.before
-        # Each name of a group's lock begins with the same word, which says nothing of a group.
-        self._text_from = len(GROUP_PREFIX) if prefix.startswith(GROUP_PREFIX) else 0
+        self._text_from = text_searched_from(prefix)
         # Entries are looked at last, and only where the name may be among the first.
         self._by_entry = search.is_held or search.has_waiters or search.mode >= 0
 

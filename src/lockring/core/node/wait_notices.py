@@ -44,9 +44,10 @@ class WaitNotices:
         """Send the notices that are due."""
         unnoticed, self._unnoticed, self.fresh = self._unnoticed, self.fresh, []
         for waiter in unnoticed:
-            if self._slot_of(waiter) is None:
+            slot = self._slot_of(waiter)
+            if slot is None:
                 continue
-            if self._context.rights.may_serve(slot_of(waiter.lock.name), now_ns=now_ns):
+            if self._context.rights.may_serve(slot.number, now_ns=now_ns):
                 self._context.outbox.send(waiter.request.connection, QueueNotice(waiter.request.request))
                 self._patient.append((waiter.since_ns + LONG_WAIT_NS, waiter))
             else:
@@ -58,11 +59,15 @@ class WaitNotices:
                 return
             patient.popleft()
             slot = self._slot_of(waiter)
-            if slot is not None and self._context.rights.may_serve(slot.number, now_ns=now_ns):
-                request = waiter.request
-                holders = self._blockers.of(waiter.lock, request.access)
-                notice = QueueNotice(request.request, holders, slot.table.position_of(waiter))
-                self._context.outbox.send(request.connection, notice)
+            if slot is None:
+                continue
+            if not self._context.rights.may_serve(slot.number, now_ns=now_ns):
+                patient.append((due_ns, waiter))  # its turn comes again once the node may say so
+                continue
+            request = waiter.request
+            holders = self._blockers.of(waiter.lock, request.access)
+            notice = QueueNotice(request.request, holders, slot.table.position_of(waiter))
+            self._context.outbox.send(request.connection, notice)
 
     def _slot_of(self, waiter: LockWaiter) -> NodeSlot | None:
         """Return the slot in which a waiter waits, None if it does no more."""

@@ -86,7 +86,7 @@ class Watches:
             for connection, watch in list(self._events.watched[name].watchers):
                 del self._clients.by_connection[connection].watches[watch]
                 self._forget(name, (connection, watch))
-                self._clients.refuse_moved(connection, watch, name)
+                self._clients.refuse_moved(connection, watch, name, "Watch")
 
     def _forget(self, name: LockName, watch: tuple[ConnectionId, RequestNumber]) -> None:
         watched = self._events.watched[name]
@@ -128,7 +128,9 @@ class Watches:
             for watch, watcher in list(watched.watchers.items()):
                 connection, request = watch
                 access = watcher.access
-                if access is not None and self._guard.ends(connection, request, access, name, Verb.WATCH):
+                if access is not None and self._guard.ends(
+                    connection, request, access, name, Verb.WATCH, kind="Watch"
+                ):
                     del self._clients.by_connection[connection].watches[request]
                     self._forget(name, watch)
                 elif not watcher.has_begun:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from lockring.core.access import Grantee, Newcomer, hidden_id
@@ -22,6 +23,7 @@ from lockring.protocol import (
     QueueNotice,
     Refusal,
 )
+from lockring.slots import slot_of
 from tests.unit.core.grantees import grantee
 from tests.unit.core.node.world import MS, Client, Nodes, S
 
@@ -126,6 +128,22 @@ def test_a_wait_that_went_on_elsewhere_counts_from_its_beginning() -> None:
     waiter.ask(Acquire(9, "t", 20_000, "t", 1, "x", waited_ms=60_000))
     nodes.advance(S)
     assert [bool(each.holders) for each in notices(waiter)] == [False, True]
+
+
+def test_a_long_wait_is_given_the_holders_once_its_node_serves_the_lock_again() -> None:
+    nodes = cluster()
+    nodes.client("A", "s").acquire("x", 1, ttl_ms=20_000)
+    waiter = nodes.client("A", "t")
+    waiter.acquire("x", 1, ttl_ms=20_000)
+    nodes.advance(S)
+    nodes.crash("B")
+    nodes.advance(11 * S)
+    assert not nodes.cores["A"].service.grants._context.rights.may_serve(slot_of("x"), now_ns=nodes.now)
+    assert [each.holders for each in notices(waiter)] == [[]]
+    nodes.slots(lambda slot: msgspec.structs.replace(slot, backup=None))
+    nodes.advance(S)
+    _, long = notices(waiter)
+    assert [each.owner for each in long.holders] == ["s"]
 
 
 def test_the_holder_of_a_wait_that_ended_is_not_named() -> None:

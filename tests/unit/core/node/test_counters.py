@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from lockring.core.access import Limits, Quota
+from lockring.core.access import NOTHING, Limits, Quota
 from lockring.core.histograms import LONG, SHORT, Durations, Histogram
 from lockring.core.node import ENDINGS, EXPIRED, OUTCOMES, NodeCore
 from lockring.core.node.counters import PREFIXES_MAX, NodeCounters
-from lockring.protocol import Break, Describe, GrantReply, Mode
+from lockring.protocol import Break, Describe, FollowGroup, GrantReply, Mode, Refusal, Watch
 from tests.unit.core.grantees import grantee
 from tests.unit.core.node.world import MS, Nodes, S, of
 
@@ -191,6 +191,45 @@ def test_a_request_that_lacks_a_right_or_passes_a_limit_is_counted(alone: Nodes)
     counters = alone.cores["A"].counters
     assert counters.throttled == {"locks": 1}
     assert counters.refused == {("Acquire", "overloaded"): 1, ("Describe", "denied"): 1}
+
+
+@pytest.mark.parametrize("code", ["denied", "overloaded"])
+def test_a_waiter_that_its_node_refuses_in_its_turn_is_counted_as_refused(alone: Nodes, code: str) -> None:
+    limits = Limits(locks=1)
+    access = grantee("web", "acquire *", limits=limits, quota=Quota("web", limits))
+    holder, waiter = alone.client("A", "first"), alone.client("A", "second", access=access)
+    holder.acquire("x", 1)
+    waiter.acquire("x", 1, wait_ms=60_000)
+    if code == "denied":
+        access.permissions = grantee("web", "acquire y").permissions
+    else:
+        waiter.acquire("y", 2)
+    holder.release("x", 1)
+    assert [each.code for each in of(Refusal, waiter.inbox)] == [code]
+    core = alone.cores["A"]
+    assert (failed(core, "refused"), failed(core, "cancelled")) == (1, 0)
+    assert core.counters.refused == {("Acquire", code): 1}
+    assert core.counters.all.waiting[EXCLUSIVE] == 0
+
+
+def test_a_stream_that_its_node_ends_is_counted_under_its_own_kind(pair: Nodes) -> None:
+    access = grantee("web", "watch *")
+    member, watcher, other = (
+        pair.client("A", session, access=each)
+        for session, each in (("first", None), ("second", None), ("third", access))
+    )
+    pair.assign("A", "B", "group:g")
+    member.acquire("group:g", 1, mode=Mode.SHARED)
+    member.ask(FollowGroup(900, "group:g", "first", 1))
+    watcher.ask(Watch(900, "x"))
+    other.ask(Watch(900, "x"))
+    access.permissions = NOTHING
+    member.acquire("x", 2)
+    counters = pair.cores["A"].counters
+    assert counters.refused == {("Watch", "denied"): 1}
+    pair.promote("B", "x", "group:g")
+    pair.advance(S)
+    assert counters.refused == {("Watch", "denied"): 1, ("Watch", "moved"): 1, ("FollowGroup", "moved"): 1}
 
 
 def test_renewals_are_counted_by_verdict_with_the_part_of_the_lease_that_was_left(alone: Nodes) -> None:

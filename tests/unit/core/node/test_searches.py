@@ -166,24 +166,31 @@ def test_sorted_names_are_given_up_without_a_search(nodes: Nodes) -> None:
 
 
 def test_a_node_of_an_older_version_gives_the_same_locks_without_their_number(nodes: Nodes) -> None:
-    client = nodes.client("A", "s")
-    for search in (
-        {"text": "1"},
-        {"owner": "two"},
-        {"mode": Mode.SHARED},
-        {"has_waiters": True},
-        {"after": "x"},
+    groups = ["group:shop", "group:upload"]
+    nodes.assign("A", None, *groups)
+    holder, client = nodes.client("A", "h"), nodes.client("A", "s")
+    for number, name in enumerate(groups, 1):
+        holder.acquire(name, number)
+    for prefix, search in (
+        ("", {"text": "1"}),
+        ("", {"text": "group"}),
+        ("group:", {"text": "up"}),
+        ("group:", {"text": "group"}),
+        ("", {"owner": "two"}),
+        ("", {"mode": Mode.SHARED}),
+        ("", {"has_waiters": True}),
+        ("", {"after": "x"}),
     ):
-        progress = FindProgress(LockSearch(**search), 4)
+        progress = FindProgress(LockSearch(**search), 4, prefix)
         progress.begin(Version(1), [Replica("A", 1)], unserved=0)
         while progress.todo:
-            asked = progress.message(next(client.requests), "")
+            asked = progress.message(next(client.requests), prefix)
             old = List(asked.request, asked.prefix, asked.from_slot, asked.after_name, asked.limit)
             progress.add_page(*of(ListReply, client.ask(old)))
-        new = found(client, limit=4, **search)
+        new = found(client, prefix, limit=4, **search)
         assert names(progress) == names(new)
         assert progress.result().matched == -1
-        assert all(is_wanted(lock, LockSearch(**search)) for lock in new.result().locks)
+        assert all(is_wanted(lock, LockSearch(**search), prefix) for lock in new.result().locks)
 
 
 @pytest.mark.interpreted
