@@ -248,14 +248,10 @@ class Dashboard:
         name, viewer = _lock_name(request), self._viewer(request)
         token = _token(request.query_params.get("token", ""))
         if request.method != "POST":
-            view = await self._reader.lock(viewer, name)
-            holder = next((each for each in view.holders if each.fencing_token == token), None)
             return self._templates.page(
                 "break.html",
                 **self._around(request),
-                view=view,
-                holder=holder,
-                token=token,
+                view=await self._reader.grant(viewer, name, token),
                 form_token=self._tokens.token(viewer.identity, "break", name),
             )
         form = await self._form(request, viewer, "break", name)

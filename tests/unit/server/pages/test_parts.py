@@ -23,7 +23,7 @@ from lockring.server.pages.shared_answers import SharedAnswers
 from lockring.server.pages.sign_ins import SignIns
 from lockring.server.pages.streams import Streams
 from lockring.views.filters import LIMITS, MODES, LockFilter
-from lockring.views.locks import lock_view, locks_view
+from lockring.views.locks import HOLDERS_SHOWN, grant_view, lock_view, locks_view
 from tests.unit.house.rules import SOURCE
 from tests.unit.net.serving import run
 from tests.unit.server.http.serving import Answer, Gate, Served, serving
@@ -255,6 +255,22 @@ def test_invisible_characters_of_names_are_shown_as_escapes_and_kept_in_fields()
     one = Templates().content("lock.html", view=lock_view(lock), may_break=True)
     assert "\u202e" not in one
     assert "lock?name=pay%E2%80%AEtxt" in one.replace("break?", "lock?")
+
+
+def test_a_holder_that_the_page_of_its_lock_leaves_out_can_be_broken_and_one_that_has_gone_cannot() -> None:
+    holders = [
+        HolderRecord(f"h{place}", "s", 1, 7 + place, 0, 10_000, 9_000) for place in range(HOLDERS_SHOWN + 1)
+    ]
+    lock = LockRecord("x", 5, "a", 1, 1, 7 + HOLDERS_SHOWN, 0, holders, [])
+    assert f"h{HOLDERS_SHOWN}" not in [each.owner for each in lock_view(lock).holders]
+    last, gone = (
+        Templates().content("break.html", view=grant_view(lock, token), form_token="t")
+        for token in (7 + HOLDERS_SHOWN, 6)
+    )
+    assert f"break?name=x&amp;token={7 + HOLDERS_SHOWN}" in last
+    assert f"h{HOLDERS_SHOWN}" in last
+    assert "No holder has token 6 any more" in gone
+    assert "<form" not in gone
 
 
 def test_every_page_has_a_row_in_the_table_of_rights_and_no_page_of_the_table_is_missing() -> None:
