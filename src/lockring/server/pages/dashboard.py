@@ -21,17 +21,18 @@ from starlette.responses import RedirectResponse, Response
 from lockring.cluster_state import GENERATION_MAX, ClusterState
 from lockring.core.access import Verb
 from lockring.core.events import KINDS
-from lockring.errors import Denied, InvalidRequest, LockringError, Unauthenticated
+from lockring.errors import ConfigError, Denied, InvalidRequest, LockringError, Unauthenticated
 from lockring.ids import NO_CLUSTER, NO_VERSION, ClusterId, Generation, LockName, NodeId, Version
 from lockring.names import GROUP_PREFIX, check_lock_name, check_node_id
 from lockring.net.openers import Opener
+from lockring.security.tokens import check_credential
 from lockring.server.http.pages import Page, name_of, status_of, wants_json
 from lockring.server.http.site import HttpSite
 from lockring.server.http.visits import bearer_of, visit_of
 from lockring.server.pages.forms import FormTokens, check_same_origin, read_form
 from lockring.server.pages.rendering import STATIC, Templates, as_json, page_url, static_file
 from lockring.server.pages.shared_answers import SharedAnswers
-from lockring.server.pages.sign_ins import CREDENTIAL_BYTES_MAX, SignIns
+from lockring.server.pages.sign_ins import SignIns
 from lockring.server.pages.streams import Streams
 from lockring.views.cluster import ClusterView
 from lockring.views.events import EventsView
@@ -293,9 +294,11 @@ class Dashboard:
             return self._sign_in_page(request, 200, "", _place(request.query_params.get("next", "")))
         check_same_origin(request)
         form = await read_form(request)
-        credential, place = form.get("credential", "").strip(), _place(form.get("next", ""))
-        if not credential or len(credential.encode()) > CREDENTIAL_BYTES_MAX:
-            return self._sign_in_page(request, 400, "Paste a token or a JWT.", place)
+        place = _place(form.get("next", ""))
+        try:
+            credential = check_credential(form.get("credential", ""), "the field")
+        except ConfigError as error:
+            return self._sign_in_page(request, 400, str(error), place)
         assert self._site is not None, "pages are answered by the site to which they belong"
         try:
             visit = self._site.visit(request, credential)

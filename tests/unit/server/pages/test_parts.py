@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from starlette.requests import Request
@@ -15,6 +16,7 @@ from lockring.errors import Denied, InvalidRequest, Overloaded, Unauthenticated,
 from lockring.net.openers import open_plain
 from lockring.protocol import HolderRecord, LockRecord
 from lockring.protocol.identities import Identity
+from lockring.security.tokens import CREDENTIAL_BYTES_MAX
 from lockring.server.pages import sign_ins, streams
 from lockring.server.pages.dashboard import Dashboard, _place
 from lockring.server.pages.forms import FormTokens, check_same_origin, read_form
@@ -347,6 +349,32 @@ def test_a_credential_that_is_not_let_in_is_not_kept_and_the_page_says_why(
             assert 'value="locks"' in answer.body
             assert gate.shown == ["lr_wrong"]
             assert len(dashboard._sign_ins) == 0
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("credential", "status", "said"),
+    [
+        ("", 400, "has no token"),
+        ("lr_x and more", 400, "several words"),
+        ("lr_\xe9", 400, "a character that is in no token"),
+        ("x" * (CREDENTIAL_BYTES_MAX + 1), 400, "is too long: a token or JWT has at most 12,288 bytes"),
+        (" " + "x" * CREDENTIAL_BYTES_MAX + "\r\n", 303, ""),
+    ],
+)
+def test_a_credential_is_as_long_as_on_any_other_way_and_a_page_says_what_is_wrong_with_it(
+    credential: str, status: int, said: str
+) -> None:
+    async def story() -> None:
+        dashboard = Dashboard(list, open_plain, is_server=False, cookie="c")
+        async with serving(*dashboard.pages()) as site:
+            dashboard.attach(site.site)
+            form = urlencode({"credential": credential})
+            answer = await post_form(site, "/sign-in", form, "Sec-Fetch-Site: same-origin")
+            assert answer.status == status
+            assert said in answer.body
+            assert ("set-cookie" in answer.headers) == (status == 303)
 
     run(story())
 
