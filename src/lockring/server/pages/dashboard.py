@@ -100,7 +100,6 @@ class Dashboard:
         self._tokens = FormTokens()
         self._streams = Streams(asyncio.Event())
         self._site: HttpSite | None = None
-        self._credential_of: Callable[[Request], str] = bearer_of
         self._arcs: tuple[tuple[ClusterId, Version], list[Arc]] = ((NO_CLUSTER, NO_VERSION), [])
 
     def pages(self) -> list[Page]:
@@ -125,7 +124,7 @@ class Dashboard:
     def attach(self, site: HttpSite) -> None:
         """Let a site take the credentials of this dashboard's cookies, and show errors as its pages."""
         self._site = site
-        site.credential_of = self._credential_of = self._credential
+        site.credential_of = self._credential
         site.error_page = self._error
         self._streams = Streams(site.is_ending)
 
@@ -177,7 +176,8 @@ class Dashboard:
         }
 
     def _viewer(self, request: Request) -> Viewer:
-        return Viewer(visit_of(request).identity, self._credential_of(request))
+        visit = visit_of(request)
+        return Viewer(visit.identity, visit.credential)
 
     # ------------------------------------------------------------------ what pages show
 
@@ -369,7 +369,7 @@ async def _or_problem(answer: Awaitable[T]) -> T | str:
 _TITLES: Final = {
     400: "That cannot be asked",
     403: "Not allowed",
-    404: "There is no such page",
+    404: "There is no such node",
     409: "That did not work",
     500: "This server has a bug",
     503: "No answer for now",
