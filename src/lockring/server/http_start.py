@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import ipaddress
 import logging
 import socket
@@ -72,7 +71,7 @@ class HttpServer:
         self._port = HttpPort(
             self._made,
             ending=self._end,
-            secure=None if tls is None else functools.partial(tls.secure_pages, on_failure=on_failure),
+            secure=None if tls is None else tls.securing_pages(on_failure),
         )
 
     async def start(self, listening: str) -> None:

@@ -176,6 +176,7 @@ class CoordinatorSettings(PortSettings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         check_tls(self)
         _check_http(self)
+        _check_apart(self)
         _check_reachable(self.listen, self.advertise, "--advertise")
         _check_leases(self.backup_lease_s, self.coordinator_lease_s, self.member_lease_s)
         _check_one_place(self.store, self.data_dir)
@@ -405,10 +406,9 @@ class UpSettings(_Server, frozen=True, kw_only=True):
             )
         if self.store and self.in_memory:
             raise ConfigError("--store contradicts --in-memory: leave one of them out")
-        if (
-            self.port
-            and self.port + self.coordinators - 1 + self.nodes + GRPC_PORT_OFFSET * self.grpc > PORT_MAX
-        ):
+        last = self.port + self.coordinators - 1 + self.nodes
+        offset = HTTP_PORT_OFFSET if self._has_http_there else GRPC_PORT_OFFSET * self.grpc
+        if self.port and last + offset > PORT_MAX:
             raise ConfigError(
                 f"--port {self.port} leaves no room for {self.coordinators} coordinators and {self.nodes} nodes on the ports from it on; choose a lower one"
             )
@@ -420,10 +420,15 @@ class UpSettings(_Server, frozen=True, kw_only=True):
 
     def http_listen_of(self, listen: str) -> str:
         """Return the HTTP address of a server that listens at HOST:PORT: on the same host; "" for the default."""
-        host, port = split_address(listen)
-        if host == LOOPBACK or not self.http:
+        if not self._has_http_there:
             return ""
+        host, port = split_address(listen)
         return format_address(host, port + HTTP_PORT_OFFSET if self.port else 0)
+
+    @property
+    def _has_http_there(self) -> bool:
+        """Whether HTTP has the host of the other ports; on loopback a server chooses its port by itself."""
+        return self.http and self.host != LOOPBACK
 
 
 def _check_reachable(listen: str, advertise: str, flag: str) -> None:
@@ -440,16 +445,18 @@ def _check_reachable(listen: str, advertise: str, flag: str) -> None:
         )
 
 
-def _check_apart(settings: NodeSettings | ServeSettings) -> None:
+def _check_apart(settings: CoordinatorSettings | NodeSettings | ServeSettings) -> None:
     """Check that the ports of one process are different ones."""
     named = {"--listen": settings.listen}
     if isinstance(settings, ServeSettings):
         named["--coordinator-listen"] = settings.coordinator_listen
-    if settings.grpc and settings.grpc_listen:
-        named["--grpc-listen"] = settings.grpc_listen
-    elif settings.grpc:
+    if settings.http_listen:  # the default is left out where it is taken
+        named["--http-listen"] = settings.http_listen
+    if not isinstance(settings, CoordinatorSettings) and settings.grpc:
         host, port = split_address(settings.listen)
-        if 0 < port <= PORT_MAX - GRPC_PORT_OFFSET:
+        if settings.grpc_listen:
+            named["--grpc-listen"] = settings.grpc_listen
+        elif 0 < port <= PORT_MAX - GRPC_PORT_OFFSET:
             named["the gRPC port, that of --listen + 100"] = format_address(host, port + GRPC_PORT_OFFSET)
     flags: dict[tuple[str, int], str] = {}
     for flag, address in named.items():

@@ -55,6 +55,9 @@ _PLAIN_PAGE: Final = (
 _METHODS: Final = string.ascii_uppercase.encode()
 """The first bytes of requests without TLS."""
 
+SecuringPages = Callable[[Callable[[], asyncio.Protocol], int], Callable[[], asyncio.Protocol]]
+"""Puts TLS below the protocols of a port for HTTP, with a bound on the handshakes under way. See `net.listener`."""
+
 _LOOK_AT_PEERS_NS: Final = 60 * NS_PER_S
 _REMIND_NS: Final = 86_400 * NS_PER_S
 
@@ -119,19 +122,27 @@ class ServerTls:
 
         return secure
 
-    def secure_pages(
-        self, make: Callable[[], asyncio.Protocol], on_failure: FailureReport | None = None
-    ) -> Callable[[], asyncio.Protocol]:
-        """Put TLS below the protocols of a port for HTTP: as a port for clients alone. See `secure`."""
-        gate = HandshakeGate(on_failure=on_failure)
-        self.gates.append(gate)
-        return accepting(
-            make,
-            lambda: self.policy.page_contexts,
-            gate,
-            plain_answer=_PLAIN_PAGE,
-            plain_begins=_METHODS,
-        )
+    def securing_pages(self, on_failure: FailureReport | None = None) -> SecuringPages:
+        """Return how a port for HTTP accepts: as a port for clients alone.
+
+        Args:
+            on_failure: called for each handshake that fails.
+        """
+
+        def secure(
+            make: Callable[[], asyncio.Protocol], under_way_max: int
+        ) -> Callable[[], asyncio.Protocol]:
+            gate = HandshakeGate(under_way_max=under_way_max, on_failure=on_failure)
+            self.gates.append(gate)
+            return accepting(
+                make,
+                lambda: self.policy.page_contexts,
+                gate,
+                plain_answer=_PLAIN_PAGE,
+                plain_begins=_METHODS,
+            )
+
+        return secure
 
     async def open(self, make: Callable[[], asyncio.Protocol], host: str, port: int) -> None:
         """Open a connection to another server. See `net.dialer.Opener`.

@@ -141,6 +141,23 @@ class LockView:
     commands: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class GrantView:
+    """One grant of a lock, as it may be broken.
+
+    Attributes:
+        name: the lock.
+        fencing_token: of the grant.
+        holder: its holder, None if no holder has that token.
+        waiter_count: how many wait for the lock.
+    """
+
+    name: str
+    fencing_token: int
+    holder: HolderView | None
+    waiter_count: int
+
+
 def locks_view(found: LocksFound, wanted: LockFilter) -> LocksView:
     """Return a page of locks as people look at it."""
     return LocksView(
@@ -190,6 +207,12 @@ def lock_view(lock: LockRecord, events: Sequence[EventView] = ()) -> LockView:
         events=list(events),
         commands=commands,
     )
+
+
+def grant_view(lock: LockRecord, token: int) -> GrantView:
+    """Return the grant of a lock that has a fencing token; all holders are looked at, also those that no page shows."""
+    found = next((each for each in lock.holders if each.generation == token), None)
+    return GrantView(lock.name, token, None if found is None else _holder(found), len(lock.waiters))
 
 
 def group_of(name: str) -> str:

@@ -22,7 +22,7 @@ from lockring.errors import Denied, LockringError, StaleVersion, Unavailable
 from lockring.ids import NO_REQUEST, Generation, LockName, NodeId
 from lockring.names import GROUP_PREFIX
 from lockring.net.openers import Opener
-from lockring.protocol import BreakReply, DescribeReply, EventsReply, GetEvents, GetStatus, View
+from lockring.protocol import BreakReply, DescribeReply, EventsReply, GetEvents, GetStatus, LockRecord, View
 from lockring.protocol.identities import Identity
 from lockring.random_ids import new_id
 from lockring.units import NS_PER_S
@@ -30,7 +30,7 @@ from lockring.views.cluster import COLOURS, ClusterView, MemberReport, cluster_v
 from lockring.views.events import EventsView, event_views
 from lockring.views.filters import EventFilter, LockFilter
 from lockring.views.groups import GroupsView, OneGroupView, group_view, groups_view
-from lockring.views.locks import LocksView, LockView, lock_view, locks_view
+from lockring.views.locks import GrantView, LocksView, LockView, grant_view, lock_view, locks_view
 
 ANSWER_NS: Final = 4 * NS_PER_S
 """How long a question may take: longer than a failover usually does."""
@@ -133,12 +133,19 @@ class ClusterReader:
             Denied: the viewer may not read it.
             Unavailable: its node could not be reached in time.
         """
-        answer: DescribeReply = await self._ask(
-            viewer, lambda core, now_ns: core.describe(name, give_up_at_ns=now_ns + ANSWER_NS, now_ns=now_ns)
-        )
+        lock = await self._described(viewer, name)
         question = GetEvents(NO_REQUEST, limit=EVENTS_OF_LOCK, name=name)
         replies, _ = await self._events(viewer, question)
-        return lock_view(answer.lock, event_views(replies, wall_s=_wall_s())[:EVENTS_OF_LOCK])
+        return lock_view(lock, event_views(replies, wall_s=_wall_s())[:EVENTS_OF_LOCK])
+
+    async def grant(self, viewer: Viewer, name: LockName, token: Generation) -> GrantView:
+        """Return the holder of a lock that has a fencing token, without the events of the lock.
+
+        Raises:
+            Denied: the viewer may not read it.
+            Unavailable: its node could not be reached in time.
+        """
+        return grant_view(await self._described(viewer, name), token)
 
     async def groups(self, viewer: Viewer, text: str, after: str) -> GroupsView:
         """Return a page of groups: those with `text` in their names, behind the group `after`.
@@ -224,6 +231,12 @@ class ClusterReader:
         )
 
     # ------------------------------------------------------------------ inner
+
+    async def _described(self, viewer: Viewer, name: LockName) -> LockRecord:
+        answer: DescribeReply = await self._ask(
+            viewer, lambda core, now_ns: core.describe(name, give_up_at_ns=now_ns + ANSWER_NS, now_ns=now_ns)
+        )
+        return answer.lock
 
     async def _found(self, viewer: Viewer, wanted: LockFilter) -> LocksFound:
         found: LocksFound = await self._ask(

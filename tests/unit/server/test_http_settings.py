@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from lockring.config import load
@@ -27,6 +29,23 @@ def test_no_http_contradicts_an_address_for_it(kind: type) -> None:
         kind(id="n", http=False, http_listen="127.0.0.1:1")
 
 
+@pytest.mark.parametrize(
+    ("kind", "other", "named"),
+    [
+        (CoordinatorSettings, "127.0.0.1:9500", "--listen"),
+        (NodeSettings, "127.0.0.1:9501", "--listen"),
+        (NodeSettings, "127.0.0.1:9601", "the gRPC port"),
+        (ServeSettings, "127.0.0.1:9500", "--coordinator-listen"),
+    ],
+)
+def test_an_address_for_http_that_another_port_of_the_process_has_is_named(
+    kind: type, other: str, named: str
+) -> None:
+    more = {} if kind is CoordinatorSettings else {"id": "n"}
+    with pytest.raises(ConfigError, match=rf"{other} is both .*{named}.*: give each a port of its own"):
+        kind(http_listen=other, **more)
+
+
 def test_serve_has_one_port_for_both_and_its_parts_have_none() -> None:
     settings = ServeSettings(http_listen="127.0.0.1:7000")
     assert settings.http
@@ -39,6 +58,21 @@ def test_a_cluster_that_listens_elsewhere_has_its_http_there_too() -> None:
     assert UpSettings(host="10.0.0.1").http_listen_of("10.0.0.1:9501") == "10.0.0.1:9701"
     assert UpSettings(host="10.0.0.1", port=0).http_listen_of("10.0.0.1:9501") == "10.0.0.1:0"
     assert UpSettings(host="10.0.0.1", http=False).http_listen_of("10.0.0.1:9501") == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "last"),
+    [
+        ({"host": "10.0.0.1"}, 65_332),
+        ({"host": "10.0.0.1", "http": False}, 65_432),
+        ({}, 65_432),
+        ({"http": False, "grpc": False}, 65_532),
+    ],
+)
+def test_all_ports_of_a_cluster_exist(settings: dict[str, Any], last: int) -> None:
+    UpSettings(port=last, **settings)
+    with pytest.raises(ConfigError, match="leaves no room"):
+        UpSettings(port=last + 1, **settings)
 
 
 @pytest.mark.parametrize("given", ["lockring", "/lockring/", "/", "//a", "/a/../b", "/a b", "/ä", "/a?b"])

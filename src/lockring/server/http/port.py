@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final
 from lockring.addresses import format_address, split_address
 from lockring.errors import CannotListen, ExtraMissing
 from lockring.log_events import event
-from lockring.net.listener import Securing
 from lockring.system_errors import listen_failure
 
 if TYPE_CHECKING:
     from lockring.server.http.protocol import ConnectionKeeper
+    from lockring.server.tls import SecuringPages
 
 _BACKLOG: Final = 128
 _NEEDED: Final = ("starlette", "uvicorn", "prometheus_client", "jinja2")
@@ -34,14 +34,15 @@ class HttpPort:
     Args:
         make: see `MakeKeeper`.
         ending: called when the port closes, before its connections end.
-        secure: puts TLS below each connection; None for connections without TLS.
+        secure: puts TLS below each connection; None for connections without TLS. Half as many handshakes as
+            connections may be under way, and half as many may be ending.
 
     Raises:
         ExtraMissing: the packages that it needs are not installed.
     """
 
     def __init__(
-        self, make: MakeKeeper, *, ending: Callable[[], None], secure: Securing | None = None
+        self, make: MakeKeeper, *, ending: Callable[[], None], secure: SecuringPages | None = None
     ) -> None:
         missing = [each for each in _NEEDED if find_spec(each) is None]
         if missing:
@@ -100,14 +101,15 @@ class HttpPort:
         self._loading = asyncio.get_running_loop().create_task(self._accept())
 
     async def _accept(self) -> None:
+        connections_max = _connections_max()
         try:
-            self._keeper = keeper = await asyncio.to_thread(self._make, _connections_max())
+            self._keeper = keeper = await asyncio.to_thread(self._make, connections_max)
         except Exception:
             log.exception("HTTP has ended, because of a bug", extra=event("http-not-loaded"))
             for each in self._sockets:
                 each.close()
             return
-        make = keeper.make if self._secure is None else self._secure(keeper.make)
+        make = keeper.make if self._secure is None else self._secure(keeper.make, connections_max // 2)
         loop = asyncio.get_running_loop()
         for each in self._sockets:
             self._servers.append(await loop.create_server(make, sock=each, backlog=_BACKLOG))

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from starlette.requests import HTTPConnection
 
-from lockring.core.access import Condition, Grantee, MissingRight, Requirement, Verb, lacks, missing_right
+from lockring.core.access import Grantee, MissingRight, Requirement, Verb, lacks, missing_right
 from lockring.core.effects import AuditEntry, denied_entry
 from lockring.errors import Unauthenticated
 from lockring.protocol.identities import Identity
@@ -47,6 +47,7 @@ class Visit:
         origin: HOST:PORT of the client.
 
     Attributes:
+        credential: the same.
         origin: the same.
         grantee: the identity and its rights; None where none are looked at. The rights follow the ACL file: an answer
             that lasts looks at `is_over` now and then.
@@ -59,6 +60,7 @@ class Visit:
     def __init__(
         self, gate: VisitGate, certificate: PeerCertificate | None, credential: str, *, origin: str
     ) -> None:
+        self.credential = credential
         self.origin = origin
         self._gate = gate
         self.grantee: Grantee | None = None
@@ -120,16 +122,6 @@ def visit_of(request: HTTPConnection) -> Visit:
     return visit
 
 
-def identity_of(request: HTTPConnection) -> Identity | None:
-    """Return the proven identity behind a request, None where none are looked at."""
-    return visit_of(request).identity
-
-
-def may(request: HTTPConnection, right: Verb, name: str = "") -> bool:
-    """Return whether a request's client has a right, for the lock or node `name`."""
-    return visit_of(request).may(right, name)
-
-
 def bearer_of(request: HTTPConnection) -> str:
     """Return the token or JWT in the header `Authorization`, "" for none.
 
@@ -142,7 +134,3 @@ def bearer_of(request: HTTPConnection) -> str:
     if len(found) > 1 or not found[0].lower().startswith(_BEARER):
         raise Unauthenticated("the request has one header `Authorization: Bearer TOKEN`, or none")
     return found[0][len(_BEARER) :].strip()
-
-
-FREE: Final = Requirement(Condition.FREE)
-"""The requirement of a page that is answered to any process that reaches the port."""

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from lockring.addresses import TLS_SCHEME, format_address
+from lockring.addresses import TLS_SCHEME, format_address, split_address
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState
 from lockring.errors import CannotListen, Denied, LockringError, OutputFailed
@@ -219,6 +219,8 @@ class UpServer:
                 raise CannotListen(f"cannot listen on {host}: {error}; choose ports with --port") from error
         for place, name in enumerate(names):
             self._require_free(port + place, name, "")
+            if http := self._settings.http_listen_of(format_address(host, port + place)):
+                self._require_free(split_address(http)[1], f"HTTP of {name}", ", or --no-http")
             if place >= coordinators and self._settings.grpc:
                 self._require_free(port + place + GRPC_PORT_OFFSET, f"gRPC of {name}", ", or --no-grpc")
         return [format_address(host, port + place) for place in range(len(names))]

@@ -21,17 +21,18 @@ from starlette.responses import RedirectResponse, Response
 from lockring.cluster_state import GENERATION_MAX, ClusterState
 from lockring.core.access import Verb
 from lockring.core.events import KINDS
-from lockring.errors import Denied, InvalidRequest, LockringError, Unauthenticated
+from lockring.errors import ConfigError, Denied, InvalidRequest, LockringError, Unauthenticated
 from lockring.ids import NO_CLUSTER, NO_VERSION, ClusterId, Generation, LockName, NodeId, Version
 from lockring.names import GROUP_PREFIX, check_lock_name, check_node_id
 from lockring.net.openers import Opener
+from lockring.security.tokens import check_credential
 from lockring.server.http.pages import Page, name_of, status_of, wants_json
 from lockring.server.http.site import HttpSite
 from lockring.server.http.visits import bearer_of, visit_of
 from lockring.server.pages.forms import FormTokens, check_same_origin, read_form
 from lockring.server.pages.rendering import STATIC, Templates, as_json, page_url, static_file
 from lockring.server.pages.shared_answers import SharedAnswers
-from lockring.server.pages.sign_ins import CREDENTIAL_BYTES_MAX, SignIns
+from lockring.server.pages.sign_ins import SignIns
 from lockring.server.pages.streams import Streams
 from lockring.views.cluster import ClusterView
 from lockring.views.events import EventsView
@@ -99,7 +100,6 @@ class Dashboard:
         self._tokens = FormTokens()
         self._streams = Streams(asyncio.Event())
         self._site: HttpSite | None = None
-        self._credential_of: Callable[[Request], str] = bearer_of
         self._arcs: tuple[tuple[ClusterId, Version], list[Arc]] = ((NO_CLUSTER, NO_VERSION), [])
 
     def pages(self) -> list[Page]:
@@ -124,7 +124,7 @@ class Dashboard:
     def attach(self, site: HttpSite) -> None:
         """Let a site take the credentials of this dashboard's cookies, and show errors as its pages."""
         self._site = site
-        site.credential_of = self._credential_of = self._credential
+        site.credential_of = self._credential
         site.error_page = self._error
         self._streams = Streams(site.is_ending)
 
@@ -176,7 +176,8 @@ class Dashboard:
         }
 
     def _viewer(self, request: Request) -> Viewer:
-        return Viewer(visit_of(request).identity, self._credential_of(request))
+        visit = visit_of(request)
+        return Viewer(visit.identity, visit.credential)
 
     # ------------------------------------------------------------------ what pages show
 
@@ -248,14 +249,10 @@ class Dashboard:
         name, viewer = _lock_name(request), self._viewer(request)
         token = _token(request.query_params.get("token", ""))
         if request.method != "POST":
-            view = await self._reader.lock(viewer, name)
-            holder = next((each for each in view.holders if each.fencing_token == token), None)
             return self._templates.page(
                 "break.html",
                 **self._around(request),
-                view=view,
-                holder=holder,
-                token=token,
+                view=await self._reader.grant(viewer, name, token),
                 form_token=self._tokens.token(viewer.identity, "break", name),
             )
         form = await self._form(request, viewer, "break", name)
@@ -297,9 +294,11 @@ class Dashboard:
             return self._sign_in_page(request, 200, "", _place(request.query_params.get("next", "")))
         check_same_origin(request)
         form = await read_form(request)
-        credential, place = form.get("credential", "").strip(), _place(form.get("next", ""))
-        if not credential or len(credential.encode()) > CREDENTIAL_BYTES_MAX:
-            return self._sign_in_page(request, 400, "Paste a token or a JWT.", place)
+        place = _place(form.get("next", ""))
+        try:
+            credential = check_credential(form.get("credential", ""), "the field")
+        except ConfigError as error:
+            return self._sign_in_page(request, 400, str(error), place)
         assert self._site is not None, "pages are answered by the site to which they belong"
         try:
             visit = self._site.visit(request, credential)
@@ -370,7 +369,7 @@ async def _or_problem(answer: Awaitable[T]) -> T | str:
 _TITLES: Final = {
     400: "That cannot be asked",
     403: "Not allowed",
-    404: "There is no such page",
+    404: "There is no such node",
     409: "That did not work",
     500: "This server has a bug",
     503: "No answer for now",

@@ -22,7 +22,6 @@ IDLE_NS: Final = 8 * 3_600 * NS_PER_S
 """How long a sign-in lasts without a request."""
 AGE_NS_MAX: Final = 24 * 3_600 * NS_PER_S
 """How long it lasts at most."""
-CREDENTIAL_BYTES_MAX: Final = 8 * 1024
 
 
 class _SignIn(NamedTuple):

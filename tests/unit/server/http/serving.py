@@ -17,6 +17,7 @@ from lockring.server.http.parts import Check, HttpPart
 from lockring.server.http.port import HttpPort
 from lockring.server.http.protocol import CONNECTIONS_MAX, ConnectionKeeper
 from lockring.server.http.site import HttpSite
+from lockring.server.tls import SecuringPages
 from tests.unit.net.serving import until
 
 
@@ -93,6 +94,7 @@ async def serving(
     hosts: Sequence[str] = (),
     prefix: str = "",
     connections_max: int = CONNECTIONS_MAX,
+    secure: SecuringPages | None = None,
 ) -> AsyncIterator[Served]:
     made: list[Any] = []
 
@@ -104,7 +106,7 @@ async def serving(
         made.extend([site, keeper])
         return keeper
 
-    port = HttpPort(make, ending=lambda: made[0].is_ending.set() if made else None)
+    port = HttpPort(make, ending=lambda: made[0].is_ending.set() if made else None, secure=secure)
     address = await port.start("127.0.0.1:0")
     try:
         _, writer = await asyncio.open_connection(*split_address(address))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from starlette.requests import Request
@@ -13,11 +14,15 @@ from starlette.responses import Response, StreamingResponse
 from lockring.clock import monotonic_ns
 from lockring.core.access import HTTP_REQUIREMENTS, Condition, Requirement
 from lockring.errors import CannotListen
+from lockring.security.tls_policy import TlsPolicy
 from lockring.server.http.pages import Page
 from lockring.server.http.port import HttpPort
 from lockring.server.http.protocol import BODY_S_MAX, HEAD_BYTES_MAX, HEAD_S_MAX, UNREAD_S_MAX
+from lockring.server.tls import ServerTls
 from lockring.units import NS_PER_S
+from tests.processes import PATIENCE_S
 from tests.unit.net.serving import run, until
+from tests.unit.security.conftest import Certs
 from tests.unit.server.http.serving import Served, serving
 
 
@@ -237,6 +242,28 @@ def test_a_connection_that_leaves_its_answer_unread_gives_way_to_a_new_one() -> 
             await until(connection.is_unread)
             assert (await served.get("/livez")).status == 200
             writer.close()
+
+    run(scenario())
+
+
+def test_handshakes_that_are_not_gone_on_with_take_no_more_descriptors_than_are_theirs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    files = 1_024  # which the process may open
+    monkeypatch.setattr("lockring.server.http.port.resource.getrlimit", lambda _: (files, files))
+    certs = Certs(tmp_path)
+    tls = ServerTls(TlsPolicy(certs.paths(certs.server), None))
+
+    async def scenario() -> None:
+        async with serving(secure=tls.securing_pages()) as served:
+            (gate,) = tls.gates
+            gate._timeout_s = PATIENCE_S
+            await until(lambda: not gate.under_way)
+            clients = [await served.connect() for _ in range(files // 32 + 1)]
+            assert await ended(clients[0][0])
+            assert (gate.under_way, gate.crowded_out) == (files // 32, 1)
+            for _, writer in clients:
+                writer.close()
 
     run(scenario())
 

@@ -8,7 +8,6 @@ import logging
 import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 
 from lockring.core.access import (
     HTTP_REQUIREMENTS,
@@ -22,11 +21,10 @@ from lockring.core.access import (
 )
 from lockring.errors import Overloaded, Unauthenticated
 from lockring.protocol.identities import Identity
-from lockring.server.http import pages as page_module
 from lockring.server.http.pages import Page, name_of
 from lockring.server.http.parts import Check
-from lockring.server.http.site import BODY_BYTES_MAX
-from lockring.server.http.visits import identity_of, may, visit_of
+from lockring.server.http.site import BODY_BYTES_MAX, _PageApp
+from lockring.server.http.visits import visit_of
 from tests.unit.net.serving import run
 from tests.unit.server.http.serving import Gate, part, serving
 
@@ -49,7 +47,8 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def shows(request: Request) -> Response:
-    return PlainTextResponse(f"{identity_of(request)} {may(request, Verb.BREAK, 'jobs/1')}")
+    visit = visit_of(request)
+    return PlainTextResponse(f"{visit.identity} {visit.may(Verb.BREAK, 'jobs/1')}")
 
 
 async def reads(request: Request) -> Response:
@@ -306,5 +305,9 @@ def test_a_body_that_is_too_long_is_refused() -> None:
     run(scenario())
 
 
-def test_starlette_routes_are_made_of_pages_alone() -> None:
-    assert Route not in vars(page_module).values()
+def test_each_route_of_a_site_looks_at_the_row_of_its_page() -> None:
+    async def scenario() -> None:
+        async with serving(Page("/t/free", reads, methods=("GET", "POST"))) as served:
+            assert {type(route.app) for route in served.site._router.routes} == {_PageApp}
+
+    run(scenario())

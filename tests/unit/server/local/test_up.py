@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from lockring.errors import ConfigError
+from lockring.errors import CannotListen, ConfigError
 from lockring.security.tls_files import TlsPaths
 from lockring.server.access_settings import OPEN, AccessSettings
+from lockring.server.http_settings import HTTP_PORT_OFFSET
 from lockring.server.local import up as up_module
 from lockring.server.local.supervised import LinePrinter, SupervisedChild
 from lockring.server.local.up import UpServer
@@ -82,6 +85,21 @@ def test_an_error_that_the_announcement_does_not_know_ends_everything(
             await up.stop()
 
     run(main())
+
+
+def test_a_port_for_http_that_is_taken_is_named_before_anything_is_started_where_it_is_no_default() -> None:
+    host = "127.0.77.1"
+    with socket.create_server((host, 0)) as taken:
+        port = taken.getsockname()[1]
+
+        async def main() -> None:
+            settings = UpSettings(host=host, port=port - HTTP_PORT_OFFSET - 1, nodes=1, grpc=False)
+            with pytest.raises(CannotListen, match=rf"{host}:{port} \(HTTP of N1\): .* or --no-http"):
+                UpServer(settings, access=OPEN)._addresses(["coordinator", "N1"], 1)
+            without = msgspec.structs.replace(settings, http=False)
+            assert len(UpServer(without, access=OPEN)._addresses(["coordinator", "N1"], 1)) == 2
+
+        run(main())
 
 
 def test_what_a_shell_is_given_to_paste_is_quoted() -> None:

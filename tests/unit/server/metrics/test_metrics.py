@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import re
 import sys
 from types import FrameType, MappingProxyType
@@ -24,7 +25,8 @@ from lockring.server.metrics.loop_watch import LoopWatch
 from lockring.server.metrics.names import METRICS
 from lockring.server.metrics.node import add_node
 from lockring.server.metrics.slot_moves import SlotMoves
-from tests.unit.core.node.world import MS, Nodes
+from lockring.slots import slot_of
+from tests.unit.core.node.world import MS, NAMES, Nodes
 from tests.unit.house.rules import ROOT
 from tests.unit.net.serving import run, until
 
@@ -111,7 +113,7 @@ def test_locks_by_prefix_have_the_label_and_others_an_empty_one(nodes: Nodes) ->
     assert list(parse_text(page.decode()))
 
 
-def test_a_page_takes_as_much_work_for_many_locks_as_for_one(nodes: Nodes) -> None:
+def test_a_page_takes_as_much_work_for_many_locks_as_for_few(nodes: Nodes) -> None:
     core = nodes.cores["A"]
     calls: list[int] = []
     client = nodes.client("A", "first")
@@ -120,9 +122,14 @@ def test_a_page_takes_as_much_work_for_many_locks_as_for_one(nodes: Nodes) -> No
         calls[-1] += event in ("call", "c_call")
 
     figures_of(core)  # what is made once is made
-    for number in (1, 2_000):
-        for acquisition in range(len(calls) + 1, number + 1):
-            client.acquire("x", acquisition, mode=Mode.SHARED)
+    shared, *few = NAMES
+    slots = {slot_of(each) for each in NAMES}
+    many = [name for name in map(str, range(60_000)) if slot_of(name) in slots]
+    acquisitions = itertools.count(1)
+    for names in (few, many):  # after the few, each slot has locks
+        for name in names:
+            client.acquire(shared, next(acquisitions), mode=Mode.SHARED)
+            client.acquire(name, next(acquisitions))
         calls.append(0)
         sys.setprofile(note)
         try:
@@ -130,6 +137,8 @@ def test_a_page_takes_as_much_work_for_many_locks_as_for_one(nodes: Nodes) -> No
         finally:
             sys.setprofile(None)
     assert calls[0] == calls[1]
+    assert value(figures_of(core), "lockring_locks", mode="exclusive") == len(few) + len(many)
+    assert value(figures_of(core), "lockring_lock_holders") == 2 * (len(few) + len(many))
 
 
 def test_a_value_with_other_labels_than_its_metric_is_a_bug() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from starlette.requests import Request
@@ -15,6 +16,7 @@ from lockring.errors import Denied, InvalidRequest, Overloaded, Unauthenticated,
 from lockring.net.openers import open_plain
 from lockring.protocol import HolderRecord, LockRecord
 from lockring.protocol.identities import Identity
+from lockring.security.tokens import CREDENTIAL_BYTES_MAX
 from lockring.server.pages import sign_ins, streams
 from lockring.server.pages.dashboard import Dashboard, _place
 from lockring.server.pages.forms import FormTokens, check_same_origin, read_form
@@ -23,7 +25,7 @@ from lockring.server.pages.shared_answers import SharedAnswers
 from lockring.server.pages.sign_ins import SignIns
 from lockring.server.pages.streams import Streams
 from lockring.views.filters import LIMITS, MODES, LockFilter
-from lockring.views.locks import lock_view, locks_view
+from lockring.views.locks import HOLDERS_SHOWN, grant_view, lock_view, locks_view
 from tests.unit.house.rules import SOURCE
 from tests.unit.net.serving import run
 from tests.unit.server.http.serving import Answer, Gate, Served, serving
@@ -257,6 +259,22 @@ def test_invisible_characters_of_names_are_shown_as_escapes_and_kept_in_fields()
     assert "lock?name=pay%E2%80%AEtxt" in one.replace("break?", "lock?")
 
 
+def test_a_holder_that_the_page_of_its_lock_leaves_out_can_be_broken_and_one_that_has_gone_cannot() -> None:
+    holders = [
+        HolderRecord(f"h{place}", "s", 1, 7 + place, 0, 10_000, 9_000) for place in range(HOLDERS_SHOWN + 1)
+    ]
+    lock = LockRecord("x", 5, "a", 1, 1, 7 + HOLDERS_SHOWN, 0, holders, [])
+    assert f"h{HOLDERS_SHOWN}" not in [each.owner for each in lock_view(lock).holders]
+    last, gone = (
+        Templates().content("break.html", view=grant_view(lock, token), form_token="t")
+        for token in (7 + HOLDERS_SHOWN, 6)
+    )
+    assert f"break?name=x&amp;token={7 + HOLDERS_SHOWN}" in last
+    assert f"h{HOLDERS_SHOWN}" in last
+    assert "No holder has token 6 any more" in gone
+    assert "<form" not in gone
+
+
 def test_every_page_has_a_row_in_the_table_of_rights_and_no_page_of_the_table_is_missing() -> None:
     dashboard = Dashboard(list, open_plain, is_server=False, cookie="c")
     pages = {f"{method} {page.path}" for page in dashboard.pages() for method in page.methods}
@@ -331,6 +349,32 @@ def test_a_credential_that_is_not_let_in_is_not_kept_and_the_page_says_why(
             assert 'value="locks"' in answer.body
             assert gate.shown == ["lr_wrong"]
             assert len(dashboard._sign_ins) == 0
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("credential", "status", "said"),
+    [
+        ("", 400, "has no token"),
+        ("lr_x and more", 400, "several words"),
+        ("lr_\xe9", 400, "a character that is in no token"),
+        ("x" * (CREDENTIAL_BYTES_MAX + 1), 400, "is too long: a token or JWT has at most 12,288 bytes"),
+        (" " + "x" * CREDENTIAL_BYTES_MAX + "\r\n", 303, ""),
+    ],
+)
+def test_a_credential_is_as_long_as_on_any_other_way_and_a_page_says_what_is_wrong_with_it(
+    credential: str, status: int, said: str
+) -> None:
+    async def story() -> None:
+        dashboard = Dashboard(list, open_plain, is_server=False, cookie="c")
+        async with serving(*dashboard.pages()) as site:
+            dashboard.attach(site.site)
+            form = urlencode({"credential": credential})
+            answer = await post_form(site, "/sign-in", form, "Sec-Fetch-Site: same-origin")
+            assert answer.status == status
+            assert said in answer.body
+            assert ("set-cookie" in answer.headers) == (status == 303)
 
     run(story())
 

@@ -91,6 +91,7 @@ function arrived(html) {
 }
 
 function follow() {
+  stop();
   source = new EventSource(stream);
   heardAt = Date.now();
   source.addEventListener("content", (event) => {
@@ -125,11 +126,16 @@ async function poll() {
     if (!answer.ok || !page) throw new Error("no answer for now");
     arrived(page.innerHTML);
     // A stream may get through again.
-    timer = setTimeout(follow, POLL_MS);
+    later(follow);
   } catch {
     if (!isPaused) say("off", "Trying again");
-    timer = setTimeout(poll, POLL_MS);
+    later(poll);
   }
+}
+
+function later(step) {
+  // While the answer came, the page may have been hidden, or shown again and followed by a new stream.
+  if (!source && !document.hidden) timer = setTimeout(step, POLL_MS);
 }
 
 function watchOver() {
@@ -166,11 +172,11 @@ if (stream) {
     else say("", "As of when it was loaded");
   });
   document.addEventListener("visibilitychange", () => {
-    stop();
-    if (!document.hidden) follow();
+    if (document.hidden) stop();
+    else follow();
   });
   addEventListener("pagehide", stop);
-  addEventListener("pageshow", (event) => { if (event.persisted) { stop(); follow(); } });
+  addEventListener("pageshow", (event) => { if (event.persisted) follow(); });
   follow();
   setInterval(watchOver, POLL_MS);
 }
