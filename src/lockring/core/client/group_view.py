@@ -124,6 +124,7 @@ class GroupSubscription(msgspec.Struct, eq=False):
     def end(self) -> frozenset[int]:
         """End the subscription; return the slots that were owned."""
         before = self.ownership
-        self.ended = True
+        # In this order: another thread that sees the end sees no keys either.
         self.ownership = KeyOwnership(before.view, False, NO_SLOTS)
+        self.ended = True
         return before.owned
