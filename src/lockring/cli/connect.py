@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import click
 import msgspec
@@ -21,6 +21,7 @@ from lockring.errors import LockringError, NotCoordinator, ProtocolError, Unavai
 from lockring.slots import SLOTS
 
 if TYPE_CHECKING:
+    import lockring
     from lockring import Client
     from lockring.aio import Client as AsyncClient
     from lockring.net.oneshot import Dial
@@ -179,11 +180,25 @@ def connect(settings: ClientSettings, *, tells: bool = True, **options: Any) -> 
             yield client
 
 
-def connect_aio(settings: ClientSettings) -> AsyncClient:
-    """Return a client for the cluster on the running event loop; leaving its context closes it."""
-    from lockring.aio import Client
+@asynccontextmanager
+async def connect_aio(settings: ClientSettings) -> AsyncIterator[AsyncClient]:
+    """Open a client for the cluster on the running event loop, and close it at the end.
 
-    return Client(**_client_arguments(settings))
+    What its calls wait for is reported as by `connect`.
+    """
+    import asyncio
+
+    from lockring.aio import Client
+    from lockring.cli.waiting import of_client, tell_on
+
+    async with Client(**_client_arguments(settings)) as client:
+        # Without the names of locks, nothing but `waits` is called, which both kinds of clients have.
+        look = of_client(cast("lockring.Client", client), settings.connect_timeout_s)
+        telling = asyncio.create_task(tell_on(look, _voice()))
+        try:
+            yield client
+        finally:
+            telling.cancel()
 
 
 def _client_arguments(settings: ClientSettings) -> dict[str, Any]:
