@@ -29,6 +29,7 @@ from lockring.net.oneshot import Dial
 from lockring.net.server_line import Roll, ServerLine, ask_roll
 from lockring.protocol import EventRecord, GetEvents
 from lockring.terminals import shown
+from lockring.units import DURATION_S_MAX
 
 _LOOK_S: Final = 0.5
 """Between two looks, with --follow."""
@@ -80,6 +81,7 @@ class EventsSettings(msgspec.Struct, frozen=True, kw_only=True):
             "Show events of the past that are no older.",
             unit="seconds",
             minimum=0,
+            maximum=DURATION_S_MAX,
             variable=False,
             file=False,
         ),
