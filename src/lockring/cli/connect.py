@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lockring import Client
     from lockring.aio import Client as AsyncClient
     from lockring.net.oneshot import Dial
+    from lockring.net.server_line import Roll
     from lockring.security.tls_policy import ClientTls
 
 _PAUSE_S: Final = 0.2
@@ -94,6 +95,19 @@ def ask(settings: ClientSettings, question: Question[_A]) -> _A:
         if time.monotonic() >= until_s or not any(map(_may_pass, failures)):
             raise _summary_of(failures, settings)
         time.sleep(_PAUSE_S)
+
+
+def roll_of(settings: ClientSettings) -> Roll:
+    """Return the servers of the cluster, as the first of the named ones that answers names them. Raises as `ask`."""
+    from lockring.net.server_line import ask_roll
+
+    credential = settings.credential()
+    return ask(
+        settings,
+        lambda dial, server, timeout_s: ask_roll(
+            server, timeout_s=timeout_s, dial=dial, credential=credential
+        ),
+    )
 
 
 def _ask_one(dial: Dial, server: str, timeout_s: float, question: Question[_A]) -> _A:
@@ -184,7 +198,7 @@ def connect(settings: ClientSettings, *, tells: bool = True, **options: Any) -> 
 async def connect_aio(settings: ClientSettings) -> AsyncIterator[AsyncClient]:
     """Open a client for the cluster on the running event loop, and close it at the end.
 
-    What its calls wait for is reported as by `connect`.
+    A long wait is reported as by `connect`.
     """
     import asyncio
 
