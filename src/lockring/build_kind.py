@@ -11,9 +11,9 @@ from lockring._version import __version__
 COMPILED: Final = "compiled"
 INTERPRETED: Final = "interpreted"
 
-# All of the hot modules are compiled, or none: they are one library.
 VERSION: Final = __version__
 """The version of lockring in this process."""
 
+# All of the hot modules are compiled, or none: they are one library.
 BUILD: Final = COMPILED if units.__file__.endswith(tuple(EXTENSION_SUFFIXES)) else INTERPRETED
 """The build, as `lockring version` and `lockring status` show it."""

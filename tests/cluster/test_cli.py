@@ -348,7 +348,7 @@ def test_ls_searches_page_by_page_over_all_nodes(cli, steady):
         assert [each["name"] for each in found] == ["page/16", "page/17", "page/18"]
         assert [(each["holder_count"], each["waiter_count"]) for each in found] == [(1, 0)] * 3
         done = cli.run("ls", "page/", "--limit", "3")
-        assert done.stderr.strip() == "3 of 25 locks are shown; the next ones: --after 'page/10'"
+        assert done.stderr.strip() == "3 of 25 locks are shown; the next ones: --after page/10"
         assert cli.json("ls", "page/", "--waiting") == []
         assert cli.json("ls", "page/", "--text", "/2", "--mode", "shared") == []
         assert len(cli.json("ls", "page/", "--text", "/2")) == 6

@@ -45,18 +45,24 @@ def start() -> Iterator[Start]:
         process.communicate()
 
 
-@pytest.mark.parametrize("arguments", [["lock", "x", "--", "true"], ["ls"], ["describe", "x"]])
-def test_a_missing_server_is_reported_before_giving_up(start, arguments):
+def test_a_missing_server_is_reported_before_giving_up(start):
     nobody = address()
-    process = start(nobody, arguments[0], "--connect-timeout", "8", *arguments[1:])
-    said = process.communicate(timeout=PATIENCE_S)[1].splitlines()
-    assert process.returncode == 69
-    assert len(said) == 2
-    assert said[0].startswith("lockring: waiting: ")
-    assert re.search(r"giving up in [1-7](\.\d+)? s", said[0]), said[0]
-    for line in said:
-        assert nobody in line
-        assert "LOCKRING_SERVER" in line
+    commands = (
+        ["lock", "x", "--", "true"],
+        ["ls"],
+        ["describe", "x"],
+        ["watch", "x"],
+        ["watch", "--prefix", "x"],
+    )
+    for process in [start(nobody, first, "--connect-timeout", "8", *rest) for first, *rest in commands]:
+        said = process.communicate(timeout=PATIENCE_S)[1].splitlines()
+        assert process.returncode == 69
+        assert len(said) == 2, process.args
+        assert said[0].startswith("lockring: waiting: ")
+        assert re.search(r"giving up in [1-7](\.\d+)? s", said[0]), said[0]
+        for line in said:
+            assert nobody in line
+            assert "LOCKRING_SERVER" in line
 
 
 def test_a_missing_default_server_is_reported_with_advice(start):

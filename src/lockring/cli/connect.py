@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import click
 import msgspec
@@ -21,9 +21,11 @@ from lockring.errors import LockringError, NotCoordinator, ProtocolError, Unavai
 from lockring.slots import SLOTS
 
 if TYPE_CHECKING:
+    import lockring
     from lockring import Client
     from lockring.aio import Client as AsyncClient
     from lockring.net.oneshot import Dial
+    from lockring.net.server_line import Roll
     from lockring.security.tls_policy import ClientTls
 
 _PAUSE_S: Final = 0.2
@@ -93,6 +95,19 @@ def ask(settings: ClientSettings, question: Question[_A]) -> _A:
         if time.monotonic() >= until_s or not any(map(_may_pass, failures)):
             raise _summary_of(failures, settings)
         time.sleep(_PAUSE_S)
+
+
+def roll_of(settings: ClientSettings) -> Roll:
+    """Return the servers of the cluster, as the first of the named ones that answers names them. Raises as `ask`."""
+    from lockring.net.server_line import ask_roll
+
+    credential = settings.credential()
+    return ask(
+        settings,
+        lambda dial, server, timeout_s: ask_roll(
+            server, timeout_s=timeout_s, dial=dial, credential=credential
+        ),
+    )
 
 
 def _ask_one(dial: Dial, server: str, timeout_s: float, question: Question[_A]) -> _A:
@@ -179,11 +194,25 @@ def connect(settings: ClientSettings, *, tells: bool = True, **options: Any) -> 
             yield client
 
 
-def connect_aio(settings: ClientSettings) -> AsyncClient:
-    """Return a client for the cluster on the running event loop; leaving its context closes it."""
-    from lockring.aio import Client
+@asynccontextmanager
+async def connect_aio(settings: ClientSettings) -> AsyncIterator[AsyncClient]:
+    """Open a client for the cluster on the running event loop, and close it at the end.
 
-    return Client(**_client_arguments(settings))
+    A long wait is reported as by `connect`.
+    """
+    import asyncio
+
+    from lockring.aio import Client
+    from lockring.cli.waiting import of_client, tell_on
+
+    async with Client(**_client_arguments(settings)) as client:
+        # Without the names of locks, nothing but `waits` is called, which both kinds of clients have.
+        look = of_client(cast("lockring.Client", client), settings.connect_timeout_s)
+        telling = asyncio.create_task(tell_on(look, _voice()))
+        try:
+            yield client
+        finally:
+            telling.cancel()
 
 
 def _client_arguments(settings: ClientSettings) -> dict[str, Any]:

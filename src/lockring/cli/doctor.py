@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import click
@@ -27,19 +26,19 @@ from lockring.cli.checkup import (
     about_versions,
 )
 from lockring.cli.client_settings import ClientSettings
-from lockring.cli.connect import ask, client_options, client_settings, connect, dial_of, tls_for
+from lockring.cli.connect import client_options, client_settings, connect, dial_of, roll_of, tls_for
 from lockring.cli.http_ports import is_out_of_reach, look_at_http
 from lockring.cli.output import count, print_json, say
 from lockring.cli.sections import read_settings
 from lockring.cli.status import Look, look_twice
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.config import setting
-from lockring.errors import AcquireTimeout, Denied, LockringError
+from lockring.errors import AcquireTimeout, Denied, LockringError, Unavailable
 from lockring.exits import FAILED, OK
 from lockring.ids import LockName, NodeId
 from lockring.names import check_lock_name
 from lockring.net.oneshot import Dial, ask_report
-from lockring.net.server_line import Roll, ServerLine, ask_roll
+from lockring.net.server_line import Roll, ServerLine
 from lockring.protocol import ServerStatus
 from lockring.protocol.infos import HTTP_OFF
 from lockring.slots import SLOTS
@@ -59,6 +58,7 @@ _SLOW_S: Final = 0.5
 _ASKED_AT_ONCE_MAX: Final = 32
 
 _A = TypeVar("_A")
+_Q = TypeVar("_Q")
 
 
 class DoctorSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,16 +111,10 @@ def _print(findings: list[CheckResult]) -> None:
 def _examine(settings: ClientSettings, lock: str) -> list[CheckResult]:
     timeout_s = min(_ANSWER_S_MAX, settings.connect_timeout_s)
     try:
-        credential = settings.credential()
-        dial = dial_of(settings)
-        roll = ask(
-            settings,
-            lambda dial, server, within_s: ask_roll(
-                server, timeout_s=within_s, dial=dial, credential=credential
-            ),
-        )
+        credential, dial, roll = settings.credential(), dial_of(settings), roll_of(settings)
     except LockringError as error:
-        return [CheckResult("bad", "reach", "", str(error), "name a server that runs with --server")]
+        advice = "name a server that runs with --server" if isinstance(error, Unavailable) else ""
+        return [CheckResult("bad", "reach", "", str(error), advice)]
     findings = [CheckResult("ok", "reach", "", f"the cluster {roll.cluster} has {_size(roll)}")]
     about_servers, statuses = _about_servers(roll, dial, timeout_s, credential)
     findings += about_servers
@@ -225,9 +219,9 @@ def _about_http(
     return _at_once(finding, tuple(statuses))
 
 
-def _at_once(question: Callable[[str], _A], servers: tuple[str, ...]) -> list[_A]:
-    with ThreadPoolExecutor(max(1, min(_ASKED_AT_ONCE_MAX, len(servers)))) as pool:
-        return list(pool.map(question, servers))
+def _at_once(question: Callable[[_Q], _A], subjects: Sequence[_Q]) -> list[_A]:
+    with ThreadPoolExecutor(max(1, min(_ASKED_AT_ONCE_MAX, len(subjects)))) as pool:
+        return list(pool.map(question, subjects))
 
 
 def _ms(duration_s: float) -> str:
@@ -301,8 +295,7 @@ def _about_grpc(look: Look, settings: ClientSettings, timeout_s: float) -> list[
         took_s = (monotonic_ns() - began_ns) / NS_PER_S
         return _timed("gRPC port", node, f"{address} {what} in {_ms(took_s)}", took_s)
 
-    with ThreadPoolExecutor(min(_ASKED_AT_ONCE_MAX, len(doors))) as pool:
-        return list(pool.map(finding, doors))
+    return _at_once(finding, doors)
 
 
 def _grpc_health(address: str, settings: ClientSettings, timeout_s: float) -> str:
@@ -362,7 +355,7 @@ def _about_lock(settings: ClientSettings, roll: Roll, lock: str, timeout_s: floa
                 dial=dial_of(settings),
                 credential=settings.credential(),
             )
-            with contextlib.closing(line):
+            with closing(line):
                 verbs, identity = line.rights(LockName(lock))
             findings.append(about_rights(verbs, identity, lock))
         findings.append(_acquired(client, lock))

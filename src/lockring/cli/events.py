@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import sys
 import time
@@ -13,7 +12,7 @@ import click
 import msgspec
 
 from lockring.cli.client_settings import ClientSettings
-from lockring.cli.connect import ask, client_options, client_settings, dial_of
+from lockring.cli.connect import client_options, client_settings, dial_of, roll_of
 from lockring.cli.output import clock_time, print_json, say
 from lockring.cli.sections import read_settings
 from lockring.config import setting
@@ -25,10 +24,10 @@ from lockring.exits import OK, UNAVAILABLE
 from lockring.ids import NO_VERSION, RequestNumber
 from lockring.names import check_lock_name
 from lockring.net.event_sources import EventSources, is_older_version
-from lockring.net.oneshot import Dial
-from lockring.net.server_line import Roll, ServerLine, ask_roll
+from lockring.net.server_line import ServerLine
 from lockring.protocol import EventRecord, GetEvents
 from lockring.terminals import shown
+from lockring.units import DURATION_S_MAX
 
 _LOOK_S: Final = 0.5
 """Between two looks, with --follow."""
@@ -80,6 +79,7 @@ class EventsSettings(msgspec.Struct, frozen=True, kw_only=True):
             "Show events of the past that are no older.",
             unit="seconds",
             minimum=0,
+            maximum=DURATION_S_MAX,
             variable=False,
             file=False,
         ),
@@ -165,8 +165,7 @@ def sources_of(cluster: ClientSettings) -> EventSources:
     Raises:
         LockringError: no server names the others.
     """
-    credential = cluster.credential()
-    roll = ask(cluster, functools.partial(_ask_roll, credential=credential))
+    credential, roll = cluster.credential(), roll_of(cluster)
     dial, timeout_s = dial_of(cluster), min(_ANSWER_S_MAX, cluster.connect_timeout_s)
 
     def line_to(address: str) -> ServerLine:
@@ -175,10 +174,6 @@ def sources_of(cluster: ClientSettings) -> EventSources:
         )
 
     return EventSources(line_to, roll)
-
-
-def _ask_roll(dial: Dial, server: str, timeout_s: float, *, credential: str) -> Roll:
-    return ask_roll(server, timeout_s=timeout_s, dial=dial, credential=credential)
 
 
 def _no_answer(troubles: Mapping[str, LockringError]) -> LockringError:

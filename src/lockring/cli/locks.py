@@ -19,7 +19,7 @@ from lockring.cluster_state import GENERATION_MAX
 from lockring.config import setting
 from lockring.errors import InvalidRequest
 from lockring.names import check_lock_name
-from lockring.terminals import shown
+from lockring.terminals import shell_word, shown
 
 if TYPE_CHECKING:
     from lockring import Client, FoundLock, LockInfo, LockPage, WatchUpdate
@@ -195,7 +195,7 @@ def _rest_of(page: LockPage) -> str:
     if page.after is None:
         return ""
     of_all = "" if page.matched is None else f" of {page.matched:,}"
-    return f"{len(page):,}{of_all} locks are shown; the next ones: --after {quoted(page.after)}"
+    return f"{len(page):,}{of_all} locks are shown; the next ones: --after {shell_word(page.after)}"
 
 
 def _found_facts(found: FoundLock, *, is_cut: bool) -> dict[str, Any]:

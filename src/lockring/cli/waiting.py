@@ -60,7 +60,9 @@ def telling(look: Callable[[float], WaitNotice | None], say: StderrReporter) -> 
         yield
         return
     over = threading.Event()
-    thread = threading.Thread(target=_tell, args=(look, say, over), name="lockring-waiting", daemon=True)
+    thread = threading.Thread(
+        target=_tell, args=(look, _Teller(say), over), name="lockring-waiting", daemon=True
+    )
     thread.start()
     try:
         yield
@@ -68,18 +70,48 @@ def telling(look: Callable[[float], WaitNotice | None], say: StderrReporter) -> 
         over.set()
 
 
-def _tell(look: Callable[[float], WaitNotice | None], say: StderrReporter, over: threading.Event) -> None:
+def _tell(look: Callable[[float], WaitNotice | None], teller: _Teller, over: threading.Event) -> None:
     began_s = time.monotonic()
-    key, quiet_until_s, pause_s = None, began_s, _PAUSE_S_MIN
     while not over.wait(LOOK_S):
         try:
             found = look(time.monotonic() - began_s)
         except LockringError:  # the client was closed; the waiting call reports what matters
             return
+        if not over.is_set():
+            teller.take(found)
+
+
+async def tell_on(look: Callable[[float], WaitNotice | None], say: StderrReporter) -> None:
+    """Do the same on the running event loop, until this is cancelled: for a client that lives there.
+
+    Args:
+        look: see `telling`.
+        say: writes the lines.
+    """
+    import asyncio  # commands with the blocking client do without it
+
+    began_s, teller = time.monotonic(), _Teller(say)
+    while True:
+        await asyncio.sleep(LOOK_S)
+        teller.take(look(time.monotonic() - began_s))
+
+
+class _Teller:
+    """Reports a wait if its cause is another one than before, ever more rarely."""
+
+    def __init__(self, say: StderrReporter) -> None:
+        self._say = say
+        self._key: tuple[str, str] | None = None
+        self._quiet_until_s = time.monotonic()
+        self._pause_s = _PAUSE_S_MIN
+
+    def take(self, found: WaitNotice | None) -> None:
+        """Report what a look has found."""
         now_s = time.monotonic()
-        if found is not None and found.key != key and now_s >= quiet_until_s and not over.is_set():
-            key, quiet_until_s, pause_s = found.key, now_s + pause_s, min(2 * pause_s, _PAUSE_S_MAX)
-            say.note(found.text, found.facts, always=True)
+        if found is not None and found.key != self._key and now_s >= self._quiet_until_s:
+            self._key, self._quiet_until_s = found.key, now_s + self._pause_s
+            self._pause_s = min(2 * self._pause_s, _PAUSE_S_MAX)
+            self._say.note(found.text, found.facts, always=True)
 
 
 def of_client(

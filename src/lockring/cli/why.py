@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import click
 
 from lockring.cli.client_settings import ClientSettings
-from lockring.cli.connect import ask, client_options, client_settings, connect, dial_of
+from lockring.cli.connect import client_options, client_settings, connect, dial_of, roll_of
 from lockring.cli.events import facts as facts_of_event
 from lockring.cli.locks import facts as facts_of_lock
 from lockring.cli.output import clock_time, count, duration, print_json, quoted, say
@@ -63,9 +63,7 @@ def why(name: str, as_json: bool, **given: Any) -> int:
     check_lock_name(name)
     settings = client_settings(given)
     timeout_s = min(_ANSWER_S_MAX, settings.connect_timeout_s)
-    credential = settings.credential()
-    roll = ask(settings, functools.partial(_ask_roll, credential=credential))
-    cluster = _Cluster(dial_of(settings), credential, timeout_s, roll)
+    cluster = _Cluster(dial_of(settings), settings.credential(), timeout_s, roll_of(settings))
     with ThreadPoolExecutor(max_workers=1) as pool:
         last = pool.submit(_last_events, cluster, name)
         evidence = _gather(settings, cluster, name)
@@ -76,10 +74,6 @@ def why(name: str, as_json: bool, **given: Any) -> int:
     else:
         _print(evidence, answer, events)
     return OK if evidence.error is None else exit_code_of(evidence.error)
-
-
-def _ask_roll(dial: Dial, server: str, timeout_s: float, *, credential: str) -> Roll:
-    return ask_roll(server, timeout_s=timeout_s, dial=dial, credential=credential)
 
 
 # ---------------------------------------------------------------------- what the servers say

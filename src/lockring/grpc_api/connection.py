@@ -1,4 +1,4 @@
-"""The shares of connections in the calls and the memory of a node, so that a few clients cannot take all of it.
+"""One connection of HTTP/2 with its calls: the library `h2` reads and makes the frames, and the bounds are here.
 
 Rules:
 

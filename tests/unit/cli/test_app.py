@@ -100,6 +100,7 @@ def no_variables(monkeypatch):
         (["break", "x", "--token", "all"], "--token: expected a whole number from 1"),
         (["drain", "a/b"], "invalid node id"),
         (["drain", "n1", "--timeout", "-1"], "--timeout: expected a number of seconds, 0 or more"),
+        (["events", "--since", "1e300"], "--since: expected a number of seconds from 0 to 315360000"),
         (["status", "extra"], "unexpected extra argument"),
         (["node"], "--id is required (or the variable LOCKRING_ID)"),
         (["node", "--id", "n 1"], "--id: invalid node id 'n 1'"),

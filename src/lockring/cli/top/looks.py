@@ -12,7 +12,7 @@ from collections.abc import Awaitable
 from typing import Final, NamedTuple, TypeVar
 
 from lockring.cli.client_settings import ClientSettings
-from lockring.cli.connect import dial_of, origin_of
+from lockring.cli.connect import tls_for
 from lockring.cli.top.model import (
     CLUSTER,
     EVENTS,
@@ -24,8 +24,7 @@ from lockring.cli.top.model import (
     TopView,
 )
 from lockring.client.aio.tls_opener import opener_with
-from lockring.client.arguments import ServerList
-from lockring.client.tls import ClientFiles, tls_of
+from lockring.client.tls_dial import dial_with
 from lockring.errors import ConfigError, LockringError
 from lockring.ids import LockName
 from lockring.net.oneshot import ask_report
@@ -68,13 +67,10 @@ class Looker:
     """
 
     def __init__(self, settings: ClientSettings) -> None:
-        servers = ServerList(settings.addresses, origin_of(settings), settings.scheme)
-        files = ClientFiles(settings.ca, settings.cert, settings.key, settings.server_name)
+        tls = tls_for(settings)
         self._settings = settings
-        self._dial = dial_of(settings)
-        self._reader = ClusterReader(
-            lambda: settings.addresses, opener_with(tls_of(servers, files)), is_server=False
-        )
+        self._dial = dial_with(tls)
+        self._reader = ClusterReader(lambda: settings.addresses, opener_with(tls), is_server=False)
 
     async def close(self) -> None:
         """End all connections, those that are under way in a moment at most: the process ends with them."""
