@@ -140,6 +140,8 @@ def crowded_lines(page: str) -> Iterator[Finding]:
 def long_prose(source: str) -> Iterator[Finding]:
     """Yield the lines of a module's comments and docstrings that are longer than `LINE_MAX` characters."""
     lines = source.splitlines()
+    if max(map(len, lines), default=0) <= LINE_MAX:
+        return
     for number, prose in enumerate(comments_and_docstrings(source).split("\n"), start=1):
         if prose.strip() and len(lines[number - 1]) > LINE_MAX:
             length = len(lines[number - 1])

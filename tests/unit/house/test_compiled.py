@@ -3,47 +3,57 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
+from collections.abc import Callable, Iterable
 
 import pytest
 
 from compiled import modules
 from lockring import build_kind
 from tests.unit.house import compilable, rules
+from tests.unit.house.reading import findings, tree_of
 
 TREES = {
-    name: ast.parse((rules.ROOT / modules.path_of(name)).read_text(encoding="utf-8"))
+    name: tree_of(rules.ROOT / modules.path_of(name))
     for name in [*modules.compiled_modules(), *modules.INTERPRETED]
 }
+PATHS = [rules.ROOT / modules.path_of(name) for name in modules.compiled_modules()]
 COMPILED_CLASSES = frozenset(
     name for module in modules.compiled_modules() for name in compilable.class_names(TREES[module])
 )
 
-every_compiled_module = pytest.mark.parametrize("module", modules.compiled_modules())
+
+def compiled_findings(*found_in: Callable[[ast.Module], Iterable[object]]) -> dict[str, list[object]]:
+    """Return by compiled module what some rules find in it."""
+    return findings(
+        PATHS, lambda path: itertools.chain.from_iterable(rule(tree_of(path)) for rule in found_in)
+    )
 
 
-@every_compiled_module
-def test_a_compiled_module_means_what_its_source_means(module: str) -> None:
-    assert compilable.miscompiled_slices(TREES[module]) == []
-    assert compilable.miscompiled_supers(TREES[module]) == []
-    assert compilable.undefined_defaults(TREES[module]) == []
-    assert compilable.believed_to_be_none(TREES[module]) == []
+def test_a_compiled_module_means_what_its_source_means() -> None:
+    found = compiled_findings(
+        compilable.miscompiled_slices,
+        compilable.miscompiled_supers,
+        compilable.undefined_defaults,
+        compilable.believed_to_be_none,
+    )
+    assert found == {}
 
 
-@every_compiled_module
-def test_a_compiled_module_has_nothing_that_the_compiler_refuses(module: str) -> None:
-    tree = TREES[module]
-    assert compilable.keywords_of_c(tree) == []
-    assert compilable.refused_classes(tree, COMPILED_CLASSES) == []
-    assert compilable.weak_references_to_self(tree) == []
-    assert compilable.asynchronous_generators(tree) == []
-    assert compilable.starred_choices(tree) == []
+def test_a_compiled_module_has_nothing_that_the_compiler_refuses() -> None:
+    found = compiled_findings(
+        compilable.keywords_of_c,
+        lambda tree: compilable.refused_classes(tree, COMPILED_CLASSES),
+        compilable.weak_references_to_self,
+        compilable.asynchronous_generators,
+        compilable.starred_choices,
+    )
+    assert found == {}
 
 
-@every_compiled_module
-def test_a_compiled_module_has_nothing_that_is_slow_when_compiled(module: str) -> None:
-    assert compilable.large_instants(TREES[module]) == []
-    assert compilable.structs(TREES[module]) == []
+def test_a_compiled_module_has_nothing_that_is_slow_when_compiled() -> None:
+    assert compiled_findings(compilable.large_instants, compilable.structs) == {}
 
 
 @pytest.mark.parametrize(("module", "reason"), modules.INTERPRETED.items())

@@ -2,67 +2,46 @@
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 
 import pytest
 
 from tests.unit.house import rules
+from tests.unit.house.reading import MODULES, findings, name_of, text_of, tree_of
 
 LINES_MAX = 600
 
-MODULES = sorted(path for path in rules.SOURCE.rglob("*.py") if not rules.is_generated(path))
 BENCH = sorted((rules.ROOT / "bench").rglob("*.py"))
+PURE = [path for path in MODULES if rules.is_pure(path)]
 
 
-def name_of(path: Path) -> str:
-    return path.relative_to(rules.SOURCE if rules.SOURCE in path.parents else rules.ROOT).as_posix()
+def test_imports_point_one_way() -> None:
+    parts = {rules.part_of(path) for path in MODULES}
+    assert parts <= rules.MAY_IMPORT.keys(), "a new part: say in rules.py what it may import"
+    assert findings(MODULES, lambda path: rules.wrong_way_imports(rules.part_of(path), tree_of(path))) == {}
 
 
-def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+def test_cores_touch_nothing_outside() -> None:
+    assert findings(PURE, lambda path: rules.impurities(tree_of(path))) == {}
 
 
-every_module = pytest.mark.parametrize("path", MODULES, ids=name_of)
-every_module_with_bench = pytest.mark.parametrize("path", [*MODULES, *BENCH], ids=name_of)
-every_core_module = pytest.mark.parametrize(
-    "path", [path for path in MODULES if rules.is_pure(path)], ids=name_of
-)
+def test_times_in_cores_carry_their_unit() -> None:
+    assert findings(PURE, lambda path: rules.without_unit(tree_of(path))) == {}
 
 
-@every_module
-def test_imports_point_one_way(path: Path) -> None:
-    part = rules.part_of(path)
-    assert part in rules.MAY_IMPORT, f"a new part: say in rules.py what {part} may import"
-    assert rules.wrong_way_imports(part, tree_of(path)) == []
+def test_numbers_and_names_of_the_protocol_have_types_of_their_own() -> None:
+    typed = [path for path in MODULES if rules.part_of(path) in rules.TYPED]
+    assert findings(typed, lambda path: rules.plain_ids(tree_of(path))) == {}
 
 
-@every_core_module
-def test_cores_touch_nothing_outside(path: Path) -> None:
-    assert rules.impurities(tree_of(path)) == []
+def test_public_names_are_documented() -> None:
+    assert findings([*MODULES, *BENCH], lambda path: rules.undocumented(tree_of(path))) == {}
 
 
-@every_core_module
-def test_times_in_cores_carry_their_unit(path: Path) -> None:
-    assert rules.without_unit(tree_of(path)) == []
-
-
-@pytest.mark.parametrize(
-    "path", [path for path in MODULES if rules.part_of(path) in rules.TYPED], ids=name_of
-)
-def test_numbers_and_names_of_the_protocol_have_types_of_their_own(path: Path) -> None:
-    assert rules.plain_ids(tree_of(path)) == []
-
-
-@every_module_with_bench
-def test_public_names_are_documented(path: Path) -> None:
-    assert rules.undocumented(tree_of(path)) == []
-
-
-@every_module_with_bench
-def test_modules_stay_short(path: Path) -> None:
-    lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= LINES_MAX, "cut it where the meaning changes"
+def test_modules_stay_short() -> None:
+    lengths = {name_of(path): len(text_of(path).splitlines()) for path in [*MODULES, *BENCH]}
+    long = {name: lines for name, lines in lengths.items() if lines > LINES_MAX}
+    assert long == {}, "cut them where the meaning changes"
 
 
 PUBLIC_TWINS = {"Client", "Grant", "Grants", "Group", "Lock", "Membership", "RWLock"}
@@ -91,14 +70,15 @@ def test_twins_are_those_of_the_two_clients_alone() -> None:
     assert len(places) == 2 * len(TWINS)
 
 
-@every_module_with_bench
-def test_no_call_passes_more_by_position_than_a_reader_can_count(path: Path) -> None:
-    found = [
-        f"line {line}: {function}"
-        for line, function in rules.long_calls(tree_of(path))
-        if (name_of(path), function) not in rules.LONG_CALLS
-    ]
-    assert found == [], "pass them by keyword"
+def test_no_call_passes_more_by_position_than_a_reader_can_count() -> None:
+    def long_calls(path: Path) -> list[str]:
+        return [
+            f"line {line}: {function}"
+            for line, function in rules.long_calls(tree_of(path))
+            if (name_of(path), function) not in rules.LONG_CALLS
+        ]
+
+    assert findings([*MODULES, *BENCH], long_calls) == {}, "pass them by keyword"
 
 
 @pytest.mark.parametrize(("module", "function"), rules.LONG_CALLS)
@@ -107,9 +87,8 @@ def test_an_exception_for_a_long_call_is_needed_once(module: str, function: str)
     assert calls.count(function) == 1, "take it off the list if it is not needed; make the call in one place"
 
 
-@every_module
-def test_no_class_is_named_by_a_participle(path: Path) -> None:
-    assert rules.named_by_participles(tree_of(path)) == []
+def test_no_class_is_named_by_a_participle() -> None:
+    assert findings(MODULES, lambda path: rules.named_by_participles(tree_of(path))) == {}
 
 
 def test_sources_hold_no_notes_to_oneself() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.house.reading import tree_of
 from tests.unit.house.rules import ROOT
 
 SOURCES = ROOT / "src" / "lockring"
@@ -23,7 +24,7 @@ def sources() -> list[Path]:
 
 
 def calls(path: Path) -> Iterator[ast.Call]:
-    yield from (each for each in ast.walk(ast.parse(path.read_text())) if isinstance(each, ast.Call))
+    yield from (each for each in ast.walk(tree_of(path)) if isinstance(each, ast.Call))
 
 
 def events_in_the_code() -> dict[str, set[str]]:

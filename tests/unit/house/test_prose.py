@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.unit.house import prose
+from tests.unit.house.reading import findings, text_of
 from tests.unit.house.rules import ROOT, is_generated
 
 PAGES = [
@@ -31,39 +30,31 @@ MODULES = [
 ]
 SOURCES = [path for path in MODULES if path.is_relative_to(ROOT / "src")]
 
-every_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+
+def test_lines_of_prose_are_short() -> None:
+    assert findings(PAGES, lambda page: prose.long_lines(text_of(page))) == {}
 
 
-@every_page
-def test_lines_of_prose_are_short(path: Path) -> None:
-    assert list(prose.long_lines(path.read_text(encoding="utf-8"))) == []
+def test_a_line_has_one_sentence() -> None:
+    assert findings(PAGES, lambda page: prose.crowded_lines(text_of(page))) == {}
 
 
-@every_page
-def test_a_line_has_one_sentence(path: Path) -> None:
-    assert list(prose.crowded_lines(path.read_text(encoding="utf-8"))) == []
+def test_worn_phrases_do_not_come_back() -> None:
+    assert findings(PAGES, lambda page: prose.worn_phrases(prose.without_code(text_of(page)))) == {}
 
 
-@every_page
-def test_worn_phrases_do_not_come_back(path: Path) -> None:
-    page = prose.without_code(path.read_text(encoding="utf-8"))
-    assert list(prose.worn_phrases(page)) == []
+def test_worn_phrases_do_not_come_back_to_comments_and_docstrings() -> None:
+    assert (
+        findings(MODULES, lambda path: prose.worn_phrases(prose.comments_and_docstrings(text_of(path)))) == {}
+    )
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_worn_phrases_do_not_come_back_to_comments_and_docstrings(path: Path) -> None:
-    text = prose.comments_and_docstrings(path.read_text(encoding="utf-8"))
-    assert list(prose.worn_phrases(text)) == []
+def test_worn_phrases_do_not_come_back_to_messages() -> None:
+    assert findings(SOURCES, lambda path: prose.worn_phrases(prose.messages(text_of(path)))) == {}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_worn_phrases_do_not_come_back_to_messages(path: Path) -> None:
-    assert list(prose.worn_phrases(prose.messages(path.read_text(encoding="utf-8")))) == []
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_lines_of_comments_and_docstrings_are_short(path: Path) -> None:
-    assert list(prose.long_prose(path.read_text(encoding="utf-8"))) == []
+def test_lines_of_comments_and_docstrings_are_short() -> None:
+    assert findings(MODULES, lambda path: prose.long_prose(text_of(path))) == {}
 
 
 @pytest.mark.parametrize(

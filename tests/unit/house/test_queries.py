@@ -8,9 +8,10 @@ from typing import Final
 import pytest
 
 from tests.unit.house import queries, rules
+from tests.unit.house.reading import name_of, tree_of
 
 TREES: Final = {
-    path.relative_to(rules.SOURCE).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+    name_of(path): tree_of(path)
     for path in sorted(rules.SOURCE.rglob("*.py"))
     if rules.part_of(path) in {"core", "ring"}
 }

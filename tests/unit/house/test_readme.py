@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import builtins
 import functools
 import importlib
@@ -17,6 +16,7 @@ from lockring import ids
 from lockring.cli.app import root
 from lockring.cli.sections import read_file, sections
 from lockring.config import load
+from tests.unit.house.reading import tree_of
 from tests.unit.house.rules import ROOT, SOURCE, classes_of
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -181,11 +181,7 @@ def test_dotted_names_of_the_package_exist(page: Path) -> None:
 @functools.cache
 def class_names() -> set[str]:
     """Every class and type of the sources, every alert, and names in the .proto file, in Python and in Google's API."""
-    names = {
-        each.name
-        for path in SOURCE.rglob("*.py")
-        for each in classes_of(ast.parse(path.read_text(encoding="utf-8")))
-    }
+    names = {each.name for path in SOURCE.rglob("*.py") for each in classes_of(tree_of(path))}
     proto = (ROOT / "proto" / "lockring" / "v1" / "lockring.proto").read_text(encoding="utf-8")
     alerts = (ROOT / "deploy" / "prometheus" / "alerts.yml").read_text(encoding="utf-8")
     return (

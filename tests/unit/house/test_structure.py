@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.house import rules
+from tests.unit.house.reading import MODULES, findings, name_of, tree_of
 
-MODULES = sorted(path for path in rules.SOURCE.rglob("*.py") if not rules.is_generated(path))
 CORE = [path for path in MODULES if rules.part_of(path) == "core"]
 MACHINES = ("node", "coordinator", "client")
 
@@ -21,18 +21,8 @@ def dotted(path: Path) -> str:
     return name.removesuffix(".__init__")
 
 
-def name_of(path: Path) -> str:
-    return path.relative_to(rules.SOURCE).as_posix()
-
-
-def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-
-
 PACKAGES = frozenset(dotted(path) for path in MODULES if path.name == "__init__.py")
 GRAPH = rules.import_graph({dotted(path): tree_of(path) for path in MODULES}, PACKAGES)
-
-every_core_module = pytest.mark.parametrize("path", CORE, ids=name_of)
 
 
 def imports_from(package: str) -> Iterator[tuple[str, str]]:
@@ -115,14 +105,12 @@ def test_no_module_of_the_node_imports_one_from_a_floor_above_it() -> None:
     assert upwards == []
 
 
-@every_core_module
-def test_no_part_holds_the_whole(path: Path) -> None:
-    assert rules.hubs(tree_of(path)) == []
+def test_no_part_holds_the_whole() -> None:
+    assert findings(CORE, lambda path: rules.hubs(tree_of(path))) == {}
 
 
-@every_core_module
-def test_a_class_of_a_core_holds_no_more_than_a_reader_can(path: Path) -> None:
-    assert rules.too_many_attributes(tree_of(path)) == []
+def test_a_class_of_a_core_holds_no_more_than_a_reader_can() -> None:
+    assert findings(CORE, lambda path: rules.too_many_attributes(tree_of(path))) == {}
 
 
 def test_no_class_of_a_core_inherits_from_another() -> None:
