@@ -21,14 +21,18 @@ CREDENTIALS = {
 
 
 @contextmanager
-def s3_server() -> Iterator[str]:
-    """Run the server; gives its URL."""
+def s3_server(*, page_keys: int = 1000) -> Iterator[str]:
+    """Run the server; gives its URL.
+
+    Args:
+        page_keys: keys on a page of a list, if the request names no number.
+    """
     with subprocess.Popen(
         [sys.executable, "-m", "tests.s3_server"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=os.environ | CREDENTIALS,
+        env=os.environ | CREDENTIALS | {"MOTO_S3_DEFAULT_MAX_KEYS": str(page_keys)},
         text=True,
     ) as process:
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockring import protocol
@@ -24,6 +24,9 @@ UNIONS: dict[str, Any] = {
     name: getattr(protocol, name)
     for name in ("ToNode", "ToCoordinator", "ToClient", "FromCoordinator", "FromPeer")
 }
+few_examples = settings(max_examples=15)
+"""For tests of the fields that a message has, of any values."""
+
 each_message = pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: kind.__name__)
 
 
@@ -90,6 +93,7 @@ def test_a_message_comes_back_as_it_was_sent(kind: type[Message], data: st.DataO
 
 
 @each_message
+@few_examples
 @given(data=st.data())
 def test_a_message_of_an_older_sender_is_read_with_the_defaults(
     kind: type[Message], data: st.DataObject
@@ -106,6 +110,7 @@ def test_a_message_of_an_older_sender_is_read_with_the_defaults(
 
 
 @each_message
+@few_examples
 @given(data=st.data())
 def test_a_message_of_a_newer_sender_is_read_without_what_is_new(
     kind: type[Message], data: st.DataObject

@@ -10,6 +10,9 @@ import pytest
 
 from tests.s3_server import CREDENTIALS, client_of, s3_server
 
+PAGE_KEYS = 100
+"""Keys on a page of a list. Amazon's are ten times as long, which takes this server ten times as long to fill."""
+
 _numbers = itertools.count(1)
 
 
@@ -32,7 +35,7 @@ class Bucket(NamedTuple):
 
 @pytest.fixture(scope="session")
 def s3_url() -> Iterator[str]:
-    with s3_server() as url:
+    with s3_server(page_keys=PAGE_KEYS) as url:
         yield url
 
 

@@ -17,7 +17,7 @@ from lockring.apps.cleaner.s3 import S3Storage
 from lockring.apps.cleaner.s3_keys import Key, folders_of
 from lockring.errors import InvalidRequest, RootMissing, Unavailable
 from tests.processes import address
-from tests.unit.apps.conftest import Bucket
+from tests.unit.apps.conftest import PAGE_KEYS, Bucket
 
 # ------------------------------------------------------------------- from keys to folders
 
@@ -130,10 +130,10 @@ def test_markers_are_kept_by_default_and_parents_without_a_marker_vanish_by_them
 
 
 def test_more_keys_than_fit_on_a_page_are_all_found(bucket: Bucket) -> None:
-    for number in range(1100):
+    for number in range(2 * PAGE_KEYS + 1):
         bucket.put(f"a/{number:04}/")
     storage = opened(bucket)
-    assert sum(1 for _ in storage.scan(Policy())) == 1101
+    assert sum(1 for _ in storage.scan(Policy())) == 2 * PAGE_KEYS + 2
     storage.close()
 
 
