@@ -31,6 +31,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 GROUP: Final = "lockring.compiled"
 """Names the shared library, `lockring/compiled__mypyc`."""
 
+_QUICK: Final = ("-O0",)
 _ALWAYS: Final = ("-Wno-error",)  # a newer compiler may warn of what this one does not
 _COUNTING: Final = ("-fprofile-generate",)
 _COUNTED: Final = (
@@ -79,20 +80,21 @@ def make_c(work: Path) -> list[Any]:
     return list(extensions)
 
 
-def build(target: Path, work: Path, *, is_trained: bool) -> None:
+def build(target: Path, work: Path, *, is_trained: bool, is_quick: bool = False) -> None:
     """Compile the modules into `target`, as `lockring/…/*.so`. Both directories are emptied first.
 
     Args:
         target: where the results go.
         work: for C files, objects and the modules that are trained.
         is_trained: whether to lay them out by a training run, where the compiler can.
+        is_quick: whether the compiler may leave its optimizations out.
     """
     for directory in (target, work):
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
     library, *shims = make_c(work / "c")
     objects = work / "objects"
-    _compile(shims, target, objects)
+    _compile(shims, target, objects, _QUICK if is_quick else ())
     if is_trained and compiler.is_gcc():
         place = work / "trained"
         shutil.copytree(PACKAGE, place / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -102,7 +104,7 @@ def build(target: Path, work: Path, *, is_trained: bool) -> None:
         # The counts lie beside the objects, and are found by their paths: the second build has the same.
         _compile([library], target, objects, _COUNTED)
     else:
-        _compile([library], target, objects)
+        _compile([library], target, objects, _QUICK if is_quick else ())
 
 
 def _compile(extensions: list[Any], target: Path, objects: Path, flags: Sequence[str] = ()) -> None:
@@ -132,6 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m compiled")
     parser.add_argument("target", type=Path, help="the directory for the compiled modules")
     parser.add_argument("--plain", action="store_true", help="without a training run, in half the time")
+    parser.add_argument("--quick", action="store_true", help="without optimizations either, for tests")
     parser.add_argument("--only-c", action="store_true", help="only see whether the modules can be compiled")
     arguments = parser.parse_args()
     target = arguments.target.resolve()
@@ -143,7 +146,8 @@ def main() -> None:
     reason = compiler.lack()
     if reason:
         sys.exit(f"lockring cannot be compiled: {reason}")
-    build(target, work, is_trained=not arguments.plain)
+    is_trained = not (arguments.plain or arguments.quick)
+    build(target, work, is_trained=is_trained, is_quick=arguments.quick)
 
 
 if __name__ == "__main__":
