@@ -1,8 +1,8 @@
 """The names of locks in order, slot by slot, for searches, and for lists of slots with many locks.
 
-Acquires and releases know nothing of it. A slot's names are sorted when a search has come by it, and what was added
-since is found by the order in which a table keeps its locks: the newest are last. A lock that was last granted before
-names were last looked at was there then, and so were all locks before it. Names whose lock is gone stay until they are
+Acquires and releases know nothing of it. A slot's names are sorted when a search comes by, and what was added since
+is found by the order in which a table keeps its locks: the newest are last. A lock that was last granted before names
+were last looked at was there then, and so were all locks before it. Names whose lock is gone stay until they are
 many, and are passed over.
 
 New names are merged with the others in one step. That is counted in the effort of the search, as sorting is.
@@ -30,7 +30,8 @@ _INSERTED_MAX: Final = 128
 _EFFORT_OF_LOOK: Final = 20
 _MOVED_PER_EFFORT: Final = 200
 _EFFORT_OF_MERGE: Final = 4
-_EFFORT_OF_SORT: Final = 10
+_EFFORT_OF_NEW: Final = 10
+_SORTED_PER_EFFORT: Final = 40
 
 _GONE_MIN: Final = 8
 _GONE_DIVISOR: Final = 16
@@ -98,7 +99,7 @@ class SlotNames:
         if len(names) > len(self.names):
             self.names = names
             self._joined = ""
-        return _EFFORT_OF_MERGE * len(names) + _EFFORT_OF_SORT * len(new)
+        return _EFFORT_OF_MERGE * len(names) + _EFFORT_OF_NEW * len(new)
 
 
 class NameIndex:
@@ -112,29 +113,17 @@ class NameIndex:
         """Note that there is a search, or a list."""
         self._used_at_ns = now_ns
 
-    def find(self, slot: NodeSlot) -> tuple[SlotNames | None, int]:
-        """Bring a served slot's names up to date, and return them, to be read; None if they are unsorted.
+    def bring(self, slot: NodeSlot) -> tuple[SlotNames, int]:
+        """Bring a served slot's names up to date, or sort them, and return them, to be read; some may be gone.
 
         The number is the effort, in comparisons of a name.
         """
         known = self._slots.get(slot.number)
-        if known is None or known.reign is not slot.reign:
-            return None, 0
-        return known, known.update(slot.table)
-
-    def sort(self, slot: NodeSlot) -> int:
-        """Sort the names of a served slot, for the next search, and return the effort, in comparisons of a name."""
+        if known is not None and known.reign is slot.reign:
+            return known, known.update(slot.table)
         assert slot.reign is not None
-        self._slots[slot.number] = SlotNames(slot.table, slot.reign)
-        return _EFFORT_OF_SORT * len(slot.table.locks)
-
-    def bring_all(self, slot: NodeSlot) -> list[LockName]:
-        """Bring a served slot's names up to date, or sort them, and return them, to be read; some may be gone."""
-        known, _ = self.find(slot)
-        if known is None:
-            self.sort(slot)
-            known = self._slots[slot.number]
-        return known.names
+        known = self._slots[slot.number] = SlotNames(slot.table, slot.reign)
+        return known, _effort_of_sort(len(known.names))
 
     def tidy(self, now_ns: int) -> None:
         """Give up what was not used for a while, some slots at a time."""
@@ -154,3 +143,8 @@ class NameIndex:
                         break
                     missing.discard(lock.name)
                 assert not missing, f"names are missing in the index of slot {number}"
+
+
+def _effort_of_sort(many: int) -> int:
+    """Return the effort to sort so many names: each is compared more often among more, and found later in memory."""
+    return 1 + many * many.bit_length() ** 2 // _SORTED_PER_EFFORT

@@ -177,7 +177,7 @@ class Queries:
                 if name > after and name.startswith(prefix) and (readable is None or readable.allows(name))
             )
         found: list[LockName] = []
-        names = self.searches.index.bring_all(slot)
+        names = self.searches.index.bring(slot)[0].names
         for at in range(max(bisect_left(names, prefix), bisect_right(names, after)), len(names)):
             name = names[at]
             if len(found) == most or not name.startswith(prefix):

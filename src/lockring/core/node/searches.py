@@ -2,8 +2,8 @@
 
 Each question looks through some slots and answers with the first names there, and the next one goes on in the next
 slots. A client that has enough names sets the last of them as a bound, so that hardly more than a comparison is left to
-do for each further lock. A question does about a millisecond's work, so that no acquire waits longer for it. It leaves
-a few slots sorted (see `name_index`), and where they are, it only looks up where the wanted names would be.
+do for each further lock. A question does about a millisecond's work, so that no acquire waits longer for it. The first
+one sorts the names of its slots (see `name_index`), and later ones only look up where the wanted names would be.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from lockring.core.node.grants import NodeGrants
 from lockring.core.node.groups import Groups
 from lockring.core.node.lock_table import LockTable
 from lockring.core.node.name_index import NameIndex, SlotNames
+from lockring.core.node.slot import NodeSlot
 from lockring.errors import InvalidRequest
 from lockring.ids import ConnectionId, LockName, SlotNumber
 from lockring.names import text_searched_from
@@ -29,8 +30,6 @@ SEARCH_LIMIT_MAX: Final = 1_001
 """Locks in one answer: one more than a page has, which says that there is another page."""
 SEARCH_EFFORT_MAX: Final = 16_000
 """How much is done for one answer, in comparisons of a name: one takes some 50 ns."""
-SORTED_AT_ONCE: Final = 1_000
-"""Names that a question may leave sorted, or those of one slot."""
 WAITERS_FEW: Final = 2_000
 """So many waiters are looked at for each question about locks with waiters; if there are more, all locks are."""
 SEARCH_SHOWN_MAX: Final = 8
@@ -40,7 +39,7 @@ UNCOUNTED: Final = -1
 """How many locks are wanted, where a count would take a look at each."""
 
 _EFFORT_PER_SLOT: Final = 32
-_EFFORT_UNSORTED: Final = 3
+_EFFORT_OF_FIND: Final = 4
 _EFFORT_OF_RIGHTS: Final = 5
 _EFFORT_OF_ENTRY: Final = 3
 _EFFORT_OF_OWNER: Final = 3
@@ -100,7 +99,6 @@ class Searches:
         serves_all = context.rights.may_serve_everything(now_ns)
         wanted = _Matches(message.prefix, search, readable, message.limit)
         waiting = _WaitedFor(self._clients, self._grants.waiters if search.has_waiters else 0)
-        to_sort = SORTED_AT_ONCE
         self.index.use(now_ns)
         next_slot, unserved = -1, 0
         for number in all_slots()[message.from_slot :]:
@@ -114,12 +112,7 @@ class Searches:
                 unserved += context.state.slots[number].primary == context.replica
                 wanted.effort += 1
             elif slot.table.locks:
-                names, effort = self.index.find(slot)
-                wanted.effort += effort
-                wanted.look_in(slot.table, names, waiting)
-                if names is None and to_sort > 0:
-                    to_sort -= len(slot.table.locks)
-                    wanted.effort += self.index.sort(slot)
+                wanted.look_in(slot, self.index, waiting)
         locks: list[LockRecord] = []
         counts: list[tuple[int, int]] = []
         wanted.narrow()
@@ -167,15 +160,15 @@ class _Matches:
         # Entries are looked at last, and only where the name may be among the first.
         self._by_entry = search.is_held or search.has_waiters or search.mode >= 0
 
-    def look_in(self, table: LockTable, names: SlotNames | None, waiting: _WaitedFor) -> None:
+    def look_in(self, slot: NodeSlot, index: NameIndex, waiting: _WaitedFor) -> None:
         """Look through a slot's locks.
 
         Args:
-            table: has them.
-            names: their names in order; None if they are not sorted.
+            slot: has them.
+            index: the names in order, where it is by names that they are found.
             waiting: the locks with waiters, as far as they are known.
         """
-        search, locks = self._search, table.locks
+        search, table = self._search, slot.table
         few = waiting.few_in(table.slot) if search.has_waiters else None
         if few is not None or self._owner:
             found = self._names_of_owner(table) if self._owner else few
@@ -188,17 +181,14 @@ class _Matches:
             self._count(len(found))
             self._add(table, self._within(found))
             return
-        if names is None:
-            self.effort += _EFFORT_PER_SLOT + _EFFORT_UNSORTED * len(locks)
-            found = self._unsorted(table)
-        else:
-            self.effort += _EFFORT_PER_SLOT
-            found = self._sorted(table, names)
+        names, effort = index.bring(slot)
+        self.effort += _EFFORT_PER_SLOT + effort
+        found = self._named(table, names)
         self._add(table, self._with_entries(table, found) if self._by_entry else found)
 
     # ------------------------------------------------------------------ the ways to look
 
-    def _sorted(self, table: LockTable, sorted_names: SlotNames) -> list[LockName]:
+    def _named(self, table: LockTable, sorted_names: SlotNames) -> list[LockName]:
         """Pick the names of live locks within the bounds, out of all in order, and count those that are wanted."""
         locks, prefix, end = table.locks, self._prefix, end_of_prefix(self._prefix)
         names = sorted_names.names
@@ -208,7 +198,8 @@ class _Matches:
         high = len(names) if end is None else bisect_left(names, end)
         if self._search.text or self._readable is not None:
             found = [name for name in self._readable_with_text(names[low:high]) if name in locks]
-            self.effort += (high - low) * (1 + _EFFORT_OF_RIGHTS * (self._readable is not None))
+            effort = _EFFORT_OF_FIND if self._search.text and self._text_from else 1
+            self.effort += (high - low) * (effort + _EFFORT_OF_RIGHTS * (self._readable is not None))
             self._count(UNCOUNTED if self._by_entry else len(found))
             return self._within(found)
         if self._by_entry:
@@ -226,23 +217,6 @@ class _Matches:
         self.effort += max(0, high - low)
         return [name for name in names[low:high] if name in locks]
 
-    def _unsorted(self, table: LockTable) -> list[LockName]:
-        """Pick the names within the bounds, and count those that are wanted."""
-        prefix, before = self._prefix, self._before
-        if self._search.text or self._readable is not None:
-            self.effort += _EFFORT_OF_RIGHTS * (self._readable is not None) * len(table.locks)
-            found = self._readable_with_text([name for name in table.locks if name.startswith(prefix)])
-            self._count(UNCOUNTED if self._by_entry else len(found))
-            return self._within(found)
-        if prefix:
-            found = [name for name in table.locks if name.startswith(prefix)]
-            self._count(UNCOUNTED if self._by_entry else len(found))
-            return self._within(found)
-        self._count(UNCOUNTED if self._by_entry else len(table.locks))
-        found = [name for name in table.locks if name < before] if before else list(table.locks)
-        after = self._search.after
-        return [name for name in found if name > after] if after else found
-
     def _names_of_owner(self, table: LockTable) -> list[LockName]:
         """Return the names of the locks that a client with such a label holds or waits for."""
         owner = self._owner
@@ -258,7 +232,10 @@ class _Matches:
     def _readable_with_text(self, names: list[LockName]) -> list[LockName]:
         if self._search.text:
             text, start = self._search.text, self._text_from
-            names = [name for name in names if name.find(text, start) >= 0]
+            if start:
+                names = [name for name in names if name.find(text, start) >= 0]
+            else:  # five times as fast
+                names = [name for name in names if text in name]
         if self._readable is not None:
             readable = self._readable
             names = [name for name in names if readable.allows(name)]

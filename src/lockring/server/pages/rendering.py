@@ -28,7 +28,10 @@ STATIC: Final = {
 
 
 class Templates:
-    """The templates of the pages. Their texts are read once."""
+    """The templates of the pages.
+
+    They are read and compiled when this is made, which takes a tenth of a second: not in the loop of a node.
+    """
 
     def __init__(self) -> None:
         self._environment = Environment(
@@ -42,6 +45,8 @@ class Templates:
         )
         self._environment.filters.update(duration=duration, number=_number, percent=_percent)
         self._environment.globals.update(link=page_url, count=count, command=command)
+        for name in self._environment.list_templates():
+            self._environment.get_template(name)
 
     def page(self, template: str, status: int = 200, **values: Any) -> Response:
         """Return a whole page.

@@ -95,13 +95,9 @@ def test_a_search_leaves_out_what_is_not_wanted(
             assert progress.result().matched == len(expected)
 
 
-@pytest.mark.interpreted
-@pytest.mark.parametrize("most", [0, 10_000])
 def test_a_search_finds_what_was_acquired_and_not_what_was_released_since_the_last_one(
-    nodes: Nodes, most: int, monkeypatch: pytest.MonkeyPatch
+    nodes: Nodes,
 ) -> None:
-    if not most:
-        monkeypatch.setattr(searches, "SORTED_AT_ONCE", 0)
     holder, client = nodes.client("A", "holder"), nodes.client("A", "s")
     numbers = random.Random(7)
     held: dict[str, int] = {}

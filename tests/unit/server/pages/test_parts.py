@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 from urllib.parse import urlencode
 
 import pytest
@@ -17,7 +18,7 @@ from lockring.net.openers import open_plain
 from lockring.protocol import HolderRecord, LockRecord
 from lockring.protocol.identities import Identity
 from lockring.security.tokens import CREDENTIAL_BYTES_MAX
-from lockring.server.pages import sign_ins, streams
+from lockring.server.pages import rendering, sign_ins, streams
 from lockring.server.pages.dashboard import Dashboard, _place
 from lockring.server.pages.forms import FormTokens, check_same_origin, read_form
 from lockring.server.pages.rendering import Templates, page_url
@@ -257,6 +258,17 @@ def test_invisible_characters_of_names_are_shown_as_escapes_and_kept_in_fields()
     one = Templates().content("lock.html", view=lock_view(lock), may_break=True)
     assert "\u202e" not in one
     assert "lock?name=pay%E2%80%AEtxt" in one.replace("break?", "lock?")
+
+
+def test_no_template_is_compiled_while_a_page_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    templates = Templates()
+
+    def compiled(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("the loop of a node stands still meanwhile")
+
+    monkeypatch.setattr("jinja2.Environment.compile", compiled)
+    for name in sorted(path.name for path in Path(rendering.__file__).parent.joinpath("templates").iterdir()):
+        assert templates._environment.get_template(name).name == name
 
 
 def test_a_holder_that_the_page_of_its_lock_leaves_out_can_be_broken_and_one_that_has_gone_cannot() -> None:
