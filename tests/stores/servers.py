@@ -84,11 +84,9 @@ class PostgresServer:
         return f"{where}#{quote(name)}" if name else where
 
     def _run(self, program: str, *arguments: object) -> None:
+        # Python would fork to change the user, and gRPC, if it is in this process, then starts threads that end the child.
         done = subprocess.run(
-            [str(self._programs / program), *map(str, arguments)],
-            user=self._user,
-            group=self._user,
-            extra_groups=None if self._user is None else [],
+            ["setpriv", *self._as_user(), str(self._programs / program), *map(str, arguments)],
             cwd=self.directory,
             capture_output=True,
             text=True,
@@ -120,8 +118,12 @@ class PostgresServer:
 
     def _prefix(self) -> list[str]:
         """The start of its command line: into its place, as its user, and never longer than this process."""
-        user = [] if self._user is None else ["--reuid", self._user, "--regid", self._user, "--clear-groups"]
-        return [*self.place.prefix, "setpriv", *user, "--pdeathsig", "KILL"]
+        return [*self.place.prefix, "setpriv", *self._as_user(), "--pdeathsig", "KILL"]
+
+    def _as_user(self) -> list[str]:
+        if self._user is None:
+            return []
+        return ["--reuid", self._user, "--regid", self._user, "--clear-groups"]
 
     def kill(self) -> None:
         """Kill it and all of its processes, with whatever they are doing."""
