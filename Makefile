@@ -67,7 +67,8 @@ test: $(VENV)/.installed-dev
 	$(MAKE) --no-print-directory check && \
 	$(MAKE) --no-print-directory coverage && \
 	$(MAKE) --no-print-directory sim-short && \
-	$(MAKE) --no-print-directory --jobs=3 $(WHOLE) cluster beside compiled-short || { echo "make test: FAILED, see above" >&2; exit 1; }; \
+	$(MAKE) --no-print-directory servers && \
+	$(MAKE) --no-print-directory --jobs=4 $(WHOLE) cluster stores-and-more faults-and-pages compiled-short || { echo "make test: FAILED, see above" >&2; exit 1; }; \
 	echo "make test: check, unit, coverage, simulation, store, cluster, upgrade, hostile, browser, chaos and compiled tests passed in $$(($$(date +%s) - start)) s"
 
 PYTHON_SOURCES := src tests bench proto client_sync compiled hatch_build.py
@@ -130,16 +131,27 @@ cluster: $(VENV)/.installed-dev
 # What two jobs print is not mixed: each target's output comes as a whole when it has ended (GNU make 4 and later).
 WHOLE := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
-# One at a time: each has servers, clusters or faults of its own, and mostly waits for them.
-.PHONY: beside
-beside: $(VENV)/.installed-dev
+# Installed before tests run side by side: a system installs one package at a time. Each kind of tests says what it lacks.
+.PHONY: servers
+servers: $(VENV)/.installed-dev
+	-@$(BIN)/python -m tests.stores.install
+	-@$(BIN)/python -m tests.monitoring.install
+	-@$(BIN)/python -m tests.browser.install
+
+# One at a time in each: they have servers, clusters or faults of their own, and mostly wait for them.
+.PHONY: beside stores-and-more faults-and-pages
+beside: stores-and-more faults-and-pages
+
+stores-and-more: $(VENV)/.installed-dev
 	@$(MAKE) --no-print-directory stores-short
 	@$(MAKE) --no-print-directory monitoring
 	@$(MAKE) --no-print-directory upgrade-short
 	@$(MAKE) --no-print-directory cleaner-short
+
+faults-and-pages: $(VENV)/.installed-dev
+	@$(MAKE) --no-print-directory chaos-short
 	@$(MAKE) --no-print-directory hostile-short
 	@$(MAKE) --no-print-directory browser
-	@$(MAKE) --no-print-directory chaos-short
 
 # One process: each would start servers of its own.
 .PHONY: stores-short stores

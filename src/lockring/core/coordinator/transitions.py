@@ -13,6 +13,7 @@ Two kinds of number move here, and nowhere else:
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Final
 
 import msgspec
@@ -32,18 +33,18 @@ VERSION_MAX: Final = (GENERATION_MAX - 1_000 * GENERATIONS_PER_REIGN) * 1_000
 """Highest version that a node may claim to have seen: the generations derived from it stay below 2**53, with room."""
 
 _NS_PER_US: Final = 1_000
+_reserved_of: Final = attrgetter("generation_below")
 
 
 def version_above_reserved(state: ClusterState) -> Version:
     """Return the lowest version for the state after this one: its microseconds are above all reserved generations."""
-    reserved = {slot.generation_below for slot in state.slots}
-    return Version(max(reserved, default=0) * _NS_PER_US)
+    return Version(max(map(_reserved_of, state.slots), default=0) * _NS_PER_US)
 
 
 def is_above_reserved(state: ClusterState) -> bool:
     """Return whether the version of a state bounds what it reserves; a state of an earlier release may reserve more."""
     reserved_max = state.version // _NS_PER_US + GENERATIONS_PER_REIGN
-    return all(slot.generation_below <= reserved_max for slot in state.slots)
+    return max(map(_reserved_of, state.slots), default=0) <= reserved_max
 
 
 def version_above_seen(version: Version) -> Version:
