@@ -84,7 +84,7 @@ class PostgresServer:
         return f"{where}#{quote(name)}" if name else where
 
     def _run(self, program: str, *arguments: object) -> None:
-        # Python would fork to change the user, and gRPC, if it is in this process, then starts threads that end the child.
+        # Python would fork to change the user, and gRPC, if it is in this process, may end the child by its threads.
         done = subprocess.run(
             ["setpriv", *self._as_user(), str(self._programs / program), *map(str, arguments)],
             cwd=self.directory,
