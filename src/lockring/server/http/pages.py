@@ -22,7 +22,7 @@ from lockring.errors import (
 Answer: TypeAlias = Callable[[Request], Awaitable[Response]]
 """Answers a request. Raises a `LockringError` for one that it refuses."""
 
-ErrorPage: TypeAlias = Callable[[Request, int, LockringError], Response | None]
+ErrorPage: TypeAlias = Callable[[Request, int, LockringError], Awaitable[Response | None]]
 """Returns a page for people about an error with its HTTP status; None for the plain form."""
 
 

@@ -66,7 +66,7 @@ class HttpSite:
     Attributes:
         is_ending: set when the process ends, so that answers that last end too.
         credential_of: returns the credential of a request. A page that takes credentials in another way replaces it.
-        error_page: makes pages about errors, for people.
+        error_page: makes pages about errors, for people; None for none.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class HttpSite:
     ) -> None:
         self.is_ending = asyncio.Event()
         self.credential_of: CredentialOf = bearer_of
-        self.error_page: ErrorPage = lambda request, status, error: None
+        self.error_page: ErrorPage | None = None
         self._gate = gate
         self._hosts = hosts
         self._prefix = prefix
@@ -111,11 +111,12 @@ class HttpSite:
             problem = InternalError(
                 f"this server has a bug, which its log has under the number {number}: {type(error).__name__}"
             )
-            await self.failure(request, 500, problem)(scope, receive, answer.send)
+            failure = await self.failure(request, 500, problem)
+            await failure(scope, receive, answer.send)
 
-    def failure(self, request: Request, status: int, error: LockringError) -> Response:
+    async def failure(self, request: Request, status: int, error: LockringError) -> Response:
         """Return the answer about an error."""
-        page = self.error_page(request, status, error)
+        page = None if self.error_page is None else await self.error_page(request, status, error)
         return plain_error(request, status, error) if page is None else page
 
     def visit(self, request: Request, credential: str | None = None) -> Visit:
@@ -176,9 +177,9 @@ class _PageApp:
                 response = await self._page.answer(request)
         except TimeoutError:
             late = Unavailable(f"there was no answer within {ANSWER_S_MAX:g} s; try again")
-            response = self._site.failure(request, 503, late)
+            response = await self._site.failure(request, 503, late)
         except LockringError as error:
-            response = self._site.failure(request, status_of(error), error)
+            response = await self._site.failure(request, status_of(error), error)
         await response(scope, receive, send)
 
     def _judge(self, request: Request) -> None:

@@ -150,13 +150,15 @@ class Dashboard:
 
                 async def content() -> str:
                     found = await shared()
-                    return self._templates.content(found.template, **self._around(request), **found.values)
+                    return await self._templates.content(
+                        found.template, **self._around(request), **found.values
+                    )
 
                 return self._streams.follow(content, is_over=lambda: visit.is_over)
             found = await shared()
             if wants_json(request):
                 return as_json(found.shown)
-            return self._templates.page(found.template, **self._around(request), **found.values)
+            return await self._templates.page(found.template, **self._around(request), **found.values)
 
         return answer
 
@@ -249,7 +251,7 @@ class Dashboard:
         name, viewer = _lock_name(request), self._viewer(request)
         token = _token(request.query_params.get("token", ""))
         if request.method != "POST":
-            return self._templates.page(
+            return await self._templates.page(
                 "break.html",
                 **self._around(request),
                 view=await self._reader.grant(viewer, name, token),
@@ -267,7 +269,7 @@ class Dashboard:
         node, viewer = NodeId(check_node_id(name_of(request))), self._viewer(request)
         action = _page_name(request)
         if request.method != "POST":
-            return self._templates.page(
+            return await self._templates.page(
                 "drain.html",
                 **self._around(request),
                 node=node,
@@ -291,19 +293,19 @@ class Dashboard:
 
     async def _sign_in(self, request: Request) -> Response:
         if request.method != "POST":
-            return self._sign_in_page(request, 200, "", _place(request.query_params.get("next", "")))
+            return await self._sign_in_page(request, 200, "", _place(request.query_params.get("next", "")))
         check_same_origin(request)
         form = await read_form(request)
         place = _place(form.get("next", ""))
         try:
             credential = check_credential(form.get("credential", ""), "the field")
         except ConfigError as error:
-            return self._sign_in_page(request, 400, str(error), place)
+            return await self._sign_in_page(request, 400, str(error), place)
         assert self._site is not None, "pages are answered by the site to which they belong"
         try:
             visit = self._site.visit(request, credential)
         except Denied as error:
-            return self._sign_in_page(request, status_of(error), str(error), place)
+            return await self._sign_in_page(request, status_of(error), str(error), place)
         response = RedirectResponse(place or "./", _SEE_OTHER)
         response.set_cookie(
             self._cookie,
@@ -333,15 +335,15 @@ class Dashboard:
     async def _static(self, request: Request) -> Response:
         return static_file(_page_name(request))
 
-    def _error(self, request: Request, status: int, error: LockringError) -> Response | None:
+    async def _error(self, request: Request, status: int, error: LockringError) -> Response | None:
         if "text/html" not in request.headers.get("accept", "") or wants_json(request):
             return None
         if isinstance(error, Unauthenticated):
             here = _page_name(request)
             place = _place(page_url(here, **dict(request.query_params))) if request.method == "GET" else ""
             was_refused = bool(request.cookies.get(self._cookie))
-            return self._sign_in_page(request, status, str(error) if was_refused else "", place)
-        return self._templates.page(
+            return await self._sign_in_page(request, status, str(error) if was_refused else "", place)
+        return await self._templates.page(
             "error.html",
             status,
             **self._around(request),
@@ -352,8 +354,8 @@ class Dashboard:
             follows=status == _UNAVAILABLE and request.method == "GET",
         )
 
-    def _sign_in_page(self, request: Request, status: int, problem: str, place: str) -> Response:
-        return self._templates.page(
+    async def _sign_in_page(self, request: Request, status: int, problem: str, place: str) -> Response:
+        return await self._templates.page(
             "sign-in.html", status, **self._around(request), problem=problem, place=place
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any, Final
@@ -28,9 +29,9 @@ STATIC: Final = {
 
 
 class Templates:
-    """The templates of the pages.
+    """The templates of the pages, for one event loop.
 
-    They are read and compiled when this is made, which takes a tenth of a second: not in the loop of a node.
+    The first page has all of them compiled, in a thread: that takes a tenth of a second, in which a node has to work.
     """
 
     def __init__(self) -> None:
@@ -45,10 +46,9 @@ class Templates:
         )
         self._environment.filters.update(duration=duration, number=_number, percent=_percent)
         self._environment.globals.update(link=page_url, count=count, command=command)
-        for name in self._environment.list_templates():
-            self._environment.get_template(name)
+        self._are_compiled = False
 
-    def page(self, template: str, status: int = 200, **values: Any) -> Response:
+    async def page(self, template: str, status: int = 200, **values: Any) -> Response:
         """Return a whole page.
 
         Args:
@@ -56,14 +56,24 @@ class Templates:
             status: of HTTP.
             values: what its template needs.
         """
-        text = self._environment.get_template(template).render(layout="page.html", **values)
+        text = await self._rendered(template, layout="page.html", **values)
         # Without a referrer of its own site, a browser would not say from which site a form comes.
         headers = {"content-security-policy": POLICY, "referrer-policy": "same-origin"}
         return HTMLResponse(text, status, headers)
 
-    def content(self, template: str, **values: Any) -> str:
+    async def content(self, template: str, **values: Any) -> str:
         """Return the content of a page alone, without what is around it."""
-        return self._environment.get_template(template).render(layout="content.html", **values)
+        return await self._rendered(template, layout="content.html", **values)
+
+    async def _rendered(self, template: str, **values: Any) -> str:
+        if not self._are_compiled:
+            await asyncio.to_thread(self._compile)
+        return self._environment.get_template(template).render(**values)
+
+    def _compile(self) -> None:
+        for name in self._environment.list_templates():
+            self._environment.get_template(name)
+        self._are_compiled = True
 
 
 def page_url(page: str, /, **parameters: object) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from jinja2 import Environment
 from starlette.requests import Request
 
 from lockring.core.access import HTTP_REQUIREMENTS
@@ -242,33 +244,48 @@ def test_links_are_relative_and_names_are_escaped() -> None:
     assert page_url("locks", text="", after=None) == "locks"
 
 
+def content(template: str, **values: Any) -> str:
+    return asyncio.run(Templates().content(template, **values))
+
+
 def test_invisible_characters_of_names_are_shown_as_escapes_and_kept_in_fields() -> None:
     odd = "pay\u202etxt\u200b<b>\x1b"
     holder = HolderRecord(odd, "s", 1, 7, 65_000, 10_000, 9_000)
     lock = LockRecord(odd, 5, "a", 0, 1, 7, 0, [holder], [])
     wanted = LockFilter(text=odd)
     found = LocksFound([lock], [(1, 0)], matched=1, has_more=False, unserved_slots=0)
-    page = Templates().content(
-        "locks.html", view=locks_view(found, wanted), wanted=wanted, modes=MODES, limits=LIMITS
-    )
+    page = content("locks.html", view=locks_view(found, wanted), wanted=wanted, modes=MODES, limits=LIMITS)
     assert page.count("pay\\u202etxt\\u200b&lt;b&gt;\\x1b") == 2  # the name and the holder
     assert page.count("\u202e") == 2
     assert 'value="pay\u202etxt\u200b&lt;b&gt;\x1b"' in page
     assert 'id="row-pay\u202etxt' in page
-    one = Templates().content("lock.html", view=lock_view(lock), may_break=True)
+    one = content("lock.html", view=lock_view(lock), may_break=True)
     assert "\u202e" not in one
     assert "lock?name=pay%E2%80%AEtxt" in one.replace("break?", "lock?")
 
 
-def test_no_template_is_compiled_while_a_page_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    templates = Templates()
+def test_the_first_page_has_all_templates_compiled_in_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: dict[str, threading.Thread] = {}
+    compile_one = Environment.compile
 
-    def compiled(*_: object, **__: object) -> NoReturn:
-        raise AssertionError("the loop of a node stands still meanwhile")
+    def noted(environment: Environment, source: Any, name: str, *more: Any, **options: Any) -> Any:
+        assert name not in compiled
+        compiled[name] = threading.current_thread()
+        return compile_one(environment, source, name, *more, **options)
 
-    monkeypatch.setattr("jinja2.Environment.compile", compiled)
-    for name in sorted(path.name for path in Path(rendering.__file__).parent.joinpath("templates").iterdir()):
-        assert templates._environment.get_template(name).name == name
+    monkeypatch.setattr(Environment, "compile", noted)
+
+    lock = LockRecord("x", 5, "a", 1, 1, 7, 0, [], [])
+
+    async def pages() -> None:
+        templates = Templates()
+        for token in (1, 2):
+            await templates.content("break.html", view=grant_view(lock, token), form_token="t")
+
+    run(pages())
+    folder = Path(rendering.__file__).parent / "templates"
+    assert compiled.keys() == {path.name for path in folder.iterdir()}
+    assert threading.main_thread() not in compiled.values()
 
 
 def test_a_holder_that_the_page_of_its_lock_leaves_out_can_be_broken_and_one_that_has_gone_cannot() -> None:
@@ -278,7 +295,7 @@ def test_a_holder_that_the_page_of_its_lock_leaves_out_can_be_broken_and_one_tha
     lock = LockRecord("x", 5, "a", 1, 1, 7 + HOLDERS_SHOWN, 0, holders, [])
     assert f"h{HOLDERS_SHOWN}" not in [each.owner for each in lock_view(lock).holders]
     last, gone = (
-        Templates().content("break.html", view=grant_view(lock, token), form_token="t")
+        content("break.html", view=grant_view(lock, token), form_token="t")
         for token in (7 + HOLDERS_SHOWN, 6)
     )
     assert f"break?name=x&amp;token={7 + HOLDERS_SHOWN}" in last
