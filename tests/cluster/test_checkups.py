@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,10 +115,15 @@ def test_the_doctor_warns_of_http_that_is_off_and_finds_the_one_port_of_two_serv
     listen, leader, place = address(), address(), address()
     where = ("--listen", listen, "--coordinator-listen", leader, "--in-memory", "--new-cluster", "--no-grpc")
 
-    def http_of(*more: str) -> dict[str, str]:
-        with running("serve", *where, *more) as process:
+    def http_of(flag: str, *places: str) -> dict[str, str]:
+        with running("serve", *where, flag, *places) as process:
             process.wait_for("further nodes join with")
             eventually(lambda: run(listen, "status", "--check").returncode == 0)
+            for (
+                each
+            ) in places:  # the first answer takes its time on a busy machine, and the doctor's patience ends
+                with urllib.request.urlopen(f"http://{each}/livez", timeout=PATIENCE_S) as answer:
+                    assert answer.status == 200
             found = checks(run(listen, "doctor", "--json"), 0)
             return {
                 str(subject): f"{each['level']} {each['text']}".partition(" answer in ")[0]
