@@ -31,7 +31,6 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 GROUP: Final = "lockring.compiled"
 """Names the shared library, `lockring/compiled__mypyc`."""
 
-_QUICK: Final = ("-O0",)
 _ALWAYS: Final = ("-Wno-error",)  # a newer compiler may warn of what this one does not
 _COUNTING: Final = ("-fprofile-generate",)
 _COUNTED: Final = (
@@ -80,21 +79,21 @@ def make_c(work: Path) -> list[Any]:
     return list(extensions)
 
 
-def build(target: Path, work: Path, *, is_trained: bool, is_quick: bool = False) -> None:
+def build(target: Path, work: Path, *, is_trained: bool, flags: Sequence[str] = ()) -> None:
     """Compile the modules into `target`, as `lockring/…/*.so`. Both directories are emptied first.
 
     Args:
         target: where the results go.
         work: for C files, objects and the modules that are trained.
         is_trained: whether to lay them out by a training run, where the compiler can.
-        is_quick: whether the compiler may leave its optimizations out.
+        flags: for the compiler, beside those that mypyc wants; without effect on what is trained.
     """
     for directory in (target, work):
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
     library, *shims = make_c(work / "c")
     objects = work / "objects"
-    _compile(shims, target, objects, _QUICK if is_quick else ())
+    _compile(shims, target, objects, flags)
     if is_trained and compiler.is_gcc():
         place = work / "trained"
         shutil.copytree(PACKAGE, place / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -104,7 +103,7 @@ def build(target: Path, work: Path, *, is_trained: bool, is_quick: bool = False)
         # The counts lie beside the objects, and are found by their paths: the second build has the same.
         _compile([library], target, objects, _COUNTED)
     else:
-        _compile([library], target, objects, _QUICK if is_quick else ())
+        _compile([library], target, objects, flags)
 
 
 def _compile(extensions: list[Any], target: Path, objects: Path, flags: Sequence[str] = ()) -> None:
@@ -147,7 +146,7 @@ def main() -> None:
     if reason:
         sys.exit(f"lockring cannot be compiled: {reason}")
     is_trained = not (arguments.plain or arguments.quick)
-    build(target, work, is_trained=is_trained, is_quick=arguments.quick)
+    build(target, work, is_trained=is_trained, flags=("-O0",) if arguments.quick else ())
 
 
 if __name__ == "__main__":

@@ -119,9 +119,8 @@ def test_the_doctor_warns_of_http_that_is_off_and_finds_the_one_port_of_two_serv
         with running("serve", *where, flag, *places) as process:
             process.wait_for("further nodes join with")
             eventually(lambda: run(listen, "status", "--check").returncode == 0)
-            for (
-                each
-            ) in places:  # the first answer takes its time on a busy machine, and the doctor's patience ends
+            for each in places:
+                # The first answer takes its time on a busy machine, and the doctor's patience ends.
                 with urllib.request.urlopen(f"http://{each}/livez", timeout=PATIENCE_S) as answer:
                     assert answer.status == 200
             found = checks(run(listen, "doctor", "--json"), 0)

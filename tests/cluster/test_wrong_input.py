@@ -182,6 +182,8 @@ def error_of_asyncio(what: Given) -> LockringError:
     return caught.value
 
 
+CLIENTS = {"blocking": error_of_blocking, "asyncio": error_of_asyncio}
+
 COMMANDS = {"lock": ("jobs/1", "--", "true"), "status": ()}
 """Commands, with their words behind the flags."""
 
@@ -215,13 +217,11 @@ class Retried(NamedTuple):
     """The outcomes of a mistake that is retried.
 
     Attributes:
-        blocking: the error of the blocking client.
-        asyncio: the error of the asyncio client.
+        clients: the error of each kind of client.
         lock: the words of `lockring lock`, by the port that it is given.
     """
 
-    blocking: Future[LockringError]
-    asyncio: Future[LockringError]
+    clients: dict[str, Future[LockringError]]
     lock: dict[str, Future[Said]]
 
 
@@ -237,29 +237,23 @@ def retried(doors: Guarded, place: None) -> dict[str, Retried]:
     with ThreadPoolExecutor(4 * len(tries)) as pool:
         return {
             mistake: Retried(
-                pool.submit(error_of_blocking, at[LOCK]),
-                pool.submit(error_of_asyncio, at[LOCK]),
+                {kind: pool.submit(error_of, at[LOCK]) for kind, error_of in CLIENTS.items()},
                 {port: pool.submit(said_by_process, words_of("lock", what)) for port, what in at.items()},
             )
             for mistake, at in tries.items()
         }
 
 
+@pytest.mark.parametrize("kind", CLIENTS)
 @pytest.mark.parametrize("mistake", WRONG)
-def test_the_blocking_client_raises_one_error(
-    doors: Guarded, retried: dict[str, Retried], mistake: str
+def test_a_client_of_either_kind_raises_one_error(
+    doors: Guarded, retried: dict[str, Retried], mistake: str, kind: str
 ) -> None:
     wrong = WRONG[mistake]
-    error = retried[mistake].blocking.result() if wrong.is_retried else error_of_blocking(given(doors, wrong))
-    check(error, wrong.kinds[0], wrong.said)
-
-
-@pytest.mark.parametrize("mistake", WRONG)
-def test_the_asyncio_client_raises_the_same(
-    doors: Guarded, retried: dict[str, Retried], mistake: str
-) -> None:
-    wrong = WRONG[mistake]
-    error = retried[mistake].asyncio.result() if wrong.is_retried else error_of_asyncio(given(doors, wrong))
+    if wrong.is_retried:
+        error = retried[mistake].clients[kind].result()
+    else:
+        error = CLIENTS[kind](given(doors, wrong))
     check(error, wrong.kinds[0], wrong.said)
 
 

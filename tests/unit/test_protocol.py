@@ -24,7 +24,7 @@ UNIONS: dict[str, Any] = {
     name: getattr(protocol, name)
     for name in ("ToNode", "ToCoordinator", "ToClient", "FromCoordinator", "FromPeer")
 }
-few_examples = settings(max_examples=15)
+few_examples = settings(max_examples=settings.default.max_examples // 4)
 """For tests of the fields that a message has, of any values."""
 
 each_message = pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: kind.__name__)

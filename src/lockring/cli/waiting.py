@@ -93,7 +93,11 @@ async def tell_on(look: Callable[[float], WaitNotice | None], say: StderrReporte
     began_s, teller = time.monotonic(), _Teller(say)
     while True:
         await asyncio.sleep(LOOK_S)
-        teller.take(look(time.monotonic() - began_s))
+        try:
+            found = look(time.monotonic() - began_s)
+        except LockringError:  # as above
+            return
+        teller.take(found)
 
 
 class _Teller:

@@ -92,12 +92,10 @@ class ServerTls:
             on_failure: called for each handshake that fails.
         """
         # Each port has its own: one that is crowded does not keep the others from accepting.
-        gate = HandshakeGate(on_failure=on_failure)
-        self.gates.append(gate)
         return accepting(
             make,
             lambda: self.policy.port_contexts,
-            gate,
+            self._keep(HandshakeGate(on_failure=on_failure)),
             plain_answer=_PLAIN_ANSWER,
             opened=self._note_peer,
         )
@@ -117,8 +115,7 @@ class ServerTls:
 
         def secure(make: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
             gate = HandshakeGate(under_way_max=under_way_max, on_failure=on_failure)
-            self.gates.append(gate)
-            return accepting(make, lambda: self.policy.call_contexts, gate)
+            return accepting(make, lambda: self.policy.call_contexts, self._keep(gate))
 
         return secure
 
@@ -132,12 +129,10 @@ class ServerTls:
         def secure(
             make: Callable[[], asyncio.Protocol], under_way_max: int
         ) -> Callable[[], asyncio.Protocol]:
-            gate = HandshakeGate(under_way_max=under_way_max, on_failure=on_failure)
-            self.gates.append(gate)
             return accepting(
                 make,
                 lambda: self.policy.page_contexts,
-                gate,
+                self._keep(HandshakeGate(under_way_max=under_way_max, on_failure=on_failure)),
                 plain_answer=_PLAIN_PAGE,
                 plain_begins=_METHODS,
             )
@@ -217,6 +212,10 @@ class ServerTls:
             if name not in last or certificate.not_after_s > last[name].not_after_s:
                 last[name] = certificate
         return {name: each for name, each in sorted(last.items()) if each.not_after_s <= until_s}
+
+    def _keep(self, gate: HandshakeGate) -> HandshakeGate:
+        self.gates.append(gate)
+        return gate
 
     def _warn_of_peers(self, now_ns: int) -> None:
         """Log once a day for each server that the certificate that it has shown ends soon."""

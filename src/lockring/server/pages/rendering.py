@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -47,6 +48,7 @@ class Templates:
         self._environment.filters.update(duration=duration, number=_number, percent=_percent)
         self._environment.globals.update(link=page_url, count=count, command=command)
         self._are_compiled = False
+        self._compiling = threading.Lock()
 
     async def page(self, template: str, status: int = 200, **values: Any) -> Response:
         """Return a whole page.
@@ -71,9 +73,10 @@ class Templates:
         return self._environment.get_template(template).render(**values)
 
     def _compile(self) -> None:
-        for name in self._environment.list_templates():
-            self._environment.get_template(name)
-        self._are_compiled = True
+        with self._compiling:  # pages that are asked for at the same time find them compiled by the first
+            for name in self._environment.list_templates():
+                self._environment.get_template(name)
+            self._are_compiled = True
 
 
 def page_url(page: str, /, **parameters: object) -> str:
