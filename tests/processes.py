@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -109,3 +110,18 @@ def written(path: Path) -> str:
         return found if found.endswith("\n") else ""
 
     return str(eventually(text, lambda: f"a line in {path.name}")).strip()
+
+
+def after(first: str, command: Sequence[str]) -> list[str]:
+    """Return a command line that runs a line of Python and then becomes another program.
+
+    A `preexec_fn` would do so in a fork of this process, and gRPC, if it is in here, may end the fork by its threads.
+
+    Args:
+        first: the line; it may use `os` and `signal`.
+        command: the program and its arguments.
+    """
+    # Python ignores these two signals itself, which another program would inherit.
+    restore = "[signal.signal(each, signal.SIG_DFL) for each in (signal.SIGPIPE, signal.SIGXFSZ)]"
+    lines = ("import os, signal, sys", restore, first, "os.execv(sys.argv[1], sys.argv[1:])")
+    return [sys.executable, "-c", "\n".join(lines), *command]

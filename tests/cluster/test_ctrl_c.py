@@ -18,7 +18,7 @@ import pytest
 
 import lockring
 from lockring.testing import LocalCluster
-from tests.processes import PATIENCE_S, eventually, written
+from tests.processes import PATIENCE_S, after, eventually, written
 
 pytestmark = [pytest.mark.cluster]
 
@@ -95,9 +95,9 @@ def start(steady: LocalCluster) -> Iterator[Callable[..., subprocess.Popen[str]]
     """Starts the command without a terminal, and kills what is left of it."""
     made: list[subprocess.Popen[str]] = []
 
-    def begin(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    def begin(*arguments: str, before: str = "", **options: Any) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "lockring", *arguments],
+            after(before, [sys.executable, "-m", "lockring", *arguments]),
             env={**os.environ, "LOCKRING_SERVER": steady.servers},
             stdin=subprocess.DEVNULL,
             text=True,
@@ -233,7 +233,7 @@ def test_what_runs_in_the_background_of_a_script_goes_on_ignoring_ctrl_c(start, 
         arguments = [*arguments, "--coordinator-listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "data")]
     process = start(
         *arguments,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        before="signal.signal(signal.SIGINT, signal.SIG_IGN)",
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )

@@ -7,26 +7,25 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.processes import after
+
 PROGRAM = Path(__file__).parent / "lock" / "supervised.py"
 
 
-def outcome_of(
-    folder: Path, *command: str, before: Callable[[], object] | None = None, **options: Any
-) -> Any:
-    """Run a command under a lock that needs no network, and return how it ended."""
+def outcome_of(folder: Path, *command: str, before: str = "", **options: Any) -> Any:
+    """Run a command under a lock that needs no network, after a line of Python, and return how it ended."""
     program = [sys.executable, str(PROGRAM), "--outcome", str(folder / "outcome"), "--", *command]
-    subprocess.run(program, preexec_fn=before, check=True, timeout=60, **options)
+    subprocess.run(after(before, program), check=True, timeout=60, **options)
     return json.loads((folder / "outcome").read_text())
 
 
-def ignore(*numbers: int) -> Callable[[], object]:
-    return lambda: [signal.signal(number, signal.SIG_IGN) for number in numbers]
+def ignore(*numbers: int) -> str:
+    return f"[signal.signal(number, signal.SIG_IGN) for number in {[int(each) for each in numbers]}]"
 
 
 def test_a_caller_that_ignores_the_end_of_children_gets_the_right_code(tmp_path):
@@ -55,7 +54,7 @@ def test_a_command_blocks_what_the_caller_blocked(tmp_path):
             "grep",
             "SigBlk",
             "/proc/self/status",
-            before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, blocked),
+            before=f"signal.pthread_sigmask(signal.SIG_BLOCK, {[int(each) for each in blocked]})",
             stdout=seen,
         )
     assert signals_of((tmp_path / "seen").read_text().split()[1]) == blocked
@@ -64,12 +63,7 @@ def test_a_command_blocks_what_the_caller_blocked(tmp_path):
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
 def test_streams_that_were_closed_are_closed_for_the_command_too(tmp_path, closed):
     show = f"for fd in 0 1 2; do test -e /proc/$$/fd/$fd && echo $fd >> {tmp_path}/open; done; exit 4"
-
-    def close() -> None:
-        for fd in closed:
-            os.close(fd)
-
-    ended = outcome_of(tmp_path, "sh", "-c", show, before=close)
+    ended = outcome_of(tmp_path, "sh", "-c", show, before=f"[os.close(fd) for fd in {closed}]")
     assert ended["returncode"] == 4
     found = (tmp_path / "open").read_text().split() if (tmp_path / "open").exists() else []
     assert found == [str(fd) for fd in (0, 1, 2) if fd not in closed]
