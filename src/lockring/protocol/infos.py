@@ -126,7 +126,8 @@ class LockSearch(msgspec.Struct, array_like=True, gc=False, frozen=True):
     Names are those behind `after` and, unless that is "", before `before`. `text` is a part of the name,
     or where the prefix of the search is that of groups, of the group's name. `owner` is one
     of a holder's or waiter's label, whatever its case; "" for any. `mode` is that of the holders, -1 for any.
-    `is_held` and `has_waiters` leave out the other locks.
+    `is_held` and `has_waiters` leave out the other locks. Without `is_counted` they are not counted where that would
+    take a look at each name.
     """
 
     after: str = ""
@@ -136,6 +137,7 @@ class LockSearch(msgspec.Struct, array_like=True, gc=False, frozen=True):
     mode: int = -1
     is_held: bool = False
     has_waiters: bool = False
+    is_counted: bool = True
 
 
 class LockRecords(list[LockRecord]):

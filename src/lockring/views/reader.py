@@ -305,9 +305,8 @@ class ClusterReader:
         """Return the members that routes name, which every identity with a role may know."""
         driver = self._driver(viewer)
         if not driver.members():
-            await self._found(
-                viewer, LockFilter(prefix, after=_LAST_NAME, limit=1)
-            )  # any answer brings routes
+            # Any answer brings routes, and this one takes no look at locks.
+            await self._found(viewer, LockFilter(prefix, after=_LAST_NAME, show="waiting", limit=1))
         return driver.members()[:_MEMBERS_ASKED_MAX]
 
     async def _ask(self, viewer: Viewer, question: Callable[[ClientCore, int], Query]) -> Any:

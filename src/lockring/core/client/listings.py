@@ -26,6 +26,8 @@ PAGE_LOCKS: Final = 1000
 """Locks on one page of a list: some hundred kilobytes, far below the longest frame."""
 UNKNOWN: Final = -1
 """How many locks a search would find, where a count would take a look at each, or an older node does not count."""
+COUNTED_MAX: Final = 100_000
+"""So many locks of a search are counted where that takes a look at each name. More take nodes too long."""
 
 
 class ListProgress:
@@ -113,7 +115,7 @@ class LocksFound(NamedTuple):
     Attributes:
         locks: the first ones by name, each with its first holders and waiters.
         counts: how many holders and waiters each of them has.
-        matched: how many locks the search would find in all, `UNKNOWN` where a node does not count them.
+        matched: how many locks the search would find in all, `UNKNOWN` where a node does not count them, or no more.
         has_more: whether there are more behind the last one.
         unserved_slots: in how many slots no node could look.
     """
@@ -186,6 +188,8 @@ class FindProgress:
         search = self.search
         if len(self.progress.locks) > self.limit:
             search = msgspec.structs.replace(search, before=max(self.progress.locks))
+        if not UNKNOWN < self.matched <= COUNTED_MAX:
+            search = msgspec.structs.replace(search, is_counted=False)
         return List(
             request, prefix, self.progress.from_slot, self.progress.after_name, self.limit + 1, search=search
         )

@@ -22,7 +22,7 @@ from lockring.core.timing import DISTANT_PAST_NS
 from lockring.ids import NO_GENERATION, LockName, SlotNumber
 from lockring.units import NS_PER_S
 
-UNUSED_NS: Final = 60 * NS_PER_S
+UNUSED_NS: Final = 600 * NS_PER_S
 """How long the index is kept after the last search."""
 
 _INSERTED_MAX: Final = 128

@@ -197,10 +197,12 @@ class _Matches:
         low = bisect_left(names, prefix) if prefix else 0
         high = len(names) if end is None else bisect_left(names, end)
         if self._search.text or self._readable is not None:
+            if not self._search.is_counted:
+                low, high = self._bounded(names, low, high)
             found = [name for name in self._readable_with_text(names[low:high]) if name in locks]
             effort = _EFFORT_OF_FIND if self._search.text and self._text_from else 1
             self.effort += (high - low) * (effort + _EFFORT_OF_RIGHTS * (self._readable is not None))
-            self._count(UNCOUNTED if self._by_entry else len(found))
+            self._count(len(found) if self._search.is_counted and not self._by_entry else UNCOUNTED)
             return self._within(found)
         if self._by_entry:
             self._count(UNCOUNTED)
@@ -211,10 +213,8 @@ class _Matches:
         else:
             self.effort += high - low
             self._count(len([name for name in names[low:high] if name in locks]))
-        low = max(low, bisect_right(names, self._search.after))
-        if self._before:
-            high = min(high, bisect_left(names, self._before))
-        self.effort += max(0, high - low)
+        low, high = self._bounded(names, low, high)
+        self.effort += high - low
         return [name for name in names[low:high] if name in locks]
 
     def _names_of_owner(self, table: LockTable) -> list[LockName]:
@@ -255,6 +255,13 @@ class _Matches:
             mode = search.mode
             names = [name for name in names if locks[name].mode == mode]
         return names
+
+    def _bounded(self, names: list[LockName], low: int, high: int) -> tuple[int, int]:
+        """Narrow a range of sorted names to those that are behind the one bound and before the other."""
+        low = max(low, bisect_right(names, self._search.after))
+        if self._before:
+            high = min(high, bisect_left(names, self._before))
+        return low, max(low, high)
 
     def _within(self, names: list[LockName]) -> list[LockName]:
         after, before = self._search.after, self._before

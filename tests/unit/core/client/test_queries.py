@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lockring.core.client import CallResult, Query
+from lockring.core.client.listings import COUNTED_MAX
 from lockring.errors import InvalidRequest, NotHeld, Unavailable
 from lockring.protocol import (
     Break,
@@ -76,6 +77,22 @@ class TestSearch:
         assert [lock.name for lock in found.locks] == ["j1", "j2"]
         assert (found.counts, found.matched, found.has_more) == ([(1, 7), (1, 0)], 11, True)
         assert found.unserved_slots == 3
+
+    def test_a_great_many_locks_are_not_counted_on(self) -> None:
+        world = connected(first=routes(1, {0: 0}))
+        world.core.search(
+            "",
+            LockSearch(text="j"),
+            limit=1,
+            give_up_at_ns=world.now_ns + 10 * NS_PER_S,
+            now_ns=world.now_ns,
+        )
+        question = only(world.take(), List)
+        locks = [lock_info(name) for name in ("j2", "j4")]
+        for number, (matched, is_counted) in enumerate(((COUNTED_MAX, True), (1, False), (-1, False)), 1):
+            answer = ListReply(question.request, locks, 99 * number, "", counts=[(1, 0)] * 2, matched=matched)
+            question = only(world.say(A, answer), List)
+            assert question.search.is_counted == is_counted
 
 
 class TestDescribe:

@@ -10,11 +10,12 @@ import pytest
 from lockring.cluster_state import Replica
 from lockring.core.client.listings import FindProgress, is_wanted
 from lockring.core.node import queries, searches
-from lockring.ids import SlotNumber, Version
+from lockring.core.node.name_index import UNUSED_NS
+from lockring.ids import LockName, SlotNumber, Version
 from lockring.protocol import List, ListReply, LockSearch, Mode, Refusal
 from lockring.slots import SLOTS, slot_of
 from tests.unit.core.grantees import grantee
-from tests.unit.core.node.world import MS, NAMES, Client, Nodes, S, of
+from tests.unit.core.node.world import NAMES, Client, Nodes, S, of
 
 
 @pytest.fixture
@@ -95,6 +96,44 @@ def test_a_search_leaves_out_what_is_not_wanted(
             assert progress.result().matched == len(expected)
 
 
+@pytest.mark.parametrize("rights", [None, ["read job/*", "deny read job/2*"]], ids=["none", "some"])
+def test_a_search_that_does_not_count_finds_the_same_names(nodes: Nodes, rights: list[str] | None) -> None:
+    client = nodes.client("A", "s", access=None if rights is None else grantee("web-1", *rights))
+    for prefix in ("", "job/1"):
+        searched: list[dict[str, Any]] = [
+            {},
+            {"text": "2"},
+            {"text": "b/1"},
+            {"text": "b", "after": "job/15", "before": "job/27"},
+        ]
+        for search in searched:
+            counted = found(client, prefix, limit=4, **search)
+            uncounted = found(client, prefix, limit=4, is_counted=False, **search)
+            assert names(uncounted) == names(counted)
+            assert uncounted.result().has_more == counted.result().has_more
+            takes_looks = "text" in search or (rights is not None and not prefix)
+            assert uncounted.result().matched == (-1 if takes_looks else counted.result().matched)
+
+
+@pytest.mark.interpreted
+def test_names_beyond_a_bound_are_not_looked_at_without_a_count(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[int] = []
+    whole = searches._Matches._readable_with_text
+
+    def watched(self: searches._Matches, names: list[LockName]) -> list[LockName]:
+        looked_at.append(len(names))
+        return whole(self, names)
+
+    monkeypatch.setattr(searches._Matches, "_readable_with_text", watched)
+    client = nodes.client("A", "s")
+    for is_counted, most in ((True, 30), (False, 2)):
+        looked_at.clear()
+        found(client, text="job", before="job/11", is_counted=is_counted)
+        assert sum(looked_at) == most
+
+
 def test_a_search_finds_what_was_acquired_and_not_what_was_released_since_the_last_one(
     nodes: Nodes,
 ) -> None:
@@ -152,11 +191,11 @@ def test_sorted_names_are_given_up_without_a_search(nodes: Nodes) -> None:
     found(client)
     index = nodes.cores["A"].service._queries.searches.index
     assert index._slots
-    nodes.advance(59 * S, 500 * MS)
-    found(client)
-    nodes.advance(59 * S, 500 * MS)
-    assert index._slots
-    nodes.advance(3 * S, 500 * MS)
+    for _ in range(2):
+        nodes.advance(UNUSED_NS - 6 * S, 6 * S)
+        assert index._slots
+        found(client)
+    nodes.advance(UNUSED_NS + 6 * S, 6 * S)
     assert not index._slots
     nodes.cores["A"].check_invariants()
 
