@@ -39,7 +39,10 @@ async def order(host: NodeHost, wanted: Drain | Undrain, until_ns: int) -> None:
             return
         error = error_of(answer)
         if not error.retryable or monotonic_ns() + _PAUSE_S * NS_PER_S >= until_ns:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # its traceback has this call, and would keep itself in memory
         await asyncio.sleep(_PAUSE_S)
 
 

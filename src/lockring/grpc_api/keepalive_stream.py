@@ -117,6 +117,7 @@ class KeepStream:
 
     def close(self) -> None:
         """Stop everything."""
+        self._error = None  # its traceback has the stream: memory that only a collection would free
         for request in self._renewals:
             self._driver.abandon(request)
         self._renewals.clear()

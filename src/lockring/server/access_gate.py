@@ -224,10 +224,13 @@ class AccessGate:
             Denied: the same, where rights are enforced.
         """
         assert self._control is not None, "without rights, nothing is refused"
-        self.refused(error, origin=origin, is_enforced=self._is_enforced)
-        if self._is_enforced:
-            raise error
-        return self._control.stranger()
+        try:
+            self.refused(error, origin=origin, is_enforced=self._is_enforced)
+            if self._is_enforced:
+                raise error
+            return self._control.stranger()
+        finally:
+            del error  # its traceback has this call, and would keep itself and the connection in memory
 
     def grantee_of(self, identity: Identity) -> Grantee:
         """Return the rights here of an identity for which another server forwards requests."""

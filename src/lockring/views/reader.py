@@ -189,9 +189,13 @@ class ClusterReader:
         replies, errors = await self._events(viewer, question)
         silent = [f"{node}: {error}" for node, error in errors.items()]
         if not replies:
-            for error in errors.values():
-                if isinstance(error, Denied):
-                    raise error
+            denied = next((error for error in errors.values() if isinstance(error, Denied)), None)
+            if denied is not None:
+                errors.clear()
+                try:
+                    raise denied
+                finally:
+                    del denied  # its traceback has this call, and would keep itself in memory
             raise Unavailable(f"no node has answered about its events: {'; '.join(silent)}")
         found = event_views(replies, wall_s=_wall_s())
         has_more = len(found) > limit or any(each.more for each in replies.values())

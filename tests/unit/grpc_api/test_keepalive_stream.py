@@ -14,6 +14,7 @@ from lockring.grpc_api.driver import LossHandler
 from lockring.grpc_api.keepalive_stream import KeepStream, KeptLock
 from lockring.grpc_api.v1 import lockring_pb2 as pb
 from lockring.protocol import AcquisitionVerdict, KeepaliveReply, Verdict
+from tests.unit.freed import is_freed_after_await
 
 
 class ScriptedDriver:
@@ -150,3 +151,19 @@ def test_a_loss_that_cannot_be_passed_on_ends_its_stream_and_nothing_else(
 
     asyncio.run(main())
     assert "a bug in lockring" in caplog.text
+
+
+def test_a_stream_that_has_ended_with_an_error_leaves_nothing_in_memory() -> None:
+    async def serve() -> None:
+        stream = KeepStream(ScriptedDriver(None))
+        stream.end(InvalidRequest("a request cannot be read"))
+        try:
+            async for _ in stream.responses():
+                pass
+        finally:
+            stream.close()
+
+    async def main() -> None:
+        assert await is_freed_after_await(InvalidRequest, serve)
+
+    asyncio.run(main())

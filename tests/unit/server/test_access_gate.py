@@ -22,6 +22,7 @@ from lockring.server import access_gate
 from lockring.server.access_gate import AccessGate, expired_among, not_accepted
 from lockring.server.access_settings import OPEN, AccessSettings
 from lockring.troubles import REMIND_NS
+from tests.unit.freed import is_freed_after
 
 TOKEN, OTHER = new_token("web-1"), new_token("web-1")
 ORIGIN = "10.0.0.7:51234"
@@ -306,4 +307,11 @@ def test_a_client_in_the_nodes_own_process_is_the_node_and_has_no_rights_of_its_
     assert access.permissions is NOTHING
     assert gate.grantee_of(Identity("token", "web-1")).permissions.allows(Verb.ACQUIRE, "jobs/7")
     assert gate.grantee_of(Identity("token", "web-9")).permissions is NOTHING
+    gate.close()
+
+
+def test_a_refused_client_leaves_nothing_in_memory(tmp_path: Path) -> None:
+    gate = Place(tmp_path).gate()
+    assert is_freed_after(Unauthenticated, lambda: gate.newcomer(hello(), None, origin=ORIGIN))
+    assert is_freed_after(Denied, lambda: gate.newcomer(hello(), CLIENT, origin=ORIGIN))
     gate.close()

@@ -24,6 +24,7 @@ from lockring.addresses import split_address
 from lockring.client.aio.connection import AsyncConnection, why_not_connected
 from lockring.client.aio.event_loops import call_on_loop, guard_of
 from lockring.client.aio.forks import expect_forks
+from lockring.client.aio.past_calls import taken_error
 from lockring.client.aio.stall_timer import StallTimer
 from lockring.client.aio.tls_opener import opener_with
 from lockring.client.aio.watching import WatchReader
@@ -189,17 +190,16 @@ class AsyncDriver:
             on_behalf=on_behalf,
             traceparent=traceparent,
         )
-        outcome: Outcome = loop.create_future()
-        ticket.exchange.call = outcome
+        ticket.exchange.call = loop.create_future()
         if not self._is_flush_planned:
             self._plan_flush(loop)
         try:
-            error = await outcome
+            is_granted = await ticket.exchange.call is None
         except BaseException:
             self.let_go(ticket)
             raise
-        if error is not None:
-            raise error
+        if not is_granted:
+            raise taken_error(ticket.exchange)
         return grant(self, ticket)
 
     async def release(self, ticket: Ticket) -> None:
@@ -244,13 +244,13 @@ class AsyncDriver:
     async def answer_to(self, request: Query) -> Any:
         """Wait for the answer to what was begun; an early end of the wait withdraws it."""
         try:
-            answer, error = await request.exchange.call
+            has_failed = (await request.exchange.call)[1] is not None
         except BaseException:
             self.abandon(request)
             raise
-        if error is not None:
-            raise error
-        return answer
+        if has_failed:
+            raise taken_error(request.exchange)
+        return request.exchange.call.result()[0]
 
     def abandon(self, request: Query) -> None:
         """Withdraw what was begun; its answer is not wanted any more; from any thread."""

@@ -184,7 +184,10 @@ class Grants(ProcessBound, Sequence[Grant]):
                 _let_go(left)
                 raise
         if problem is not None:
-            raise problem
+            try:
+                raise problem
+            finally:
+                del problem  # its traceback has this call, and would keep itself in memory
 
     async def __aenter__(self) -> Self:
         return self.check()
@@ -203,7 +206,10 @@ class Grants(ProcessBound, Sequence[Grant]):
                 _let_go(left)
                 raise
         if problem is not None:
-            raise problem
+            try:
+                raise problem
+            finally:
+                del problem  # its traceback has this call, and would keep itself in memory
 
     def __repr__(self) -> str:
         return f"<Grants {list(self._grants)!r}>"

@@ -70,6 +70,16 @@ class Call:
         self.thread = threading.get_ident()
         self.item: Ticket | Query | None = None
 
+    def take_error(self) -> LockringError:
+        """Return the error, to be raised, and forget it.
+
+        Its traceback will have the frames of the program, and all in them. The core knows the call for some time yet,
+        and would keep them in memory.
+        """
+        error, self.error = self.error, None
+        assert error is not None, "there is an error to raise"
+        return error
+
     def prepare_gate(self) -> None:
         """Have the call wait at its gate until that is opened."""
         if self.gate is None:

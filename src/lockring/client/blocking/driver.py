@@ -165,7 +165,7 @@ class BlockingDriver:
         except BaseException:
             self._withdraw(call)
             raise
-        raise call.error
+        raise call.take_error()
 
     def _begin_acquire(
         self,
@@ -226,7 +226,7 @@ class BlockingDriver:
             self._withdraw(call)
             raise
         if call.error is not None and call.item is None:
-            raise call.error
+            raise call.take_error()
 
     def _begin_release(self, now_ns: int, call: Call, ticket: Ticket) -> None:
         host = self._host
@@ -301,7 +301,7 @@ class BlockingDriver:
             self._withdraw(call)
             raise
         if call.error is not None:
-            raise call.error
+            raise call.take_error()
         return call.answer
 
     def _begin_to_ask(self, now_ns: int, call: Call, question: Callable[[ClientCore, int], Query]) -> None:
@@ -338,7 +338,7 @@ class BlockingDriver:
             self._withdraw(call)
             raise
         if call.item is None and call.error is not None:
-            raise call.error
+            raise call.take_error()
         return call
 
     def _begin_watch(self, now_ns: int, call: Call, name: LockName) -> None:

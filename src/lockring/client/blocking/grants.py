@@ -187,7 +187,10 @@ class Grants(ProcessBound, Sequence[Grant]):
                 _let_go(left)
                 raise
         if problem is not None:
-            raise problem
+            try:
+                raise problem
+            finally:
+                del problem  # its traceback has this call, and would keep itself in memory
 
     def __enter__(self) -> Self:
         return self.check()
@@ -206,7 +209,10 @@ class Grants(ProcessBound, Sequence[Grant]):
                 _let_go(left)
                 raise
         if problem is not None:
-            raise problem
+            try:
+                raise problem
+            finally:
+                del problem  # its traceback has this call, and would keep itself in memory
 
     def __repr__(self) -> str:
         return f"<Grants {list(self._grants)!r}>"

@@ -348,7 +348,10 @@ class EtcdStore:
             if now.revision != before.revision:
                 return now.state == state
             if isinstance(cause, OutOfSpace):  # etcd has answered, so a read shows all that it did
-                raise cause
+                try:
+                    raise cause
+                finally:
+                    del cause  # its traceback has this call, and would keep itself in memory
             if time.monotonic() > until_s:
                 break
         raise _Complete(f"it is unknown whether {self.place} has taken the new state: {cause}") from cause

@@ -166,6 +166,7 @@ def test_tries_and_bounded_waits_end(run: Run, server: LockServer) -> None:
             await until(server, lambda: len(server.holders("x")) == 1)
         grant = await client.lock("x").try_acquire()
         assert grant is not None
+        await grant.release()
 
     run(main)
 
