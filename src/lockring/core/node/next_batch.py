@@ -36,7 +36,7 @@ class JournalStream:
 
 
 Reached = tuple[JournalStream, MutationIndex]
-"""How far a batch takes a stream. In a list: a dictionary took twice the instructions, for the one that a lone grant has."""
+"""How far a batch takes a stream. A list of them takes fewer instructions than a dictionary: a lone grant has one."""
 
 
 class NextBatch:
