@@ -17,7 +17,7 @@ PLAIN: Final = 0
 ENDS_REWRITE: Final = 1
 """The kinds of records."""
 
-# Bound once, since each step is felt in the time of a lone grant. Compiled code looks imported names up in dictionaries.
+# Bound once, since each step is felt in the time of a lone grant. Compiled code looks an imported name up by its text.
 _crc32: Final = crc32
 _pack_sealed: Final[Callable[[int, int, int, int], bytes]] = struct.Struct(">IIQQ").pack
 _pack_outside: Final[Callable[[int, int], bytes]] = struct.Struct(">II").pack

@@ -43,8 +43,8 @@ class CoreLoop(Generic[EffectT]):
         machine: the core. Its inputs but `on_timer` come from elsewhere, followed by `schedule` or one of the flushes.
         carry_out: carries out the effects of one turn, in their order.
         read_clock: reads the monotonic clock for `on_timer`.
-        take_effects: called in the place of the machine's. It does what must come before any effect, reads the clock, and
-            calls that.
+        take_effects: called in the place of the machine's. It does what must come before any effect, then
+            reads the clock and calls that.
     """
 
     def __init__(
