@@ -32,6 +32,7 @@ SINGLE: Final = (
     "server/node_lives",
     "server/node_port",
     "slots",
+    "troubles",
     "units",
 )
 """Modules of other packages."""

@@ -40,7 +40,8 @@ async def _servers(nodes: int, directory: str | None) -> AsyncIterator[str]:
     """Run a coordinator and some nodes in this event loop, and give the addresses of the nodes."""
     async with contextlib.AsyncExitStack() as stack:
         coordinator = CoordinatorServer(
-            CoordinatorSettings(listen=_ANYWHERE, stabilization_s=0.1, new_cluster=True), ports=1 + nodes
+            CoordinatorSettings(listen=_ANYWHERE, http=False, stabilization_s=0.1, new_cluster=True),
+            ports=1 + nodes,
         )
         await coordinator.start()
         stack.push_async_callback(coordinator.stop)
@@ -51,6 +52,7 @@ async def _servers(nodes: int, directory: str | None) -> AsyncIterator[str]:
                 listen=_ANYWHERE,
                 coordinators=(coordinator.address,),
                 grpc=False,
+                http=False,
                 data_dir=None if directory is None else f"{directory}/{number}",
             )
             node = NodeServer(settings, ports=1 + nodes)

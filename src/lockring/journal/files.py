@@ -29,6 +29,9 @@ LOCK_NAME: Final = "lock"
 
 _PID_BYTES: Final = 32
 
+_pwrite: Final = os.pwrite
+"""Bound once, for each record: compiled code looks a module's functions up in a dictionary."""
+
 _RESERVE_BYTES: Final = 1024 * 1024 if hasattr(os, "posix_fallocate") else 0
 """Thousands of records, so that one of thousands of syncs has to write down where the file's bytes are."""
 
@@ -293,10 +296,10 @@ class _DirectoryFile:
         self._fd = descriptor
 
     def write(self, data: bytes, offset: int) -> None:
-        written = os.pwrite(self._fd, data, offset)
+        written = _pwrite(self._fd, data, offset)
         while written < len(data):
             # The disk is full, or a limit of the process is reached: the next call fails, and says why.
-            written += os.pwrite(self._fd, data[written:], offset + written)
+            written += _pwrite(self._fd, data[written:], offset + written)
 
     def read(self, size: int, offset: int) -> bytes:
         found = os.pread(self._fd, size, offset)

@@ -30,7 +30,8 @@ import contextlib
 import threading
 from typing import Final, Literal
 
-from lockring.core.journal import JournalBatch, JournalFound
+from lockring.core.journal import JournalFound
+from lockring.core.journal_batch import JournalBatch
 from lockring.errors import JournalError
 from lockring.ids import NodeId
 from lockring.journal.codec import (
@@ -60,6 +61,9 @@ from lockring.system_errors import reason_of
 
 POSITION_NAME: Final = "position"
 _UNFINISHED_NAME: Final = "position.new"
+
+_encode: Final = encode_entries
+"""Bound once, for each record: compiled code looks an imported name up in a dictionary."""
 
 _WITHOUT_END: Final = 1 << 61
 """The room of a segment that grows with each record."""
@@ -177,7 +181,7 @@ class Journal:
         """
         if self._problem:
             raise JournalError(self._problem)
-        segment, payload = self._segments[-1], encode_entries(batch.entries)
+        segment, payload = self._segments[-1], _encode(batch.entries)
         if len(payload) > BATCH_BYTES_MAX:
             raise self._failed(
                 f"the journal in {self._files.place} cannot take a batch of {len(payload)} bytes, which is longer than"
@@ -189,7 +193,7 @@ class Journal:
         if end > segment.reserved:
             self._reserve(segment, end)
         try:
-            segment.file.write(record, size)
+            segment.write(record, size)
         except OSError as error:
             raise self._failed(self._unwritable(error)) from error
         segment.size = end
@@ -567,6 +571,7 @@ class _Segment:
         self.first = header.first
         self.continues = header.continues
         self.file = file
+        self.write = file.write  # bound once: a protocol's methods are looked up by name
         self.seal = Seal(header.salt)
         self.size = HEADER_BYTES
         self.synced = 0

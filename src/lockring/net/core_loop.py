@@ -30,10 +30,10 @@ EffectT = TypeVar("EffectT")
 
 
 class TakeEffects(Protocol[EffectT]):
-    """Takes a machine's effects, as its `take_effects` does."""
+    """Takes a machine's effects in the place of its `take_effects`."""
 
     def __call__(self, *, now_ns: int) -> list[EffectT]:
-        """Return the effects of a turn, given the monotonic clock."""
+        """Return the effects of a turn, given the monotonic clock of its input or a later one, and by a fresh one."""
 
 
 class CoreLoop(Generic[EffectT]):
@@ -43,7 +43,8 @@ class CoreLoop(Generic[EffectT]):
         machine: the core. Its inputs but `on_timer` come from elsewhere, followed by `schedule` or one of the flushes.
         carry_out: carries out the effects of one turn, in their order.
         read_clock: reads the monotonic clock for `on_timer`.
-        take_effects: called in the place of the machine's, which it calls after what must come before any effect.
+        take_effects: called in the place of the machine's. It does what must come before any effect, then
+            reads the clock and calls that.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class CoreLoop(Generic[EffectT]):
         self._carry_out = carry_out
         self._read_clock = read_clock
         self._take_effects = machine.take_effects if take_effects is None else take_effects
+        self._reads_clock = take_effects is not None
         self._scheduled = False
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
@@ -83,16 +85,11 @@ class CoreLoop(Generic[EffectT]):
         if self._scheduled or now_ns - self._flushed_ns < _MOMENT_NS:
             self.schedule()
             return monotonic_ns()
-        return self.flush()
+        return self._flush(now_ns if self._reads_clock else monotonic_ns())
 
     def flush(self) -> int:
         """Flush now, even if more input is likely, and return the clock at the end."""
-        if self._stopped:
-            return monotonic_ns()
-        self._carry_out(self._take_effects(now_ns=monotonic_ns()))
-        self._flushed_ns = now_ns = monotonic_ns()
-        self._arm()
-        return now_ns
+        return self._flush(monotonic_ns())
 
     def stop(self) -> None:
         """Never call the core again."""
@@ -100,6 +97,14 @@ class CoreLoop(Generic[EffectT]):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _flush(self, now_ns: int) -> int:
+        if self._stopped:
+            return monotonic_ns()
+        self._carry_out(self._take_effects(now_ns=now_ns))
+        self._flushed_ns = now_ns = monotonic_ns()
+        self._arm()
+        return now_ns
 
     def _turn(self) -> None:
         self._scheduled = False

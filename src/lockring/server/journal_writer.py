@@ -8,7 +8,7 @@
 - A failure loses everything since the last durable batch. From then on a new segment is tried, and once there is one,
   the core writes everything again.
 - A log that has grown long is written again too. Where no new segment can be made for that, the present one goes on.
-- The clock is read again after a write, which may have taken long: rights are checked at the moment of the effects.
+- The clock is read after a write, which may have taken long: rights are checked at the moment of the effects.
 """
 
 from __future__ import annotations
@@ -108,11 +108,15 @@ class JournalWriter:
         self._core.journaled(batch.number, now_ns=monotonic_ns())
 
     def take_effects(self, *, now_ns: int) -> list[Effect]:
-        """Write what is due, and return the core's effects."""
+        """Write what is due, and return the core's effects by a clock that is read after the write.
+
+        Args:
+            now_ns: the clock at which this turn's input came, or a later one, by which it is judged what is due.
+        """
         core = self._core
         batch = core.take_journal(now_ns=now_ns)
         if batch is None:
-            return core.take_effects(now_ns=now_ns)
+            return core.take_effects(now_ns=monotonic_ns())
         ahead = core.take_ahead(now_ns=now_ns)
         if ahead:
             self._carry_out(ahead)

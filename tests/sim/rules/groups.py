@@ -213,9 +213,9 @@ def number_not_kept() -> list[Change]:
     """The number of a view is known to the primary alone: its copies do not hear of it."""
     record = Reign.record
 
-    def changed(self: Reign, mutation: Any, now_ns: int) -> None:
+    def changed(self: Reign, mutation: Any, now_ns: int, *, urgent: bool) -> None:
         if not isinstance(mutation, AdvanceGeneration):
-            record(self, mutation, now_ns)
+            record(self, mutation, now_ns, urgent=urgent)
 
     return [(Reign, "record", changed)]
 

@@ -492,7 +492,10 @@ LONG_CALLS: Final[dict[tuple[str, str], str]] = {
         "client/blocking/driver.py",
         "self._section.inside",
     ): "the section hands on what a blocking acquire is given",
-    ("core/node/grants.py", "Put"): "the one constructor of the mutation that each replicated grant makes",
+    (
+        "core/node/grants.py",
+        "_new_put",
+    ): "the one constructor of the mutation that each replicated grant makes",
 }
 """Calls on the measured hot path, by module and function called. The figure stands beside each of them."""
 

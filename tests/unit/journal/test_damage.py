@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lockring.core.journal import ClusterSeen, EmptySlot, JournalBatch
+from lockring.core.journal import ClusterSeen, EmptySlot
+from lockring.core.journal_batch import JournalBatch
 from lockring.journal import journal as journal_module
 from lockring.journal.codec import HEADER_BYTES, POSITION_BYTES, POSITION_OFFSETS
 from lockring.journal.files import DirectoryFiles
@@ -362,7 +363,7 @@ def test_entries_of_a_later_release_are_named_as_the_reason(
     journal = place.start()
     journal.append(batch(1))
     before = place.end(1)
-    monkeypatch.setattr(journal_module, "encode_entries", lambda _: b"\x91\x93\x63\x01\x02")
+    monkeypatch.setattr(journal_module, "_encode", lambda _: b"\x91\x93\x63\x01\x02")
     journal.append(batch(2))
     place.crash()
     again = place.start()

@@ -10,6 +10,7 @@ A waiter is judged by its identity's rights twice: when it comes, and when its t
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from lockring.core.access import Quota, Verb
 from lockring.core.deadline_queue import DeadlineQueue
@@ -33,6 +34,10 @@ from lockring.ids import ConnectionId, Generation, LockName, SlotNumber
 from lockring.protocol import Acquire, GrantReply, LockEventKind, Mode, Put, Refusal, Remove
 from lockring.slots import slot_of
 from lockring.units import NS_PER_MS
+
+# Bound once, for each grant that is recorded: compiled code looks an imported name up in a dictionary.
+_new_put: Final = Put
+_new_removal: Final = Remove
 
 
 class NodeGrants:
@@ -93,7 +98,7 @@ class NodeGrants:
             return False
         holder = slot.table.grant(name, session, wanted, generation, now_ns)
         if reign.streams or reign.journal is not None:
-            reign.record(_put(name, session, wanted, generation), now_ns)
+            reign.record(_put(name, session, wanted, generation), now_ns, urgent=True)
         else:
             reign.count()
         request.index = reign.index
@@ -399,7 +404,8 @@ class NodeGrants:
         holder.broken = False
         reign.unanswered.pop(holder, None)
         if reign.streams or reign.journal is not None:
-            reign.record(Remove(holder.lock.name, holder.session.id, holder.acquisition), now_ns)
+            removal = _new_removal(holder.lock.name, holder.session.id, holder.acquisition)
+            reign.record(removal, now_ns, urgent=False)
         else:
             reign.count()
         if holder.lock.waiters:
@@ -516,7 +522,7 @@ def _put(name: LockName, session: Session, wanted: Acquire | LockWaiter, generat
     By position: with keywords the constructor takes 0.20 µs instead of 0.13 (CPython 3.11), on the path of every
     replicated grant.
     """
-    return Put(
+    return _new_put(
         name,
         wanted.mode,
         wanted.permits,

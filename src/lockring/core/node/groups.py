@@ -298,7 +298,7 @@ class Groups:
             return
         slot.table.touch(view)
         if slot.reign.streams or slot.reign.journal is not None:
-            slot.reign.record(AdvanceGeneration(group.name, view), now_ns)
+            slot.reign.record(AdvanceGeneration(group.name, view), now_ns, urgent=True)
         else:
             slot.reign.count()
         group.index = slot.reign.index

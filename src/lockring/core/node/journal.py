@@ -17,20 +17,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from lockring.cluster_state import ClusterState, Replica
-from lockring.core.journal import (
-    OWN_TENURE,
-    ClusterSeen,
-    EmptySlot,
-    JournalBatch,
-    JournalEntry,
-    LifeBegan,
-    ReignEnd,
-)
+from lockring.core.journal import OWN_TENURE, ClusterSeen, EmptySlot, JournalEntry, LifeBegan, ReignEnd
+from lockring.core.journal_batch import JournalBatch
 from lockring.core.node.former_lives import FormerLives
-from lockring.core.node.next_batch import AT_ONCE_NS, NOT_DUE_NS, JournalStream, NextBatch
+from lockring.core.node.next_batch import AT_ONCE_NS, NOT_DUE_NS, JournalStream, NextBatch, Reached
 from lockring.core.node.peer_news import REMOVALS_NS
 from lockring.core.node.slot import NodeSlot
-from lockring.ids import NO_INDEX, NO_VERSION, MutationIndex, SlotNumber
+from lockring.ids import NO_INDEX, NO_VERSION, SlotNumber
 from lockring.protocol import HandOverSlot, Position, Resume, StreamPart
 from lockring.units import NS_PER_MS
 
@@ -48,9 +41,6 @@ may be at their start, which has better use for its processors."""
 
 MENDING_PAUSE_NS: Final = 5 * NS_PER_MS
 """The same while something is missing from the journal, so that grants wait for the end of the rewrite."""
-
-_LOST: Final[dict[JournalStream, MutationIndex]] = {}
-"""How far a batch that was lost takes the streams: what was said after it has said everything again."""
 
 NEVER: Final = 1 << 61
 """The number of the batch that will have what is missing from the journal: unknown until a rewrite is over."""
@@ -112,7 +102,7 @@ class NodeJournal:
         self.version = self._noted = NO_VERSION
         self.number_of_state = 0
         self.trouble = ""
-        self._under_way: dict[int, dict[JournalStream, MutationIndex]] = {}
+        self._under_way: list[tuple[int, list[Reached]]] = []
         self._rewrite = _Rewrite()
         self.begin_rewrite(ClusterState(), now_ns)
         if self._rewrite.queue:
@@ -132,7 +122,7 @@ class NodeJournal:
         else:
             self._add(slot.snapshot(now_ns), now_ns)
         reign.journal.is_begun = True
-        self.next.reached[reign.journal] = NO_INDEX
+        self.next.reached.append((reign.journal, NO_INDEX))
 
     def parts_came(self, parts: list[StreamPart]) -> None:
         """Record what slots that are copied here have just taken from their primary."""
@@ -213,9 +203,9 @@ class NodeJournal:
         if not (entries or ends_rewrite):
             return None
         self.number = number = self.number + 1
-        self._under_way[number] = batch.reached
+        self._under_way.append((number, batch.reached))
         batch.entries = []
-        batch.reached = {}
+        batch.reached = []
         return JournalBatch(number, entries, is_urgent, ends_rewrite)
 
     def take_rest(self, now_ns: int) -> JournalBatch | None:
@@ -225,10 +215,12 @@ class NodeJournal:
 
     def journaled(self, number: int) -> None:
         """Note that all batches up to one are durable."""
-        while self.durable < number:
-            self.durable += 1
-            for stream, index in self._under_way.pop(self.durable, _LOST).items():
+        under_way = self._under_way
+        while under_way and under_way[0][0] <= number:
+            for stream, index in under_way.pop(0)[1]:
                 stream.acked = index
+        if number > self.durable:
+            self.durable = number
         if number >= self.number_of_state:
             self.version = self._noted
         if number >= self._rewrite.last:
@@ -276,7 +268,7 @@ class NodeJournal:
             self._rewrite.lost_at_ns = now_ns
         self.trouble = trouble
         self.next.clear()
-        self._under_way = {}
+        self._under_way = []
         self.number_of_state = NEVER
         self._rewrite.is_active = False
         self._rewrite.last = NEVER
@@ -300,6 +292,6 @@ class NodeJournal:
             reign = slot.reign
             if reign is not None and reign.journal is not None:
                 reign.journal.is_begun = True
-                batch.reached[reign.journal] = reign.index
+                batch.reached.append((reign.journal, reign.index))
         rewrite.is_active = bool(rewrite.queue)
         return not rewrite.is_active

@@ -35,12 +35,16 @@ class JournalStream:
         self.acked = NEEDS_SNAPSHOT
 
 
+Reached = tuple[JournalStream, MutationIndex]
+"""How far a batch takes a stream. A list of them takes fewer instructions than a dictionary: a lone grant has one."""
+
+
 class NextBatch:
     """The entries since the last batch was handed out.
 
     Attributes:
         entries: in order.
-        reached: how far they take the streams of reigns for which an answer may wait, by the stream.
+        reached: how far they take the streams of reigns for which an answer may wait; a later one says more.
         due_ns: when they must be handed out: `AT_ONCE_NS`, `NOT_DUE_NS`, or a time.
     """
 
@@ -48,7 +52,7 @@ class NextBatch:
 
     def __init__(self) -> None:
         self.entries: list[JournalEntry] = []
-        self.reached: dict[JournalStream, MutationIndex] = {}
+        self.reached: list[Reached] = []
         self.due_ns = NOT_DUE_NS
 
     def wait(self, until_ns: int) -> None:

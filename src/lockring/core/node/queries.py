@@ -239,7 +239,7 @@ class Queries:
             assert slot.reign is not None
             # The copies hear of it, so that the next primary does not renew the lease either.
             if slot.reign.streams or slot.reign.journal is not None:
-                slot.reign.record(revoke_of(holder), now_ns)
+                slot.reign.record(revoke_of(holder), now_ns, urgent=True)
             else:
                 slot.reign.count()
         outbox.send(connection, BreakReply(message.request, False, ns_to_ms_floor(left_ns)))

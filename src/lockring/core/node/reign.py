@@ -25,7 +25,11 @@ from lockring.core.node.locks import LockHolder, OpenRequest
 from lockring.core.node.next_batch import AT_ONCE_NS, JournalStream
 from lockring.core.node.peer_news import REMOVALS_NS, PeerNews
 from lockring.ids import NEEDS_SNAPSHOT, NO_INDEX, MutationIndex, Version
-from lockring.protocol import HandOverSlot, Mutation, Remove, Resume, Snapshot, Tail
+from lockring.protocol import HandOverSlot, Mutation, Resume, Snapshot, Tail
+
+# Bound once, for each mutation that is recorded: compiled code looks an imported name up in a dictionary.
+_tail: Final = Tail
+_own_tenure: Final = OWN_TENURE
 
 SNAPSHOT_PART_HOLDERS: Final = 500
 """Holders in one part of a snapshot: about 60 KiB, a few milliseconds of work for either side."""
@@ -180,22 +184,27 @@ class Reign:
         self._log: list[Mutation] = []
         self._log_start = 0
 
-    def record(self, mutation: Mutation, now_ns: int) -> None:
-        """Append a mutation of the table to the log, for every copy, and to the journal's next batch."""
+    def record(self, mutation: Mutation, now_ns: int, *, urgent: bool) -> None:
+        """Append a mutation of the table to the log, for every copy, and to the journal's next batch.
+
+        Args:
+            mutation: any.
+            now_ns: the time.
+            urgent: whether an answer waits for it, as for all but removals.
+        """
         after, table = self.index, self.table
         index: MutationIndex = after + 1  # type: ignore[assignment]  # born here
         self.index = index
-        urgent = type(mutation) is not Remove  # an answer waits for all others
         journal = self.journal
         if journal is not None and journal.is_begun:
             # In line, since each call is felt in the time of a lone grant.
             batch = journal.batch
             batch.entries.append(
-                Tail(table.slot, self.since, OWN_TENURE, after, table.highest, mutations=[mutation])
+                _tail(table.slot, self.since, _own_tenure, after, table.highest, mutations=[mutation])
             )
             if urgent:
                 batch.due_ns = AT_ONCE_NS
-                batch.reached[journal] = index
+                batch.reached.append((journal, index))
             elif batch.due_ns > now_ns + REMOVALS_NS:
                 batch.due_ns = now_ns + REMOVALS_NS
         if self.streams:

@@ -41,7 +41,7 @@ def stream_to(reign: Reign, peer: Replica, *, joined: int = 6, link: PeerLink | 
 def grant(reign: Reign, number: int) -> None:
     put = Put(f"lock/{number}", 0, 1, "s", number, "me", 1_000, number, 0)
     reign.table.put(put, 0)
-    reign.record(put, 0)
+    reign.record(put, 0, urgent=True)
 
 
 def test_mutations_after_a_snapshot_are_kept_until_the_copy_has_acknowledged_it(reign: Reign) -> None:
