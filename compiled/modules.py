@@ -27,6 +27,8 @@ SINGLE: Final = (
     "clock",
     "ids",
     "names",
+    "security/tls_layer",
+    "security/tls_protocol",
     "server/journal_writer",
     "server/node_life",
     "server/node_lives",

@@ -11,7 +11,8 @@ connection, and is slower; uvloop's is not faster than this.
 from __future__ import annotations
 
 import ssl
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from lockring.clock import wall_ns
 from lockring.security.client_hello import asked_name
@@ -24,15 +25,12 @@ from lockring.units import NS_PER_S
 HANDSHAKE_BYTES_MAX: Final = 64 * 1024
 """How many bytes may come before the handshake is over: room for long chains of certificates."""
 
-_READ_BYTES: Final = 16 * 1024
-"""The longest record. A longer buffer is allocated and cut with each read."""
-
 
 class TlsLayer:
     """TLS of one connection. Not thread-safe.
 
     Make one with `accept` or `dial`. Pass what the socket brings to `receive`, and send what `take_output` returns
-    after each call.
+    after each call, and what `seal` returns.
 
     Attributes:
         is_ready: whether the handshake is over, so that plain bytes may be sent.
@@ -48,6 +46,10 @@ class TlsLayer:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls: ssl.SSLObject
+        self._read: Callable[[int], bytes]
+        self._write: Callable[[bytes | bytearray | memoryview], int]
+        self._unread: Callable[[], int]
+        self._server_side = False
         self.is_ready = False
         self.is_ended = False
         self.is_server = False
@@ -96,14 +98,16 @@ class TlsLayer:
         elif not self._receive_early(data):
             return b""
         parts: list[bytes] = []
+        # The plain bytes of a record are fewer than its own. A longer buffer is allocated and cut with each read.
+        size, incoming = len(data), self._incoming
         try:
             while True:
-                plain = self._tls.read(_READ_BYTES)
+                plain = self._read(size)
                 if not plain:
                     self.is_ended = True
                     break
                 # Nearly always all is read now. Another call would raise, which takes longer than reading.
-                if not self._incoming.pending and not self._tls.pending():
+                if not incoming.pending and not self._unread():
                     if not parts:
                         return plain
                     parts.append(plain)
@@ -122,20 +126,20 @@ class TlsLayer:
         """Whether `take_output` has bytes."""
         return self._outgoing.pending > 0
 
-    def send(self, data: bytes | bytearray | memoryview) -> None:
-        """Encrypt plain bytes; `take_output` returns the result. Only once `is_ready`.
+    def seal(self, data: bytes | bytearray | memoryview) -> bytes:
+        """Encrypt plain bytes, and return them with all others that the socket must send. Only once `is_ready`.
 
         Raises:
             TlsError: the connection has ended.
         """
         assert self.is_ready
-        if not data:
-            return
-        try:
-            written = self._tls.write(data)
-        except ssl.SSLError as error:
-            raise _explained(error) from error
-        assert written == len(data), "a buffer in memory takes everything"
+        if data:
+            try:
+                written = self._write(data)
+            except ssl.SSLError as error:
+                raise _explained(error) from error
+            assert written == len(data), "a buffer in memory takes everything"
+        return self._outgoing.read()
 
     def take_output(self) -> bytes:
         """Return the bytes that the socket must send, b"" if there are none, and forget them."""
@@ -193,9 +197,12 @@ class TlsLayer:
 
     def _begin(self, context: ssl.SSLContext, *, server_side: bool, server_name: str = "") -> None:
         self._server_side = server_side
-        self._tls = context.wrap_bio(
+        self._tls = tls = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_side, server_hostname=server_name or None
         )
+        # The methods of the library's own object, if Python shows it: around each is a function of Python's `ssl`.
+        inner: Any = getattr(tls, "_sslobj", tls)
+        self._read, self._write, self._unread = inner.read, inner.write, inner.pending
 
     def _shake_hands(self) -> None:
         try:

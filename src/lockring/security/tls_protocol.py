@@ -8,7 +8,7 @@ side, or None.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar, cast
 
 from lockring.addresses import format_address
@@ -29,8 +29,11 @@ _FRAMES: Final = b"\0"
 _ProtocolT = TypeVar("_ProtocolT", bound=asyncio.Protocol)
 
 
-class TlsTransport(asyncio.Transport):
+class TlsTransport:
     """The transport of a connection with TLS, as the program's protocol sees it.
+
+    It has the methods of `asyncio.Transport`, and not that base: the compiled build makes a class with a base of Python
+    a slow one.
 
     Args:
         raw: the transport below.
@@ -41,8 +44,7 @@ class TlsTransport(asyncio.Transport):
         certificate: the other side's, None if it has shown none.
     """
 
-    def __init__(self, raw: asyncio.Transport, layer: TlsLayer, owner: _Owner) -> None:
-        super().__init__()
+    def __init__(self, raw: asyncio.Transport, layer: TlsLayer, owner: TlsProtocol) -> None:
         self._raw = raw
         self._layer = layer
         self._owner = owner
@@ -53,11 +55,15 @@ class TlsTransport(asyncio.Transport):
         if self._raw.is_closing():
             return
         try:
-            self._layer.send(data)
+            sealed = self._layer.seal(data)
         except TlsError:
             self._raw.abort()
             return
-        self._raw.write(self._layer.take_output())
+        self._raw.write(sealed)
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        """Encrypt and send several pieces together."""
+        self.write(b"".join(list_of_data))
 
     def seal(self, data: bytes) -> bytes:
         """Return what must go through the socket instead of these bytes, for a program whose event loop has ended.
@@ -65,8 +71,7 @@ class TlsTransport(asyncio.Transport):
         Raises:
             TlsError: the connection has ended.
         """
-        self._layer.send(data)
-        return self._layer.take_output()
+        return self._layer.seal(data)
 
     def can_write_eof(self) -> bool:
         """Return whether `write_eof` works."""
@@ -137,14 +142,10 @@ class TlsTransport(asyncio.Transport):
             self._raw.write(last)
 
 
-class _Owner:
-    """Where the program's protocol is kept, once there is one."""
-
-    program: asyncio.Protocol | None = None
-
-
-class TlsProtocol(_Owner, asyncio.Protocol):
+class TlsProtocol:
     """TLS below a program's protocol. Lives in one event loop.
+
+    It has the methods of `asyncio.Protocol`, and not that base: see `TlsTransport`.
 
     Args:
         make: makes the program's protocol, once the handshake is over.
@@ -155,6 +156,10 @@ class TlsProtocol(_Owner, asyncio.Protocol):
             end. These are the first ones of a frame of lockring's own, unless others are given.
         plain_begins: see `plain_answer`.
         opened: called with the transport after the handshake.
+
+    Attributes:
+        remote: HOST:PORT of the other side.
+        program: the program's protocol, None before the handshake is over.
     """
 
     def __init__(
@@ -169,6 +174,7 @@ class TlsProtocol(_Owner, asyncio.Protocol):
         opened: Callable[[TlsTransport], None] | None = None,
     ) -> None:
         self.remote = "?"
+        self.program: asyncio.Protocol | None = None
         self._make = make
         self._begin = begin
         self._gate = gate
@@ -204,26 +210,28 @@ class TlsProtocol(_Owner, asyncio.Protocol):
         """Read bytes of the socket. Called by the event loop."""
         if self._is_over:
             return
-        answer, self._plain_answer = self._plain_answer, b""
-        if answer and data[0] in self._plain_begins:
-            self._raw.write(answer)
-            self._refuse(TlsError(NOT_TLS, "not-tls"))
-            return
+        layer = self._layer
+        if self._plain_answer:
+            answer, self._plain_answer = self._plain_answer, b""
+            if data[0] in self._plain_begins:
+                self._raw.write(answer)
+                self._refuse(TlsError(NOT_TLS, "not-tls"))
+                return
         try:
-            plain = self._layer.receive(data)
+            plain = layer.receive(data)
         except TlsError as error:
             self._flush()  # an alert, from which the other side learns the reason
             self._refuse(error)
             return
-        if self._layer.has_output:
+        if layer.has_output:
             self._flush()
         if self.program is None:
-            if not self._layer.is_ready:
+            if not layer.is_ready:
                 return
             self._open()
         if plain and self.program is not None:
             self.program.data_received(plain)
-        if self._layer.is_ended and not self._is_over:
+        if layer.is_ended and not self._is_over:
             self._is_over = True
             if self.program is None or not self.program.eof_received():
                 self._raw.close()
@@ -267,7 +275,7 @@ class TlsProtocol(_Owner, asyncio.Protocol):
         transport = TlsTransport(self._raw, self._layer, self)
         if self._opened is not None:
             self._opened(transport)
-        program.connection_made(transport)
+        program.connection_made(cast(asyncio.Transport, transport))
         if self._ready is not None and not self._ready.done():
             self._ready.set_result((transport, program))
 
@@ -300,7 +308,7 @@ def accepting(
     plain_answer: bytes = b"",
     plain_begins: bytes = _FRAMES,
     opened: Callable[[TlsTransport], None] | None = None,
-) -> Callable[[], TlsProtocol]:
+) -> Callable[[], asyncio.Protocol]:
     """Return a factory of protocols for `loop.create_server`.
 
     Args:
@@ -311,14 +319,19 @@ def accepting(
         plain_begins: see `TlsProtocol`.
         opened: see `TlsProtocol`.
     """
-    return lambda: TlsProtocol(
-        make,
-        lambda: TlsLayer.accept(contexts()),
-        gate,
-        plain_answer=plain_answer,
-        plain_begins=plain_begins,
-        opened=opened,
-    )
+
+    def protocol() -> asyncio.Protocol:
+        made = TlsProtocol(
+            make,
+            lambda: TlsLayer.accept(contexts()),
+            gate,
+            plain_answer=plain_answer,
+            plain_begins=plain_begins,
+            opened=opened,
+        )
+        return cast(asyncio.Protocol, made)
+
+    return protocol
 
 
 async def open_tls(
@@ -347,9 +360,11 @@ async def open_tls(
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[tuple[TlsTransport, asyncio.Protocol]] = loop.create_future()
     gate = HandshakeGate(timeout_s=timeout_s, logs=False)
-    raw, _ = await loop.create_connection(
-        lambda: TlsProtocol(make, begin, gate, ready=ready, opened=opened), host, port
-    )
+
+    def protocol() -> asyncio.Protocol:
+        return cast(asyncio.Protocol, TlsProtocol(make, begin, gate, ready=ready, opened=opened))
+
+    raw, _ = await loop.create_connection(protocol, host, port)
     try:
         transport, program = await ready
     except BaseException:

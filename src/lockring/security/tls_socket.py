@@ -68,8 +68,7 @@ class TlsStream:
 
     def sendall(self, data: bytes, /) -> None:
         """Send all bytes."""
-        self._layer.send(data)
-        self._sock.sendall(self._layer.take_output())
+        self._sock.sendall(self._layer.seal(data))
 
     def recv(self, size: int, /) -> bytes:
         """Return the bytes that come next, b"" at the end; more than `size` if one read has brought them.

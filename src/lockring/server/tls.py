@@ -11,7 +11,6 @@ import functools
 import logging
 import socket
 import string
-import weakref
 from collections.abc import Callable
 from typing import Final
 
@@ -78,7 +77,7 @@ class ServerTls:
     def __init__(self, policy: TlsPolicy) -> None:
         self.policy: Final = policy
         self.gates: list[HandshakeGate] = []
-        self._peers: weakref.WeakSet[TlsTransport] = weakref.WeakSet()
+        self._peers: list[TlsTransport] = []
         self._looked_at_peers_ns = monotonic_ns() - _LOOK_AT_PEERS_NS
         self._warned_ns: dict[str, int] = {}
 
@@ -197,12 +196,12 @@ class ServerTls:
 
     def _note_peer(self, transport: TlsTransport) -> None:
         if transport.certificate is not None and transport.certificate.is_server:
-            self._peers.add(transport)
+            self._peers.append(transport)
 
     def _peers_that_end(self) -> dict[str, PeerCertificate]:
         """Return the other servers whose certificates end soon, each with the certificate."""
-        open_ones = [each for each in list(self._peers) if not each.is_closing()]
-        shown = [each.certificate for each in open_ones if each.certificate is not None]
+        self._peers = [each for each in self._peers if not each.is_closing()]
+        shown = [each.certificate for each in self._peers if each.certificate is not None]
         until_s = wall_ns() / NS_PER_S + WARN_S
         if all(each.not_after_s > until_s for each in shown):
             return {}  # as nearly always: this is asked for twice a second, and a node may have a thousand peers

@@ -136,9 +136,7 @@ def test_a_blocking_connection_unseals_records_as_they_become_whole(certs: Path)
     mine, theirs = pair(certs)
     ours, other = socket.socketpair()
     wire = ClientConnection(LinkId(1), "a:1", ours, 0, tls=mine)
-    theirs.send(b"first")
-    theirs.send(b"second")
-    data = theirs.take_output()
+    data = theirs.seal(b"first") + theirs.seal(b"second")
     assert wire.unseal(mine, data[:10]) == b""
     assert wire.unseal(mine, data[10:-3]) == b"first"
     assert wire.unseal(mine, data[-3:]) == b"second"

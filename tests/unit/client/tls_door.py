@@ -102,8 +102,7 @@ class TlsDoor:
         with contextlib.suppress(OSError, TlsError):
             while data := server.recv(65_536):
                 with lock:
-                    layer.send(data)
-                    out = layer.take_output()
+                    out = layer.seal(data)
                 client.sendall(out)
         with contextlib.suppress(OSError):
             client.shutdown(socket.SHUT_RDWR)

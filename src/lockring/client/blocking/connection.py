@@ -203,11 +203,10 @@ class ClientConnection:
         self.send(kept, is_sealed=True)
 
     def _seal(self, tls: TlsLayer, data: bytes) -> bytes:
-        try:  # noqa: SIM105 - a lock and its release come here twice, and a context manager takes six calls more
-            tls.send(data)
+        try:
+            return tls.seal(data)
         except TlsError:
-            pass  # the next read reports it
-        return tls.take_output()
+            return tls.take_output()  # the next read reports it
 
     def unseal(self, tls: TlsLayer, data: bytes) -> bytes:
         """Return the plain bytes in those that have come: b"" if no record of TLS is complete, or the other side ends.
