@@ -1,13 +1,17 @@
-"""Durations, counted in buckets: plain integers that are cheap to add to, and read only when figures are asked for.
+"""Durations, counted in buckets, and read only when figures are asked for.
 
-The buckets end at powers of two of a nanosecond. To find one takes a shift and a look at the number's length, and less
-time than a search among bounds, which is felt on the path of a lone grant.
+A duration is noted, and counted later with some hundred others: that takes a fifth of the time, which is felt on the
+path of a lone grant. The buckets end at powers of two of a nanosecond, so that the one of a duration is found by a
+shift and the number's length. All at once they take no step of Python each.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
+from itertools import repeat
+from operator import rshift
 from typing import Final
 
 FINEST: Final = 17
@@ -15,6 +19,9 @@ FINEST: Final = 17
 
 _CELLS: Final = 49
 """Buckets that are counted: the last ends after a thousand years."""
+
+NOTED_MAX: Final = 256
+"""So many durations are noted before they are counted."""
 
 SHORT: Final = tuple(range(FINEST, 34))
 """The ends of the buckets that are shown of what takes milliseconds, as powers of two: from 0.13 ms to 8.6 s."""
@@ -30,20 +37,29 @@ class Durations:
         ends: the powers of two at which the buckets end that are shown; the last one is followed by one without an end.
 
     Attributes:
-        cells: how many durations there are of each length, and behind that the sum of all, in nanoseconds. Parts on the
-            hot path write `observe` out, since each call is felt there.
+        noted: durations that are not counted yet, in nanoseconds. Parts on the hot path write `observe` out, since each
+            call is felt there.
     """
 
-    __slots__ = ("_ends", "cells")
+    __slots__ = ("_cells", "_ends", "_total", "noted")
 
     def __init__(self, ends: Sequence[int]) -> None:
         self._ends = ends
-        self.cells = [0] * (_CELLS + 1)
+        self._cells = [0] * _CELLS
+        self._total = 0
+        self.noted: list[int] = []
 
     def observe(self, duration_ns: int) -> None:
         """Count one duration."""
-        self.cells[(duration_ns >> FINEST).bit_length()] += 1
-        self.cells[-1] += duration_ns
+        self.noted.append(duration_ns)
+        if len(self.noted) >= NOTED_MAX:
+            self.count_noted()
+
+    def count_noted(self) -> None:
+        """Count the durations that were noted."""
+        self._cells = self._all_cells()
+        self._total += sum(self.noted)
+        self.noted.clear()
 
     @property
     def bounds(self) -> tuple[int, ...]:
@@ -53,19 +69,26 @@ class Durations:
     @property
     def counts(self) -> list[int]:
         """How many durations each bucket has."""
-        cells = self.cells
+        cells = self._all_cells()
         cuts = [0, *(end - FINEST + 1 for end in self._ends), _CELLS]
         return [sum(cells[cuts[number] : cuts[number + 1]]) for number in range(len(cuts) - 1)]
 
     @property
     def count(self) -> int:
         """How many were counted."""
-        return sum(self.cells) - self.cells[-1]
+        return sum(self._cells) + len(self.noted)
 
     @property
     def total(self) -> int:
         """The sum of all durations, in nanoseconds."""
-        return self.cells[-1]
+        return self._total + sum(self.noted)
+
+    def _all_cells(self) -> list[int]:
+        """Return how many durations there are of each length, with those that were noted."""
+        cells = list(self._cells)
+        for length, many in Counter(map(int.bit_length, map(rshift, self.noted, repeat(FINEST)))).items():
+            cells[length] += many
+        return cells
 
 
 class Histogram:

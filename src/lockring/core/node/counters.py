@@ -45,11 +45,11 @@ class LockCounters:
         holds: by mode and ending (at mode * ENDINGS + ending), how long holders had the lock.
         failed_waits: by mode and outcome (at mode * len(OUTCOMES) + outcome), acquires without a grant.
         waiting: by mode, the acquires that wait now.
-        answer_cells: the cells of `answers`, for the path of each grant.
-        hold_cells: the cells of `holds`, for the path of each release.
+        answered: what each of `answers` has noted, for the path of each grant.
+        ended: what each of `holds` has noted, for the path of each release.
     """
 
-    __slots__ = ("answer_cells", "answers", "failed_waits", "hold_cells", "holds", "waiting", "waits")
+    __slots__ = ("answered", "answers", "ended", "failed_waits", "holds", "waiting", "waits")
 
     def __init__(self) -> None:
         self.answers = [Durations(SHORT) for _ in range(MODES)]
@@ -57,8 +57,8 @@ class LockCounters:
         self.holds = [Durations(LONG) for _ in range(MODES * ENDINGS)]
         self.failed_waits = [Durations(LONG) for _ in range(MODES * len(OUTCOMES))]
         self.waiting = [0] * MODES
-        self.answer_cells = [each.cells for each in self.answers]
-        self.hold_cells = [each.cells for each in self.holds]
+        self.answered = [each.noted for each in self.answers]
+        self.ended = [each.noted for each in self.holds]
 
 
 class NodeCounters:

@@ -16,7 +16,7 @@ from lockring.core.access import Quota, Verb
 from lockring.core.deadline_queue import DeadlineQueue
 from lockring.core.effects import lock_entry
 from lockring.core.events import LOST
-from lockring.core.histograms import FINEST
+from lockring.core.histograms import NOTED_MAX
 from lockring.core.node.access_guard import AccessGuard
 from lockring.core.node.blockers import Blockers
 from lockring.core.node.clients import ConnectedClients
@@ -192,9 +192,10 @@ class NodeGrants:
         if request.index:  # not one that was answered before; written out, since each call is felt here
             granted_at_ns, counters = holder.granted_at_ns, self._counters
             locks = counters.all if counters.by_prefix is None else counters.of(lock.name)
-            cells, took_ns = locks.answer_cells[lock.mode], now_ns - granted_at_ns
-            cells[(took_ns >> FINEST).bit_length()] += 1
-            cells[-1] += took_ns
+            noted = locks.answered[lock.mode]
+            noted.append(now_ns - granted_at_ns)
+            if len(noted) >= NOTED_MAX:
+                locks.answers[lock.mode].count_noted()
             if granted_at_ns > request.arrived_ns:
                 locks.waits[lock.mode].observe(granted_at_ns - request.arrived_ns)
         if request.connection not in self._clients.by_connection:
@@ -394,12 +395,13 @@ class NodeGrants:
             self._audit_end(holder, "broken" if holder.broken else reason, asked_by)
         lock, counters = holder.lock, self._counters
         locks = counters.all if counters.by_prefix is None else counters.of(lock.name)
-        place, held_ns = lock.mode * ENDINGS, now_ns - holder.granted_at_ns
+        place = lock.mode * ENDINGS
         if reason or holder.broken:
             place += EXPIRED if reason == "expired" else BROKEN
-        cells = locks.hold_cells[place]
-        cells[(held_ns >> FINEST).bit_length()] += 1
-        cells[-1] += held_ns
+        noted = locks.ended[place]
+        noted.append(now_ns - holder.granted_at_ns)
+        if len(noted) >= NOTED_MAX:
+            locks.holds[place].count_noted()
         slot.table.remove_holder(holder)
         holder.broken = False
         reign.unanswered.pop(holder, None)

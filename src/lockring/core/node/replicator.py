@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lockring.cluster_state import ClusterState, Copy, Replica, SlotState
-from lockring.core.histograms import FINEST
+from lockring.core.histograms import NOTED_MAX
 from lockring.core.node.context import NodeContext
 from lockring.core.node.peer_link import HandOvers, PeerLink, StateSent
 from lockring.core.node.peer_news import PeersWithNews
@@ -239,9 +239,10 @@ class Replicator:
         if sent_at_ns is not None:
             link.lease.acknowledged(sent_at_ns + self._lease_ns, message.version, version)
             # Written out, since a call is felt in the time of each replicated grant.
-            cells, took_ns = context.outbox.counters.replication.cells, now_ns - sent_at_ns
-            cells[(took_ns >> FINEST).bit_length()] += 1
-            cells[-1] += took_ns
+            took = context.outbox.counters.replication
+            took.noted.append(now_ns - sent_at_ns)
+            if len(took.noted) >= NOTED_MAX:
+                took.count_noted()
         elif not link.sent.has_forgotten(sequence):
             return
         # Without a lease too, it says what the copy has, and what it has not understood: nothing says so again.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lockring.core.access import NOTHING, Limits, Quota
-from lockring.core.histograms import LONG, SHORT, Durations, Histogram
+from lockring.core.histograms import LONG, NOTED_MAX, SHORT, Durations, Histogram
 from lockring.core.node import ENDINGS, EXPIRED, OUTCOMES, NodeCore
 from lockring.core.node.counters import PREFIXES_MAX, NodeCounters
 from lockring.protocol import Break, Describe, FollowGroup, GrantReply, Mode, Refusal, Watch
@@ -62,6 +62,17 @@ def test_every_duration_is_in_one_bucket(ends: tuple[int, ...]) -> None:
         durations.observe(2**power)
     assert sum(durations.counts) == durations.count == 60
     assert len(durations.counts) == len(durations.bounds) + 1
+
+
+def test_durations_count_at_once_however_many_wait_to_be_counted() -> None:
+    durations = Durations((17, 19))
+    for many in range(1, 3 * NOTED_MAX):
+        durations.observe(many % 3 << 18)
+        assert durations.count == many
+        assert len(durations.noted) < NOTED_MAX
+        third = many // 3
+        assert durations.counts == [third, (many + 2) // 3, (many + 1) // 3]
+        assert durations.total == ((many + 2) // 3 << 18) + ((many + 1) // 3 << 19)
 
 
 def test_numbers_are_counted_in_the_bucket_whose_bound_they_reach() -> None:
