@@ -214,7 +214,7 @@ def test_metrics_take_one_count_for_each_event_of_a_lock() -> None:
     counts = {
         "answers": sum(each.count for each in locks.answers),
         "holds": sum(each.count for each in locks.holds),
-        "handled": sum(counters.handled),
+        "handled": sum(each.count for each in counters.handled),
         "waits": sum(each.count for each in (*locks.waits, *locks.failed_waits)),
         "renewals": sum(counters.renewals) + counters.lease_left.count,
         "refused": sum(counters.refused.values()),

@@ -61,14 +61,28 @@ class LockCounters:
         self.ended = [each.noted for each in self.holds]
 
 
+class HandledRequests:
+    """How many requests of one kind were carried out.
+
+    Attributes:
+        kind: of the requests.
+        count: see above.
+    """
+
+    __slots__ = ("count", "kind")
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.count = 0
+
+
 class NodeCounters:
     """The counts of one life of a node. Not thread-safe.
 
     Attributes:
         all: of the locks under no prefix that is counted apart.
         by_prefix: of the others, by prefix; None if no prefix is.
-        handled: requests that were carried out, by the number of their kind.
-        kinds: the kinds of requests, by their number.
+        handled: requests that were carried out, by their kind.
         refused: refusals by the kind of request and the code of the error.
         refused_inside: of a kind, those among the refused that `handled` has.
         throttled: requests beyond a limit of their identity, by limit.
@@ -83,7 +97,6 @@ class NodeCounters:
         "breaks",
         "by_prefix",
         "handled",
-        "kinds",
         "lease_left",
         "refused",
         "refused_inside",
@@ -95,8 +108,7 @@ class NodeCounters:
     def __init__(self) -> None:
         self.all = LockCounters()
         self.by_prefix: dict[str, LockCounters] | None = None
-        self.handled: list[int] = []
-        self.kinds: list[str] = []
+        self.handled: list[HandledRequests] = []
         self.refused: dict[tuple[str, str], int] = {}
         self.refused_inside: dict[str, int] = {}
         self.throttled: dict[str, int] = {}

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from lockring.core.access import NEVER_THROTTLED, NOTHING, REQUIREMENTS, Condition, Requirement, Verb
 from lockring.core.node.access_guard import AccessGuard
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
+from lockring.core.node.counters import HandledRequests
 from lockring.core.node.locks import NO_DEADLINE
 from lockring.core.node.parking import PARKED_MAX, PARKED_NS, ParkedRequest, ParkedRequests
 from lockring.core.node.sessions import Sessions
@@ -37,8 +38,13 @@ class Needs(enum.Enum):
     """All that `Rights.may_serve` asks for: the answer is a statement about the lock."""
 
 
-class RequestHandler(NamedTuple):
+class RequestHandler:
     """How one kind of request is handled.
+
+    Args:
+        handle: see below.
+        needs: see below.
+        check: see below.
 
     Attributes:
         handle: called with connection, message and time, or with connection, message, slot and time.
@@ -48,33 +54,49 @@ class RequestHandler(NamedTuple):
         verb: that right, if it is one for the name that the message names; None otherwise.
         is_owned: whether the message names a session, which must be the sender's own.
         is_rare: whether there is another condition, which is looked at by a call.
-        number: of its kind, by which handled requests are counted.
         is_throttled: whether it counts among the requests per second of its sender; see `NEVER_THROTTLED`.
+        handled: how many were carried out.
     """
 
-    handle: Callable[..., None]
-    needs: Needs = Needs.NO_SLOT
-    check: Callable[[Any], None] | None = None
-    requirement: Requirement = Requirement(Condition.FREE)
-    verb: Verb | None = None
-    is_owned: bool = False
-    is_rare: bool = False
-    is_throttled: bool = False
-    number: int = 0
+    # Not a named tuple, whose attributes take longer to read: a lone request reads some of them.
+    __slots__ = (
+        "check",
+        "handle",
+        "handled",
+        "is_owned",
+        "is_rare",
+        "is_throttled",
+        "needs",
+        "requirement",
+        "verb",
+    )
 
-    def of_kind(self, kind: type[Message]) -> RequestHandler:
-        """Return the handler with what the tables of `core.access.requirements` say of this kind of request."""
-        requirement = REQUIREMENTS[kind]
+    def __init__(
+        self,
+        handle: Callable[..., None],
+        needs: Needs = Needs.NO_SLOT,
+        check: Callable[[Any], None] | None = None,
+    ) -> None:
+        self.handle = handle
+        self.needs = needs
+        self.check = check
+        self.requirement = Requirement(Condition.FREE)
+        self.verb: Verb | None = None
+        self.is_owned = False
+        self.is_rare = False
+        self.is_throttled = False
+        self.handled = HandledRequests("")
+
+    def serve(self, kind: type[Message]) -> None:
+        """Take up what the tables of `core.access.requirements` say of this kind of request."""
+        self.requirement = requirement = REQUIREMENTS[kind]
         condition, verb = requirement
         names_lock = condition in (Condition.NAME, Condition.OWNER_AND_NAME)
-        is_owned = condition in (Condition.OWNER, Condition.OWNER_AND_NAME)
-        return self._replace(
-            requirement=requirement,
-            verb=verb if names_lock else None,
-            is_owned=is_owned,
-            is_rare=not names_lock and not is_owned,
-            is_throttled=kind not in NEVER_THROTTLED,
-        )
+        self.verb = verb if names_lock else None
+        self.is_owned = condition in (Condition.OWNER, Condition.OWNER_AND_NAME)
+        self.is_rare = not names_lock and not self.is_owned
+        self.is_throttled = kind not in NEVER_THROTTLED
+        self.handled = HandledRequests(kind.__name__)
 
 
 _NO_SLOT = Needs.NO_SLOT
@@ -116,13 +138,11 @@ class ClientRequests:
         self._parked = ParkedRequests()
         self._guard = guard
         self._sessions = sessions
-        self.handlers = {
-            kind: handler.of_kind(kind)._replace(number=number)
-            for number, (kind, handler) in enumerate(handlers.items())
-        }
+        for kind, handler in handlers.items():
+            handler.serve(kind)
+        self.handlers = handlers
         self._counters = context.outbox.counters
-        self._counters.kinds = [kind.__name__ for kind in self.handlers]
-        self._handled = self._counters.handled = [0] * len(self.handlers)
+        self._counters.handled = [handler.handled for handler in handlers.values()]
         self._take_other = take_other
 
     def receive(
@@ -176,7 +196,7 @@ class ClientRequests:
             needs = handler.needs
             if needs is _NO_SLOT:
                 handler.handle(connection, message, now_ns)
-                self._handled[handler.number] += 1
+                handler.handled.count += 1
                 return
             number = checked_slot_of(message.name)
             if handler.check is not None:
@@ -192,7 +212,7 @@ class ClientRequests:
                 is_served = rights.may_serve(number, now_ns=now_ns)
             if is_served:
                 handler.handle(connection, message, slot, now_ns)
-                self._handled[handler.number] += 1
+                handler.handled.count += 1
             else:
                 self._park_or_redirect(
                     parked or ParkedRequest(connection, message, number, access, arrived_ns=now_ns)

@@ -102,8 +102,9 @@ def _add_losses(figures: Figures, groups: list[LockCounters]) -> None:
 
 def _add_requests(figures: Figures, counters: NodeCounters, groups: list[LockCounters]) -> None:
     answers = [each for locks in groups for each in locks.answers]
-    for number, kind in enumerate(counters.kinds):
-        ok = counters.handled[number] - counters.refused_inside.get(kind, 0)
+    for handled in counters.handled:
+        kind = handled.kind
+        ok = handled.count - counters.refused_inside.get(kind, 0)
         if kind == "Acquire":  # it is answered later than it is handled
             ok = sum(each.count for each in answers)
         figures.add("lockring_requests_total", ok, kind=_word(kind), code="ok")

@@ -186,7 +186,7 @@ def test_requests_are_counted_by_kind_and_refusals_by_code(alone: Nodes) -> None
     client.ask(Describe(900, "x"))
     client.ask(Break(901, "x", 999))
     counters = alone.cores["A"].counters
-    handled = dict(zip(counters.kinds, counters.handled, strict=True))
+    handled = {each.kind: each.count for each in counters.handled}
     assert (handled["Acquire"], handled["Describe"], handled["Break"]) == (1, 1, 1)
     assert counters.refused == {("Break", "not-held"): 1}
     assert counters.refused_inside == {"Break": 1}
