@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import lockring
 import lockring.aio
+from lockring.server.settings import GRPC_PORT_OFFSET
 from lockring.testing.ports import ReservedPorts
 
 T = TypeVar("T")
@@ -26,9 +27,9 @@ def address() -> str:
     return f"127.0.0.1:{_ports.take()[0]}"
 
 
-def ports_in_a_row(count: int) -> list[int]:
-    """Ports as those of `address`."""
-    return _ports.take(count)
+def ports_in_a_row(count: int, *, with_calls: bool = False) -> list[int]:
+    """Ports as those of `address`; with those for gRPC beside them, which a server takes by default."""
+    return _ports.take(count, beside=GRPC_PORT_OFFSET if with_calls else 0)
 
 
 def eventually(condition: Callable[[], T], what: Callable[[], str] = lambda: "it") -> T:

@@ -21,7 +21,7 @@ def grpc_of(lock_port: str) -> str:
 
 
 def test_up_serves_it_at_every_node_and_says_where() -> None:
-    first = ports_in_a_row(3)[0]
+    first = ports_in_a_row(3, with_calls=True)[0]
     with running("up", "--nodes", "2", "--port", str(first)) as up:
         up.wait_for("Ctrl-C ends everything")
         addresses = [grpc_of(f"127.0.0.1:{first + number}") for number in (1, 2)]

@@ -247,7 +247,7 @@ def test_serve_is_a_whole_cluster_and_takes_further_nodes() -> None:
 
 
 def test_up_starts_everything_restarts_what_dies_and_ends_everything_on_ctrl_c() -> None:
-    first, *_ = ports_in_a_row(3)
+    first, *_ = ports_in_a_row(3, with_calls=True)
     with running("up", "--nodes", "2", "--port", str(first)) as up:
         up.wait_for("Ctrl-C ends everything")
         assert f"LOCKRING_SERVER=127.0.0.1:{first + 1},127.0.0.1:{first + 2}" in up.text
@@ -265,7 +265,7 @@ def test_up_starts_everything_restarts_what_dies_and_ends_everything_on_ctrl_c()
 
 
 def test_up_says_which_port_is_taken() -> None:
-    first, *_ = ports_in_a_row(3)
+    first, *_ = ports_in_a_row(3, with_calls=True)
     taken = socket.create_server(("127.0.0.1", first + 1))
     with taken, running("up", "--nodes", "2", "--port", str(first)) as up:
         assert_one_line(up, 69, f"127.0.0.1:{first + 1} (N1)", "--port")

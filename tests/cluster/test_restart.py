@@ -173,7 +173,7 @@ def test_a_default_directory_that_cannot_be_made_ends_the_server_and_names_the_c
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
-    port = ports_in_a_row(4)[0]
+    port = ports_in_a_row(4, with_calls=True)[0]
     where = ("--listen", f"127.0.0.1:{port}", "--coordinator-listen", "127.0.0.1:0")
     with running(command, *(where if command == "serve" else ("--port", str(port)))) as process:
         assert_one_line(process, 73, str(tmp_path / "file"), "--data-dir DIR", "--in-memory")

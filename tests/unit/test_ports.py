@@ -24,6 +24,14 @@ def test_reserved_ports_are_in_a_row_and_never_given_twice(ports: ReservedPorts)
     assert len({port for row in rows for port in row}) == 150
 
 
+def test_ports_beside_reserved_ones_are_reserved_too(ports: ReservedPorts) -> None:
+    found = ports.take(2, beside=100)
+    assert found == [found[0], found[0] + 1]
+    for port in (found[0] + 100, found[1] + 100):
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", port))
+
+
 def test_reserved_ports_cannot_be_reserved_again_until_they_are_released(ports: ReservedPorts) -> None:
     (port,) = ports.take()
     with socket.socket() as other:

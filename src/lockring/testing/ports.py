@@ -28,18 +28,22 @@ class ReservedPorts:
         self._host = host
         self._kept: list[socket.socket] = []
 
-    def take(self, count: int = 1) -> list[int]:
+    def take(self, count: int = 1, *, beside: int = 0) -> list[int]:
         """Reserve consecutive ports, and return them.
+
+        Args:
+            count: how many.
+            beside: if not 0, those that are so much higher are reserved too, as for a second port of each server.
 
         Raises:
             OSError: there are none.
         """
         for _ in range(_ATTEMPTS_MAX):
-            first = random.choice(PORTS[: len(PORTS) - count + 1])
+            first = random.choice(PORTS[: len(PORTS) - count - beside + 1])
             row = range(first, first + count)
             socks: list[socket.socket] = []
             try:
-                for port in row:
+                for port in (*row, *(each + beside for each in row if beside)):
                     socks.append(socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET))
                     socks[-1].bind((self._host, port))
             except OSError:
