@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.processes import PATIENCE_S
+
 ROOT = Path(__file__).resolve().parents[2]
 
 _WITHOUT_SERVER_PACKAGES = """
@@ -25,6 +27,7 @@ def test_the_servers_of_the_training_run_need_no_package_but_those_of_the_build(
     ran = subprocess.run(
         [sys.executable, "-c", _WITHOUT_SERVER_PACKAGES],
         cwd=ROOT,
+        timeout=PATIENCE_S,
         check=False,
         capture_output=True,
         text=True,

@@ -67,6 +67,23 @@ class ReignEnd(msgspec.Struct, array_like=True, frozen=True, tag=13):
 JournalEntry = Snapshot | Tail | Resume | LifeBegan | ClusterSeen | EmptySlot | ReignEnd
 
 
+class JournalBatch(msgspec.Struct, frozen=True):
+    """Entries to be written together. Its constructor takes a third of the time of a named tuple's.
+
+    Attributes:
+        number: counts the batches of a life from 1.
+        entries: in their order.
+        is_urgent: whether something waits until they are written; others may be synced with the next ones.
+        ends_rewrite: whether everything that the node holds was written again, in this batch and the ones before it,
+            since the last `rewrite`: whatever stands before that is no longer needed.
+    """
+
+    number: int
+    entries: list[JournalEntry]
+    is_urgent: bool
+    ends_rewrite: bool
+
+
 class JournalFound(NamedTuple):
     """A journal as a new life finds it.
 

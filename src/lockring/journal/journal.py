@@ -30,8 +30,7 @@ import contextlib
 import threading
 from typing import Final, Literal
 
-from lockring.core.journal import JournalFound
-from lockring.core.journal_batch import JournalBatch
+from lockring.core.journal import JournalBatch, JournalFound
 from lockring.errors import JournalError
 from lockring.ids import NodeId
 from lockring.journal.codec import (

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from lockring.cluster_state import ClusterState, Copy, Replica, decode_state
-from lockring.core.journal_batch import JournalBatch
+from lockring.core.journal import JournalBatch
 from lockring.core.route_differences import slots_in
 from lockring.core.state_differences import apply_difference, content_of
 from lockring.protocol import (

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from lockring.core.journal import ClusterSeen, JournalEntry, LifeBegan
-from lockring.core.journal_batch import JournalBatch
+from lockring.core.journal import ClusterSeen, JournalBatch, JournalEntry, LifeBegan
 from lockring.protocol.replication import Put, Tail
 
 NODE = "n1"

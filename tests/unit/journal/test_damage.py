@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockring.core.journal import ClusterSeen, EmptySlot
-from lockring.core.journal_batch import JournalBatch
+from lockring.core.journal import ClusterSeen, EmptySlot, JournalBatch
 from lockring.journal import journal as journal_module
 from lockring.journal.codec import HEADER_BYTES, POSITION_BYTES, POSITION_OFFSETS
 from lockring.journal.files import DirectoryFiles

@@ -12,7 +12,7 @@ from random import Random
 
 import pytest
 
-from lockring.core.journal_batch import JournalBatch
+from lockring.core.journal import JournalBatch
 from lockring.errors import JournalError
 from lockring.journal.codec import HEADER_BYTES
 from lockring.journal.files import LOCK_NAME

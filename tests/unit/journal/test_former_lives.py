@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockring.core.journal_batch import JournalBatch
+from lockring.core.journal import JournalBatch
 from lockring.journal.host import Host
 from lockring.journal.journal import Durability
 from lockring.journal.reading import segment_name

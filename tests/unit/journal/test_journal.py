@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lockring.core.journal_batch import JournalBatch
+from lockring.core.journal import JournalBatch
 from lockring.errors import JournalError
 from lockring.journal import journal as journal_module
 from lockring.journal.codec import HEADER_BYTES

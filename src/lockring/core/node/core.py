@@ -30,8 +30,7 @@ from typing import Final
 from lockring.cluster_state import ClusterState, Replica
 from lockring.core.access import UNCHECKED, GranteeOf, Newcomer
 from lockring.core.effects import Coordinator, Effect, Endpoint
-from lockring.core.journal import JournalFound
-from lockring.core.journal_batch import JournalBatch
+from lockring.core.journal import JournalBatch, JournalFound
 from lockring.core.node.admission import FROM_PEER, Admission
 from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie

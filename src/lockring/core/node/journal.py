@@ -17,8 +17,15 @@ from collections.abc import Sequence
 from typing import Final
 
 from lockring.cluster_state import ClusterState, Replica
-from lockring.core.journal import OWN_TENURE, ClusterSeen, EmptySlot, JournalEntry, LifeBegan, ReignEnd
-from lockring.core.journal_batch import JournalBatch
+from lockring.core.journal import (
+    OWN_TENURE,
+    ClusterSeen,
+    EmptySlot,
+    JournalBatch,
+    JournalEntry,
+    LifeBegan,
+    ReignEnd,
+)
 from lockring.core.node.former_lives import FormerLives
 from lockring.core.node.next_batch import AT_ONCE_NS, NOT_DUE_NS, JournalStream, NextBatch, Reached
 from lockring.core.node.peer_news import REMOVALS_NS

@@ -28,8 +28,7 @@ from lockring.core.effects import (
     Reply,
     Send,
 )
-from lockring.core.journal import JournalFound
-from lockring.core.journal_batch import JournalBatch
+from lockring.core.journal import JournalBatch, JournalFound
 from lockring.core.node import NodeCore
 from lockring.core.timing import Timing
 from lockring.protocol import (
