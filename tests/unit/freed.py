@@ -13,6 +13,8 @@ import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from tests.processes import PATIENCE_S
+
 
 class _Used:
     """An object that the caller uses."""
@@ -44,20 +46,25 @@ def is_freed_after(error: type[Exception], call: Callable[[], object]) -> bool:
 async def is_freed_after_await(
     error: type[Exception], call: Callable[[], Coroutine[Any, Any, object]]
 ) -> bool:
-    """See `is_freed_after`."""
+    """See `is_freed_after`. An event loop may have what it has just called for a moment, as may that of a thread."""
+    freed, loop = asyncio.Event(), asyncio.get_running_loop()
 
     async def caller() -> weakref.ref[_Used]:
         used = _Used()
         try:
             await call()
         except error:
-            return weakref.ref(used)
+            return weakref.ref(used, lambda _: loop.call_soon_threadsafe(freed.set))
         raise AssertionError("the call has raised nothing")
 
     gc.disable()
     try:
         found = await caller()
-        await asyncio.sleep(0)  # the loop still has what it has just called
+        if found() is not None:
+            async with asyncio.timeout(PATIENCE_S):
+                await freed.wait()
         return found() is None
+    except TimeoutError:
+        return False
     finally:
         gc.enable()

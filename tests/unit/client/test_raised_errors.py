@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 import lockring
 import lockring.aio
 from lockring.errors import AcquireTimeout, InvalidRequest, NotHeld
@@ -24,11 +26,12 @@ def test_a_blocking_client_keeps_no_error(server: LockServer, client: lockring.C
         assert is_freed_after(NotHeld, several.release)
 
 
-def test_an_asyncio_client_keeps_no_error(server: LockServer) -> None:
+@pytest.mark.parametrize("own_thread", [False, True])
+def test_an_asyncio_client_keeps_no_error(server: LockServer, own_thread: bool) -> None:
     async def main() -> None:
         async with (
-            lockring.aio.Client(server.address) as client,
-            lockring.aio.Client(server.address) as other,
+            lockring.aio.Client(server.address, own_thread=own_thread) as client,
+            lockring.aio.Client(server.address, own_thread=own_thread) as other,
         ):
             held = await other.lock("x").acquire()
             assert await is_freed_after_await(AcquireTimeout, lambda: client.lock("x").acquire(timeout=0))

@@ -280,6 +280,8 @@ class ThreadedDriver:
             except RuntimeError:  # the caller's loop is closed
                 if error is None and give_back is not None:
                     give_back(result)  # type: ignore[arg-type]
+            finally:
+                del error  # its traceback has this call, and would keep itself in memory
 
         def deliver(result: Any, error: BaseException | None) -> None:
             if outcome.done():
@@ -296,8 +298,10 @@ class ThreadedDriver:
         try:
             return await outcome
         except BaseException:
-            if outcome.done() and not outcome.cancelled() and outcome.exception() is None:
-                if give_back is not None:
+            if outcome.done() and not outcome.cancelled():
+                if outcome.exception() is not None:
+                    del outcome  # `deliver` has run; and see above
+                elif give_back is not None:
                     self._soon(give_back, outcome.result())
             elif not goes_on:
                 outcome.cancel()  # so that `deliver` gives a late result back

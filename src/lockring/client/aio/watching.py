@@ -33,7 +33,11 @@ class WatchReader:
         self.woken: asyncio.Future[None] | None = None
 
     async def next_updates(self, loop: asyncio.AbstractEventLoop) -> list[Update]:
-        """Wait for updates, and return those that the caller has not read; none once the watch is over."""
+        """Wait for updates, and return those that the caller has not read; none once the watch is over.
+
+        Raises:
+            LockringError: why it has ended, once.
+        """
         if not self.backlog and not self.over:
             self.woken = loop.create_future()
             try:
@@ -42,8 +46,14 @@ class WatchReader:
                 self.woken = None
         updates = self.backlog.take()
         if not updates and self.error is not None:
-            raise self.error
+            raise self._taken_error()
         return updates
+
+    def _taken_error(self) -> LockringError:
+        """Return the error, to be raised, and forget it: its traceback will have this watch."""
+        error, self.error = self.error, None
+        assert error is not None, "there is an error to raise"
+        return error
 
     def wake(self) -> None:
         """Wake the caller, if it waits."""

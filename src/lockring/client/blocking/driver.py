@@ -357,7 +357,7 @@ class BlockingDriver:
             self._withdraw(call)
             raise
         if not updates and call.error is not None:
-            raise call.error
+            raise call.take_error()
         return updates
 
     def _begin_next(self, _now_ns: int, call: Call) -> None:
