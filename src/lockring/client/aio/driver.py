@@ -227,7 +227,11 @@ class AsyncDriver:
 
     def let_go(self, ticket: Ticket) -> None:
         """Release a ticket, whatever its state, without waiting for the answer; from any thread."""
-        self._clean_up(lambda: self._core.cancel(ticket, now_ns=monotonic_ns()))
+        grant = listener_of(ticket.holder)  # kept alive until then, so that it does not count as dropped
+        self._clean_up(lambda: self._cancel(ticket, grant))
+
+    def _cancel(self, ticket: Ticket, _grant: object) -> None:
+        self._core.cancel(ticket, now_ns=monotonic_ns())
 
     async def ask(self, question: Callable[[ClientCore, int], Query]) -> Any:
         """Begin a query, which `question` makes of the core and the time, and wait for its answer."""

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from lockring.client.aio.driver import AsyncDriver, ticket_of
 from lockring.client.aio.event_loops import call_on_loop, guard_of
 from lockring.client.aio.watching import WatchReader
+from lockring.client.grant_state import listener_of
 from lockring.client.group_state import GroupListener
 from lockring.clock import monotonic_ns
 from lockring.core.client import HELD, ClientCore, Query, Ticket, Update, Wait
@@ -112,8 +113,13 @@ class ThreadedDriver:
         Raises:
             LockLost, NotHeld: it is not held.
         """
+        grant = listener_of(ticket.holder)  # kept alive until then, so that it does not count as dropped
+
+        async def release(_grant: object = grant) -> None:
+            await self._inner.release(ticket)
+
         try:
-            await self._across(lambda: self._inner.release(ticket), goes_on=True)
+            await self._across(release, goes_on=True)
         except RuntimeError:  # another loop runs here than the client's, or none
             if ticket.state != HELD:
                 raise
@@ -121,7 +127,12 @@ class ThreadedDriver:
 
     def let_go(self, ticket: Ticket) -> None:
         """Release a ticket, whatever its state, without waiting for the answer."""
-        self._soon(self._inner.let_go, ticket)
+        grant = listener_of(ticket.holder)  # kept alive until then, so that it does not count as dropped
+
+        def let_go(_grant: object = grant) -> None:
+            self._inner.let_go(ticket)
+
+        self._soon(let_go)
 
     async def ask(self, question: Callable[[ClientCore, int], Query]) -> Any:
         """Begin a query, which `question` makes of the core and the time, and wait for its answer."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections.abc import AsyncIterator, Callable, Coroutine
+import threading
+import warnings
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
 
 import lockring
 from lockring.aio import Client, Grant, Lock
+from lockring.client.aio.threaded_driver import ThreadedDriver
 from lockring.errors import LockLost, NotHeld
 from tests.processes import PATIENCE_S
 from tests.unit.client.lock_server import LockServer
@@ -20,6 +23,20 @@ from tests.unit.client.lock_server import LockServer
 @pytest.fixture(params=[False, True], ids=["on the loop", "own thread"])
 def own_thread(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
+
+
+@contextlib.contextmanager
+def own_thread_held_up(client: Client) -> Iterator[None]:
+    """Keep the thread of a client that has one from its work, for the time of the block."""
+    gate = threading.Event()
+    driver = client._driver
+    if isinstance(driver, ThreadedDriver):
+        assert driver._loop is not None
+        driver._loop.call_soon_threadsafe(gate.wait, PATIENCE_S)
+    try:
+        yield
+    finally:
+        gate.set()
 
 
 @contextlib.asynccontextmanager
@@ -180,18 +197,16 @@ class Interrupt(BaseException):
     """Ends a call from outside, as a cancellation or the end of the program does."""
 
 
-async def a_question(client: Client, kept: list[Any]) -> Coroutine[Any, Any, Any]:
+async def a_question(client: Client) -> Coroutine[Any, Any, Any]:
     return client.describe("x")
 
 
-async def an_acquire(client: Client, kept: list[Any]) -> Coroutine[Any, Any, Any]:
+async def an_acquire(client: Client) -> Coroutine[Any, Any, Any]:
     return client.lock("x").acquire()
 
 
-async def a_release_of_several(client: Client, kept: list[Any]) -> Coroutine[Any, Any, Any]:
-    grants = await client.acquire_all(["x", "y", "z"])
-    kept.append(grants)  # or they would be dropped before the client's own thread has let go of them
-    return grants.release()
+async def a_release_of_several(client: Client) -> Coroutine[Any, Any, Any]:
+    return (await client.acquire_all(["x", "y", "z"])).release()
 
 
 def throw(call: Coroutine[Any, Any, Any]) -> None:
@@ -205,23 +220,54 @@ def throw_on_a_loop(call: Coroutine[Any, Any, Any]) -> None:
     asyncio.run(main())
 
 
+def end_in_another_thread(call: Coroutine[Any, Any, Any]) -> None:
+    """End a call as `throw` does, in a thread, and wait for it without giving the caller's loop a turn."""
+
+    def end() -> None:
+        with pytest.raises(Interrupt):
+            throw(call)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+
+
 @pytest.mark.parametrize("interrupt", [throw, throw_on_a_loop])
 @pytest.mark.parametrize("begin", [a_question, an_acquire, a_release_of_several])
 def test_a_call_that_is_ended_in_another_thread_ends_with_its_own_error_and_leaves_nothing(
     server: LockServer,
     own_thread: bool,
-    begin: Callable[[Client, list[Any]], Coroutine[Any, Any, Coroutine[Any, Any, Any]]],
+    begin: Callable[[Client], Coroutine[Any, Any, Coroutine[Any, Any, Any]]],
     interrupt: Callable[[Coroutine[Any, Any, Any]], None],
 ) -> None:
     async def main() -> None:
         async with Client(server.address, own_thread=own_thread) as client:
             async with client.lock("warm up"):
                 pass
-            kept: list[Any] = []
-            call = await begin(client, kept)
+            call = await begin(client)
             call.send(None)  # it waits for its answer, and no task drives it
             with pytest.raises(Interrupt):
                 await asyncio.to_thread(interrupt, call)
+            for name in ("x", "y", "z"):
+                await asyncio.to_thread(server.wait_until, lambda name=name: server.holders(name) == [])
+
+    asyncio.run(main())
+
+
+def test_grants_do_not_count_as_dropped_while_the_client_has_yet_to_release_them(
+    server: LockServer, own_thread: bool
+) -> None:
+    async def main() -> None:
+        async with Client(server.address, own_thread=own_thread) as client:
+            call = (await client.acquire_all(["x", "y", "z"])).release()
+            with own_thread_held_up(client):
+                call.send(None)
+                end_in_another_thread(call)
+                del call
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error")  # a grant that is freed now would warn
+                    gc.collect()
             for name in ("x", "y", "z"):
                 await asyncio.to_thread(server.wait_until, lambda name=name: server.holders(name) == [])
 
