@@ -29,7 +29,7 @@ from lockring.security.tokens import check_credential
 from lockring.server.http.pages import Page, name_of, status_of, wants_json
 from lockring.server.http.site import HttpSite
 from lockring.server.http.visits import bearer_of, visit_of
-from lockring.server.pages.forms import FormTokens, check_same_origin, read_form
+from lockring.server.pages.forms import FormTokens, came_over_tls, check_same_origin, read_form
 from lockring.server.pages.rendering import STATIC, Templates, as_json, page_url, static_file
 from lockring.server.pages.shared_answers import SharedAnswers
 from lockring.server.pages.sign_ins import SignIns
@@ -63,7 +63,6 @@ _NOTICES: Final = {
 _TOKEN_DIGITS_MAX: Final = len(str(GENERATION_MAX))
 _SEE_OTHER: Final = 303
 _UNAVAILABLE: Final = 503
-_HTTPS: Final = "https"
 
 
 class _Content(NamedTuple):
@@ -311,7 +310,7 @@ class Dashboard:
             self._cookie,
             self._sign_ins.begin(credential, visit.identity),
             path=request.scope.get("root_path", "") + "/",
-            secure=request.url.scheme == _HTTPS,
+            secure=came_over_tls(request),
             httponly=True,
             samesite="strict",
         )

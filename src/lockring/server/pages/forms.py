@@ -18,6 +18,7 @@ from lockring.protocol.identities import Identity
 
 _SECRET_BYTES: Final = 32
 _FIELDS_MAX: Final = 10
+_HTTPS: Final = "https"
 
 
 class FormTokens:
@@ -89,6 +90,15 @@ def check_same_origin(request: Request) -> None:
     if site is None and origin and _host_of(origin) == request.headers.get("host"):
         return
     raise Denied("a form is accepted from a page of this site alone")
+
+
+def came_over_tls(request: Request) -> bool:
+    """Return whether a browser has sent a form over TLS: to this port, or to a proxy that ends TLS.
+
+    The header `Origin` has the scheme that the browser itself used. A program that makes it up harms itself alone.
+    """
+    origin = request.headers.get("origin", "")
+    return request.url.scheme == _HTTPS or origin.startswith(f"{_HTTPS}://")
 
 
 def _host_of(url: str) -> str:

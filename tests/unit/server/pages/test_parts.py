@@ -360,6 +360,30 @@ async def post_form(site: Served, path: str, form: str, *headers: str) -> Answer
 
 
 @pytest.mark.parametrize(
+    ("origin", "is_secure"),
+    [
+        ("https://locks.example.com", True),
+        ("http://127.0.0.1", False),
+        ("https.example.com", False),
+        ("null", False),
+    ],
+)
+def test_a_browser_that_signs_in_through_a_proxy_with_tls_sends_its_cookie_over_tls_alone(
+    origin: str, is_secure: bool
+) -> None:
+    async def story() -> None:
+        dashboard = Dashboard(list, open_plain, is_server=False, cookie="c")
+        async with serving(*dashboard.pages()) as site:
+            dashboard.attach(site.site)
+            headers = ("Sec-Fetch-Site: same-origin", f"Origin: {origin}")
+            signed = await post_form(site, "/sign-in", "credential=lr_x", *headers)
+            assert signed.status == 303
+            assert ("Secure" in signed.headers["set-cookie"]) == is_secure
+
+    run(story())
+
+
+@pytest.mark.parametrize(
     ("error", "status"), [(Unauthenticated("the token is unknown"), 401), (Denied("ops has no role"), 403)]
 )
 def test_a_credential_that_is_not_let_in_is_not_kept_and_the_page_says_why(
