@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from lockring.core.journal import LifeBegan
-from lockring.ids import Incarnation, NodeId
+from lockring.ids import NodeId
 from lockring.journal.files import DirectoryFiles
 from lockring.journal.growth import REWRITE_BYTES_MIN
 from lockring.journal.journal import Journal
@@ -120,9 +119,3 @@ def reopen_journal(settings: NodeSettings) -> Journal:
         extra=event("journal-deleted", directory=str(directory)),
     )
     return journal
-
-
-def later_than_found(journal: Journal, least: Incarnation) -> Incarnation:
-    """Return an incarnation for a new life: `least`, or more if a former life's in the journal was not lower."""
-    lives = [each.incarnation for each in journal.found.entries if isinstance(each, LifeBegan)]
-    return max([least, *(Incarnation(each + 1) for each in lives)])

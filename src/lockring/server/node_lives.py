@@ -15,13 +15,15 @@ from lockring.core.effects import COORDINATOR, Depart, DepartureEnd
 from lockring.core.node import Doors, JoinFacts
 from lockring.errors import JournalError, LockringError, WrongCluster
 from lockring.ids import Incarnation, NodeId
+from lockring.journal.incarnations import STEP_MAX, next_incarnation
 from lockring.log_events import event
 from lockring.net.connection import Outbox
 from lockring.net.openers import Opener, open_plain
 from lockring.protocol import CertificateInfo, Message, Welcome
+from lockring.random_ids import random_below
 from lockring.server.access_gate import AccessGate
 from lockring.server.coordinator_link import CoordinatorLink, NodePlace
-from lockring.server.journal_start import later_than_found, open_journal, reopen_journal
+from lockring.server.journal_start import open_journal, reopen_journal
 from lockring.server.node_life import NodeLife
 from lockring.server.node_log import NodeLog
 from lockring.server.request_spans import RequestSpans
@@ -85,7 +87,7 @@ class NodeLives:
         self.has_joined = False
         self._trouble = RepeatedTrouble()
         self._began_ns: int | None  # each beginning sets it
-        self.present = self._begin(Incarnation(wall_ns() // NS_PER_US))
+        self.present = self._begin()
         self.log = NodeLog(self.present.core, began_ns=self._began_ns)
 
     def start(self) -> None:
@@ -130,7 +132,7 @@ class NodeLives:
         self.present.end("this node begins a new life")
         self._gate.begin_life()
         try:
-            life = self._begin(max(incarnation, Incarnation(wall_ns() // NS_PER_US)))
+            life = self._begin(incarnation)
         except JournalError as error:
             # The coordinator asks for another life again, as soon as the connection to it is dialed again.
             why = f"no new life can begin yet: {error}"
@@ -184,7 +186,7 @@ class NodeLives:
 
     # ----------------------------------------------------------------------- inner
 
-    def _begin(self, least: Incarnation) -> NodeLife:
+    def _begin(self, asked: Incarnation = Incarnation(0)) -> NodeLife:  # noqa: B008 - a number
         """Return a life with at least this incarnation, whose beginning its journal already has.
 
         Raises:
@@ -194,7 +196,12 @@ class NodeLives:
         journal = open_journal(self._settings)
         is_heir = journal is not None and not journal.is_new and not journal.reason
         self._began_ns = began_ns if is_heir else None
-        incarnation = least if journal is None else later_than_found(journal, least)
+        incarnation = next_incarnation(
+            Incarnation(wall_ns() // NS_PER_US),
+            random_below(STEP_MAX),
+            asked=asked,
+            entries=journal.found.entries if journal is not None else (),
+        )
         life = NodeLife(
             Replica(self._node, incarnation),
             outbox=self._outbox,

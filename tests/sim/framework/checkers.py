@@ -31,6 +31,7 @@ class Belief:
         current: whether it believes so now, by its own clock read at this true time.
         asked: the true time at which it asked for the lock.
         began: the true time at which it began to.
+        primary: the node whose answer it goes by.
         shared: whether others may hold it at the same time, shared as well.
         lapsed: whether the client was seen with its deadline passed.
     """
@@ -44,6 +45,7 @@ class Belief:
         "generation",
         "lapsed",
         "name",
+        "primary",
         "session",
         "shared",
         "slot",
@@ -60,6 +62,7 @@ class Belief:
         began: int,
         *,
         asked: int,
+        primary: str,
         shared: bool = False,
     ) -> None:
         self.client = client
@@ -71,6 +74,7 @@ class Belief:
         self.current = current
         self.asked = asked
         self.began = began
+        self.primary = primary
         self.shared = shared
         self.lapsed = False
 
@@ -133,7 +137,8 @@ class Checkers:
                 raise Violation("P2", f"{belief} after {who} had {generation} at {when / S:.6f}")
         who = f"{belief.client}/{belief.acquisition}"
         history.append((belief.generation, self.world.now, who, belief.shared))
-        self.watches.granted(belief.name, (belief.session, belief.acquisition, belief.generation))
+        holder = (belief.session, belief.acquisition, belief.generation)
+        self.watches.granted(belief.name, holder, belief.primary)
         if self.sync and not self.wiped:
             self._in_copies(belief)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from lockring.core.journal import JournalFound, LifeBegan
+from lockring.core.journal import JournalFound
 from lockring.errors import JournalError
 from lockring.journal.journal import Journal
 from lockring.journal.sync_point import SyncPoint
@@ -69,11 +69,6 @@ class JournalShell:
         self._wants_sync = False
         self._is_renewal_due = False
         node.later(RENEW_NS, self._renew_now_and_then)
-
-    def later_than(self) -> int:
-        """Return an incarnation that no life on this journal has had."""
-        lives = [each.incarnation for each in self.found.entries if isinstance(each, LifeBegan)]
-        return max(lives, default=0) + 1
 
     def over(self) -> None:
         """The process is dead."""

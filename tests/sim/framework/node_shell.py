@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Collection
 from typing import Protocol
 
@@ -29,6 +30,7 @@ from lockring.core.node.locks import LockHolder, LockWaiter
 from lockring.core.timing import Timing
 from lockring.errors import JournalError, LockringError
 from lockring.ids import SessionId, SlotNumber
+from lockring.journal import incarnations
 from lockring.protocol import (
     PROTOCOL,
     FromCoordinator,
@@ -128,7 +130,7 @@ class NodeShell(Shell):
         self.weight = weight
         self.draining = False
         self.wished_to_leave: set[Replica] = set()
-        self.incarnation_min = 1
+        self.incarnation_asked = 0
         self.durability = durability
         self.has_patient_operator = False
         self.access_of: Callable[[str], Grantee] | None = None
@@ -152,14 +154,19 @@ class NodeShell(Shell):
         self._coordinator: End | None = None
         self._welcomed = False
         self._may_stop = False
-        incarnation, self.incarnation_min = max(self.incarnation_min, self.wall_ns() // 1000), 1
         if self.disk is not None:
             try:
                 self.journal = JournalShell(self, self.disk)
             except JournalError as error:
                 self.life_cannot_begin(str(error))
                 return
-            incarnation = max(incarnation, self.journal.later_than())
+        incarnation = incarnations.next_incarnation(
+            self.wall_ns() // 1000,
+            random.Random(self.world.now).randrange(incarnations.STEP_MAX),
+            asked=self.incarnation_asked,
+            entries=() if self.journal is None else self.journal.found.entries,
+        )
+        self.incarnation_asked = 0
         self.core = NodeCore(
             Replica(self.id, incarnation),
             timing=self.timing,
@@ -376,7 +383,7 @@ class NodeShell(Shell):
             case Refusal(code="stale", hint=hint) if hint > self.core.replica.incarnation:
                 # The coordinator knows another life of this node that is not over: begin a new one.
                 self.world.stats["join_stale"] += 1
-                self.incarnation_min = hint
+                self.incarnation_asked = hint
                 self._end_for(MS)
             case Refusal(code="duplicate-node" | "wrong-cluster"):
                 # The real process ends with a message; its supervisor starts it again.

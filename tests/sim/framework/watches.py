@@ -6,6 +6,8 @@ the lock's primary.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from lockring.core.client import Update
 from lockring.protocol import LockEventKind, LockRecord, Mode
 from tests.sim.framework.world import Violation
@@ -30,6 +32,7 @@ class Stretch:
     A picture with an exclusive holder begins with that one. Of others nothing says which grants were over by then.
 
     Attributes:
+        seen: the grants that it saw, each with the node that showed it first.
         begun_at: how many grants there had been when it began.
         ended_at: how many grants there had been when it ended, None while it goes on. A grant that a primary
             shows may be lost with it before the answer leaves; its successor then gives lower generations than were
@@ -41,17 +44,24 @@ class Stretch:
         self.name = lock.name
         self.begun_at = begun_at
         self.ended_at: int | None = None
-        self.seen = holders_of(lock)
+        self.seen: dict[Holder, str] = dict.fromkeys(holders_of(lock), lock.primary)
         held = [generation for _, _, generation in self.seen]
         self.first = max(held, default=0) if lock.mode == Mode.EXCLUSIVE else 0
         self.last = self.first
 
-    def granted(self, holders: set[Holder]) -> None:
-        """Note grants that the watch has shown."""
-        self.seen |= holders
+    def granted(self, holders: set[Holder], primary: str) -> None:
+        """Note grants that the watch has shown, in the words of a primary."""
+        self.seen = dict.fromkeys(holders, primary) | self.seen
         generations = [generation for _, _, generation in holders]
         self.last = max([*generations, self.last])
         self.first = self.first or min(generations, default=0)
+
+
+class _Answer(NamedTuple):
+    """The answer by which a client came to believe in a grant: its number among all, and the node that gave it."""
+
+    number: int
+    primary: str
 
 
 class Seen:
@@ -114,7 +124,8 @@ class Seen:
                 (event.session, event.acquisition, event.generation)
                 for event in update.events
                 if event.kind == LockEventKind.GRANTED
-            }
+            },
+            update.lock.primary,
         )
 
     def _begin(self, lock: LockRecord) -> None:
@@ -133,14 +144,14 @@ class Watches:
 
     def __init__(self, *, sync: bool) -> None:
         self._sync = sync
-        self._granted: dict[str, dict[Holder, int]] = {}
+        self._granted: dict[str, dict[Holder, _Answer]] = {}
         self._grants = 0
         self._stretches: list[Stretch] = []
 
-    def granted(self, name: str, holder: Holder) -> None:
-        """Note that a client came to believe that it holds a lock."""
+    def granted(self, name: str, holder: Holder, primary: str) -> None:
+        """Note that a client came to believe that it holds a lock, by the answer of a node."""
         self._grants += 1
-        self._granted.setdefault(name, {})[holder] = self._grants
+        self._granted.setdefault(name, {})[holder] = _Answer(self._grants, primary)
 
     def begin(self, who: str, lock: LockRecord) -> Stretch:
         """Begin a stretch: a watch shows a lock for the first time, or after a gap."""
@@ -158,22 +169,22 @@ class Watches:
             ended_at = self._grants if each.ended_at is None else each.ended_at
             after = -1 if self._sync else each.begun_at
             granted = {
-                holder
-                for holder, at in self._granted.get(each.name, {}).items()
-                if at <= ended_at and (at > after or holder in each.seen)
+                holder: answer.primary
+                for holder, answer in self._granted.get(each.name, {}).items()
+                if answer.number <= ended_at and (answer.number > after or holder in each.seen)
             }
-            # A grant that was lost with its primary bounds nothing: no client believed in it by then, and its token may
-            # be given once more, even to the same client.
+            # A grant that was lost with its primary bounds nothing: no client believed in it by then, and its token
+            # may be given once more, even to the same client. A watch that reads late may learn of its gap after that.
             believed = [
                 holder[2]
-                for holder in each.seen
-                if holder in granted and each.first <= holder[2] <= each.last
+                for holder, primary in each.seen.items()
+                if granted.get(holder) == primary and each.first <= holder[2] <= each.last
             ]
             if not believed:
                 continue
             first, last = min(believed), max(believed)
             between = {holder for holder in granted if first <= holder[2] <= last}
-            if not between <= each.seen:
+            if not between <= each.seen.keys():
                 raise Violation(
                     "WATCH",
                     f"{each.who} watches {each.name!r}, sees {sorted(each.seen)} and no gap: {sorted(between)}",
