@@ -7,6 +7,7 @@ drops everything of the former one. What outlasts a life is the connection to th
 from __future__ import annotations
 
 import logging
+import secrets
 from typing import Final, Protocol
 
 from lockring.clock import monotonic_ns, wall_ns
@@ -20,7 +21,6 @@ from lockring.log_events import event
 from lockring.net.connection import Outbox
 from lockring.net.openers import Opener, open_plain
 from lockring.protocol import CertificateInfo, Message, Welcome
-from lockring.random_ids import random_below
 from lockring.server.access_gate import AccessGate
 from lockring.server.coordinator_link import CoordinatorLink, NodePlace
 from lockring.server.journal_start import open_journal, reopen_journal
@@ -87,7 +87,7 @@ class NodeLives:
         self.has_joined = False
         self._trouble = RepeatedTrouble()
         self._began_ns: int | None  # each beginning sets it
-        self.present = self._begin()
+        self.present = self._begin(asked=Incarnation(0))
         self.log = NodeLog(self.present.core, began_ns=self._began_ns)
 
     def start(self) -> None:
@@ -132,7 +132,7 @@ class NodeLives:
         self.present.end("this node begins a new life")
         self._gate.begin_life()
         try:
-            life = self._begin(incarnation)
+            life = self._begin(asked=incarnation)
         except JournalError as error:
             # The coordinator asks for another life again, as soon as the connection to it is dialed again.
             why = f"no new life can begin yet: {error}"
@@ -186,7 +186,7 @@ class NodeLives:
 
     # ----------------------------------------------------------------------- inner
 
-    def _begin(self, asked: Incarnation = Incarnation(0)) -> NodeLife:  # noqa: B008 - a number
+    def _begin(self, *, asked: Incarnation) -> NodeLife:
         """Return a life with at least this incarnation, whose beginning its journal already has.
 
         Raises:
@@ -198,7 +198,7 @@ class NodeLives:
         self._began_ns = began_ns if is_heir else None
         incarnation = next_incarnation(
             Incarnation(wall_ns() // NS_PER_US),
-            random_below(STEP_MAX),
+            secrets.randbelow(STEP_MAX),
             asked=asked,
             entries=journal.found.entries if journal is not None else (),
         )

@@ -7,7 +7,6 @@ import pytest
 from lockring.core.journal import JournalEntry, LifeBegan
 from lockring.ids import Incarnation, NodeId
 from lockring.journal.incarnations import next_incarnation
-from lockring.random_ids import random_below
 
 NONE = Incarnation(0)
 
@@ -33,7 +32,3 @@ def test_a_life_goes_beyond_what_a_coordinator_asks_for_by_a_random_step_too() -
     assert next_incarnation(Incarnation(10), 5, asked=Incarnation(10)) == 10
     assert next_incarnation(Incarnation(10), 5, asked=Incarnation(11)) == 16
     assert next_incarnation(Incarnation(10), 5, asked=Incarnation(11), entries=lives(20)) == 26
-
-
-def test_random_numbers_reach_all_below_their_limit_and_none_beyond() -> None:
-    assert {random_below(3) for _ in range(200)} == {0, 1, 2}

@@ -127,12 +127,7 @@ class ThreadedDriver:
 
     def let_go(self, ticket: Ticket) -> None:
         """Release a ticket, whatever its state, without waiting for the answer."""
-        grant = listener_of(ticket.holder)  # kept alive until then, so that it does not count as dropped
-
-        def let_go(_grant: object = grant) -> None:
-            self._inner.let_go(ticket)
-
-        self._soon(let_go)
+        self._inner.let_go(ticket)
 
     async def ask(self, question: Callable[[ClientCore, int], Query]) -> Any:
         """Begin a query, which `question` makes of the core and the time, and wait for its answer."""
