@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from tests.sim.framework.disk import SimDisk
 from tests.sim.framework.journal_shell import Durability
+from tests.sim.framework.node_shell import NodeShell
 from tests.sim.framework.workload import Task
 from tests.sim.scenarios.scenario import Scenario
 
@@ -19,3 +21,9 @@ def demand_kept(cluster: Scenario, held: Task) -> None:
     cluster.wait(lambda: not cluster.simulation.unserved(), 60)
     cluster.run(12)
     cluster.demand(held.outcome == "held", "LOSS", "a lock is lost that a journal has")
+
+
+def disk_of(node: NodeShell) -> SimDisk:
+    """Return the disk of a node that keeps a journal."""
+    assert node.disk is not None
+    return node.disk

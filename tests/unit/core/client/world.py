@@ -18,12 +18,14 @@ from lockring.core.client import (
     Ticket,
     Update,
 )
+from lockring.core.digest import mix
 from lockring.errors import LockringError
 from lockring.protocol import (
     PROTOCOL,
     ClientHello,
     GrantReply,
     HolderRecord,
+    Keepalive,
     LockRecord,
     Message,
     ReleaseReply,
@@ -276,3 +278,20 @@ def same_slot_names(amount: int) -> list[str]:
             if len(found) == amount:
                 return found
     raise AssertionError
+
+
+def digest_of(*acquisitions: int) -> int:
+    total = 0
+    for acquisition in acquisitions:
+        total ^= mix(acquisition)
+    return total
+
+
+def next_keepalive(world: World) -> Keepalive:
+    """Let time pass until the next keepalive; all of its time has to be spent in it."""
+    for _ in range(1_000):
+        found = sent(world.pass_s(0.01), Keepalive)
+        if found:
+            assert len(found) == 1
+            return found[0]
+    raise AssertionError("no keepalive")

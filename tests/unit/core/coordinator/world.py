@@ -448,3 +448,25 @@ def _count(names) -> dict[str, int]:
 
 def copies_in_sync(slot: SlotState) -> int:
     return (slot.primary is not None) + (slot.backup is not None)
+
+
+def successor(
+    world: World, *, term: str = "second", wall_ns: int = WALL_NS + 1000 * NS_PER_S, **settings
+) -> World:
+    """A coordinator on the same store, after the first has ended."""
+    return World(
+        stored=world.stored, new_cluster=False, term=term, wall_ns=wall_ns, now_ns=7_000_000, **settings
+    )
+
+
+def rejoin(old: World, new: World, *names: str) -> None:
+    """The nodes of the old coordinator connect to the new one."""
+    for name in names:
+        node = old.nodes[name]
+        new.join(
+            name,
+            node.replica.incarnation,
+            address=node.address,
+            cluster=node.seen.cluster,
+            version=node.seen.version,
+        )
