@@ -1,7 +1,8 @@
-"""Starts the HTTP port of a process, whose packages are loaded with its first connection."""
+"""Starts the HTTP port of a process, whose packages are loaded after a while, or with its first connection."""
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import socket
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 CLOSE_S_MAX = 1.0
 """How long answers under way have at the end."""
+
+LOAD_AFTER_S = 10.0
+"""When the packages for HTTP are loaded without a connection: the start of a server, and of others on its machine, has
+better use for the processors, and the first look at a page should not wait for half a second."""
 
 log = logging.getLogger("lockring.http")
 
@@ -67,6 +72,7 @@ class HttpServer:
         self._keeper: ConnectionKeeper | None = None
         self._site: HttpSite | None = None
         self._dashboard: Dashboard | None = None
+        self._loading: asyncio.Task[None] | None = None
         on_failure = gate.handshakes_at("HTTP port")
         self._port = HttpPort(
             self._made,
@@ -93,6 +99,7 @@ class HttpServer:
             return
         self.place = place_of(self.address, self._names[-1] if self._names else listening)
         self._watch.start()
+        self._loading = asyncio.create_task(self._load())
         log.info(
             "HTTP at %s; the dashboard is at %s://%s%s/",
             self.address,
@@ -105,11 +112,19 @@ class HttpServer:
     async def stop(self) -> None:
         """End all connections."""
         self._watch.stop()
+        if self._loading is not None:
+            self._loading.cancel()
         await self._port.stop(CLOSE_S_MAX)
         if self._dashboard is not None:
             await self._dashboard.close()
 
     # ----------------------------------------------------------------------- inner
+
+    async def _load(self) -> None:
+        await asyncio.sleep(LOAD_AFTER_S)
+        await self._port.load()
+        if self._dashboard is not None:
+            await self._dashboard.prepare()
 
     def _made(self, connections_max: int) -> ConnectionKeeper:
         from lockring.server.http.basics import basic_pages

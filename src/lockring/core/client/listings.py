@@ -26,7 +26,7 @@ PAGE_LOCKS: Final = 1000
 """Locks on one page of a list: some hundred kilobytes, far below the longest frame."""
 UNKNOWN: Final = -1
 """How many locks a search would find, where a count would take a look at each, or an older node does not count."""
-COUNTED_MAX: Final = 100_000
+COUNTED_MAX: Final = 10_000
 """So many locks of a search are counted where that takes a look at each name. More take nodes too long."""
 
 

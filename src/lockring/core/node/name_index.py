@@ -1,13 +1,15 @@
 """The names of locks in order, slot by slot, for searches, and for lists of slots with many locks.
 
-Acquires and releases know nothing of it. A slot's names are sorted when a search comes by, and what was added since
-is found by the order in which a table keeps its locks: the newest are last. A lock that was last granted before names
-were last looked at was there then, and so were all locks before it. Names whose lock is gone stay until they are
-many, and are passed over.
+Acquires and releases know nothing of it. What was added to a slot since its names were last looked at is found by the
+order in which a table keeps its locks: the newest are last. A lock that was last granted before names were last looked
+at was there then, and so were all locks before it. Names whose lock is gone stay until they are many, and are passed
+over.
 
-New names are merged with the others in one step. That is counted in the effort of the search, as sorting is.
+Few new names are put among the others one by one, and for many all are sorted again, whichever takes less. That is
+counted in the effort of the search.
 
-Without a search for a while the index is given up, some slots at a time.
+Slots with few locks are sorted by each search. The names of the others are kept, and brought up to date now and then,
+some slots at a time: to sort a million names takes a quarter of a second, which would be felt in the first search.
 """
 
 from __future__ import annotations
@@ -18,25 +20,26 @@ from typing import Final
 from lockring.core.node.lock_table import LockTable
 from lockring.core.node.reign import Reign
 from lockring.core.node.slot import NodeSlot
-from lockring.core.timing import DISTANT_PAST_NS
 from lockring.ids import NO_GENERATION, LockName, SlotNumber
-from lockring.units import NS_PER_S
+from lockring.slots import SLOTS, all_slots
 
-UNUSED_NS: Final = 600 * NS_PER_S
-"""How long the index is kept after the last search."""
+KEPT_MIN: Final = 32
+"""Locks of a slot whose names are kept in order; fewer are sorted in some microseconds."""
 
-_INSERTED_MAX: Final = 128
-"""So many new names are put in one by one; more are merged with the others."""
-_EFFORT_OF_LOOK: Final = 20
+_EFFORT_OF_INSERTION: Final = 20
 _MOVED_PER_EFFORT: Final = 200
-_EFFORT_OF_MERGE: Final = 4
-_EFFORT_OF_NEW: Final = 10
 _SORTED_PER_EFFORT: Final = 40
 
 _GONE_MIN: Final = 8
 _GONE_DIVISOR: Final = 16
-_FORGOTTEN_AT_ONCE: Final = 128
-"""Slots whose names are given up in one turn of the node: to drop a million names takes a tenth of a second."""
+
+_KEPT_UP_SLOTS: Final = 256
+_KEPT_UP_EFFORT: Final = 4_000
+"""How many slots are looked at in one turn of the node, and how much is done there: half a millisecond's work, when the
+names have left the cache of the processor."""
+
+_UNUSED_MAX: Final = 64
+"""A slot is passed by so often, every two seconds or more, before its names as one text are given up."""
 
 
 class SlotNames:
@@ -48,7 +51,7 @@ class SlotNames:
         mark: the slot's highest generation when they were brought up to date.
     """
 
-    __slots__ = ("_joined", "mark", "names", "reign")
+    __slots__ = ("_joined", "_unused", "mark", "names", "reign")
 
     def __init__(self, table: LockTable, reign: Reign) -> None:
         self.reign = reign
@@ -56,23 +59,48 @@ class SlotNames:
         self.mark = table.highest
         # All names in one text: a look for a part of a name then takes a microsecond, and not one for each three names.
         self._joined = ""
+        self._unused = 0
 
     def might_have(self, text: str) -> bool:
         """Return whether a name may have this text in it. It is surely in none if not."""
         if not self._joined:
             self._joined = "\n".join(self.names)
+        self._unused = 0
         return text in self._joined
+
+    def pass_by(self) -> None:
+        """Note that a while has passed. The text of all names, which takes as much memory as they do, goes unused."""
+        self._unused += 1
+        if self._unused >= _UNUSED_MAX:
+            self._joined = ""
+
+    def is_fresh(self, slot: NodeSlot) -> bool:
+        """Return whether there is no newer name in the slot, and hardly one here whose lock is gone."""
+        table = slot.table
+        return (
+            self.reign is slot.reign
+            and self.mark == table.highest
+            and len(self.names) <= 2 * len(table.locks)
+        )
 
     def update(self, table: LockTable) -> int:
         """Add the names that were added to the table, and return the effort in comparisons of a name."""
         locks, mark = table.locks, self.mark
+        each = _EFFORT_OF_INSERTION + len(self.names) // _MOVED_PER_EFFORT
+        sorting = _effort_of_sort(len(locks))
         new: list[LockName] = []
         for lock in reversed(locks.values()):
             if NO_GENERATION < lock.generation <= mark:
                 break
             new.append(lock.name)
+            if len(new) * each > sorting:
+                self.names = sorted(locks)
+                self.mark = table.highest
+                self._joined = ""
+                return sorting
         self.mark = table.highest
-        effort = self._insert(new) if len(new) <= _INSERTED_MAX else self._merge(new)
+        self._insert(new)
+        effort = len(new) * each
         gone = len(self.names) - len(locks)
         if gone > _GONE_MIN and gone > len(locks) // _GONE_DIVISOR:
             effort += len(self.names)
@@ -80,38 +108,23 @@ class SlotNames:
             self._joined = ""
         return effort
 
-    def _insert(self, new: list[LockName]) -> int:
-        """Put in names one by one, and return the effort: each moves all that are behind it."""
+    def _insert(self, new: list[LockName]) -> None:
+        """Put in names one by one. Each moves all that are behind it."""
         names = self.names
         for name in new:
             at = bisect_left(names, name)
             if at == len(names) or names[at] != name:
                 names.insert(at, name)
                 self._joined = ""
-        return len(new) * (_EFFORT_OF_LOOK + len(names) // _MOVED_PER_EFFORT)
-
-    def _merge(self, new: list[LockName]) -> int:
-        """Put in many names at once, and return the effort: the sort finds two runs, and merges them."""
-        new.sort()
-        names = self.names + new
-        names.sort()
-        names = list(dict.fromkeys(names))  # a lock that was gone, and is there again, was among them already
-        if len(names) > len(self.names):
-            self.names = names
-            self._joined = ""
-        return _EFFORT_OF_MERGE * len(names) + _EFFORT_OF_NEW * len(new)
 
 
 class NameIndex:
-    """The names of the locks in the slots that were searched."""
+    """The names of the locks in the slots that have many."""
 
     def __init__(self) -> None:
         self._slots: dict[SlotNumber, SlotNames] = {}
-        self._used_at_ns = DISTANT_PAST_NS
-
-    def use(self, now_ns: int) -> None:
-        """Note that there is a search, or a list."""
-        self._used_at_ns = now_ns
+        self._kept_min = KEPT_MIN
+        self._next = 0
 
     def bring(self, slot: NodeSlot) -> tuple[SlotNames, int]:
         """Bring a served slot's names up to date, or sort them, and return them, to be read; some may be gone.
@@ -122,14 +135,28 @@ class NameIndex:
         if known is not None and known.reign is slot.reign:
             return known, known.update(slot.table)
         assert slot.reign is not None
-        known = self._slots[slot.number] = SlotNames(slot.table, slot.reign)
+        known = SlotNames(slot.table, slot.reign)
+        if len(known.names) >= self._kept_min:
+            self._slots[slot.number] = known
         return known, _effort_of_sort(len(known.names))
 
-    def tidy(self, now_ns: int) -> None:
-        """Give up what was not used for a while, some slots at a time."""
-        if self._slots and now_ns - self._used_at_ns >= UNUSED_NS:
-            for number in list(self._slots)[:_FORGOTTEN_AT_ONCE]:
-                del self._slots[number]
+    def keep_up(self, slots: dict[SlotNumber, NodeSlot]) -> None:
+        """Bring the names of the next slots up to date where there are many, and drop those of other slots."""
+        effort, first = 0, self._next
+        for number in all_slots()[first : first + _KEPT_UP_SLOTS]:
+            if effort >= _KEPT_UP_EFFORT:
+                break
+            self._next = number + 1
+            slot, known = slots.get(number), self._slots.get(number)
+            if slot is None or slot.reign is None or len(slot.table.locks) < self._kept_min:
+                if known is not None:
+                    del self._slots[number]
+            elif known is None or not known.is_fresh(slot):
+                effort += self.bring(slot)[1]
+            else:
+                known.pass_by()
+        if self._next >= SLOTS:
+            self._next = 0
 
     def check_invariants(self, slots: dict[SlotNumber, NodeSlot]) -> None:
         """Assert that every lock is found, without bringing anything up to date."""

@@ -128,7 +128,6 @@ class Queries:
             return
         serves_all = context.rights.may_serve_everything(now_ns)
         page = _Page(message, access, readable)
-        self.searches.index.use(now_ns)
         after = message.after_name
         for number in all_slots()[message.from_slot :]:
             slot = context.slots.get(number)

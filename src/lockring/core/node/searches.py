@@ -2,8 +2,10 @@
 
 Each question looks through some slots and answers with the first names there, and the next one goes on in the next
 slots. A client that has enough names sets the last of them as a bound, so that hardly more than a comparison is left to
-do for each further lock. A question does about a millisecond's work, so that no acquire waits longer for it. The first
-one sorts the names of its slots (see `name_index`), and later ones only look up where the wanted names would be.
+do for each further lock. A question does about a millisecond's work, so that no acquire waits longer for it.
+
+Names are mostly looked up in order (see `name_index`), and those of a slot that is not in order yet are sorted. Locks
+of a mode or of an owner are looked for among all, as long as names have no bound: few may be wanted, anywhere.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ UNCOUNTED: Final = -1
 """How many locks are wanted, where a count would take a look at each."""
 
 _EFFORT_PER_SLOT: Final = 32
+_EFFORT_OF_NAME: Final = 1
+"""A look at a name where it stands, which is not in the cache of the processor."""
 _EFFORT_OF_FIND: Final = 4
 _EFFORT_OF_RIGHTS: Final = 5
 _EFFORT_OF_ENTRY: Final = 3
@@ -99,7 +103,6 @@ class Searches:
         serves_all = context.rights.may_serve_everything(now_ns)
         wanted = _Matches(message.prefix, search, readable, message.limit)
         waiting = _WaitedFor(self._clients, self._grants.waiters if search.has_waiters else 0)
-        self.index.use(now_ns)
         next_slot, unserved = -1, 0
         for number in all_slots()[message.from_slot :]:
             if wanted.effort >= SEARCH_EFFORT_MAX:
@@ -158,7 +161,7 @@ class _Matches:
         self._before = search.before
         self._text_from = text_searched_from(prefix)
         # Entries are looked at last, and only where the name may be among the first.
-        self._by_entry = search.is_held or search.has_waiters or search.mode >= 0
+        self._by_entry = search.is_held or search.has_waiters or search.mode >= 0 or bool(search.owner)
 
     def look_in(self, slot: NodeSlot, index: NameIndex, waiting: _WaitedFor) -> None:
         """Look through a slot's locks.
@@ -169,22 +172,19 @@ class _Matches:
             waiting: the locks with waiters, as far as they are known.
         """
         search, table = self._search, slot.table
+        self.effort += _EFFORT_PER_SLOT
         few = waiting.few_in(table.slot) if search.has_waiters else None
-        if few is not None or self._owner:
-            found = self._names_of_owner(table) if self._owner else few
-            assert found is not None
-            self.effort += (
-                _EFFORT_PER_SLOT + len(found) + _EFFORT_OF_OWNER * bool(self._owner) * len(table.shares)
-            )
-            found = self._readable_with_text([name for name in found if name.startswith(self._prefix)])
-            found = self._with_entries(table, found)
-            self._count(len(found))
-            self._add(table, self._within(found))
-            return
-        names, effort = index.bring(slot)
-        self.effort += _EFFORT_PER_SLOT + effort
-        found = self._named(table, names)
-        self._add(table, self._with_entries(table, found) if self._by_entry else found)
+        # Without a bound, rare locks are found faster than names are looked at; with one, few names are left.
+        if self._owner and (search.is_counted or not self._before):
+            self._add_counted(table, self._names_of_owner(table))
+        elif few is not None:
+            self._add_counted(table, self._of_owner(table, few))
+        elif search.mode >= 0 and not (self._before or self._prefix):
+            self._add(table, self._with_entries(table, self._of_owner(table, self._named_by_mode(table))))
+        else:
+            names, effort = index.bring(slot)
+            self.effort += effort
+            self._add(table, self._with_entries(table, self._of_owner(table, self._named(table, names))))
 
     # ------------------------------------------------------------------ the ways to look
 
@@ -196,14 +196,10 @@ class _Matches:
             return []
         low = bisect_left(names, prefix) if prefix else 0
         high = len(names) if end is None else bisect_left(names, end)
-        if self._search.text or self._readable is not None:
+        if self._takes_looks:
             if not self._search.is_counted:
                 low, high = self._bounded(names, low, high)
-            found = [name for name in self._readable_with_text(names[low:high]) if name in locks]
-            effort = _EFFORT_OF_FIND if self._search.text and self._text_from else 1
-            self.effort += (high - low) * (effort + _EFFORT_OF_RIGHTS * (self._readable is not None))
-            self._count(len(found) if self._search.is_counted and not self._by_entry else UNCOUNTED)
-            return self._within(found)
+            return self._looked_at(table, names[low:high])
         if self._by_entry:
             self._count(UNCOUNTED)
         elif len(names) == len(locks):
@@ -217,17 +213,41 @@ class _Matches:
         self.effort += high - low
         return [name for name in names[low:high] if name in locks]
 
+    def _named_by_mode(self, table: LockTable) -> list[LockName]:
+        """Pick the names within the bounds whose locks have the mode, by a look at each lock."""
+        self.effort += _EFFORT_OF_NAME * len(table.locks)
+        mode = self._search.mode
+        names = self._within([lock.name for lock in table.locks.values() if lock.mode == mode])
+        if self._takes_looks:
+            return self._looked_at(table, names)
+        self._count(UNCOUNTED)
+        return names
+
+    def _looked_at(self, table: LockTable, names: list[LockName]) -> list[LockName]:
+        """Pick the names within the bounds that a look at each finds wanted, and count those whatever bounds."""
+        effort = _EFFORT_OF_FIND if self._search.text and self._text_from else 1
+        self.effort += len(names) * (effort + _EFFORT_OF_RIGHTS * (self._readable is not None))
+        locks = table.locks
+        found = [name for name in self._readable_with_text(names) if name in locks]
+        self._count(len(found) if self._search.is_counted and not self._by_entry else UNCOUNTED)
+        return self._within(found)
+
     def _names_of_owner(self, table: LockTable) -> list[LockName]:
-        """Return the names of the locks that a client with such a label holds or waits for."""
+        """Pick the names of the locks that clients with such a label hold or wait for."""
         owner = self._owner
-        found: dict[LockName, None] = {}
+        self.effort += _EFFORT_OF_OWNER * len(table.shares)
+        found: list[LockName] = []
         for share in table.shares.values():
             if owner in share.session.owner.lower():
-                for entry in share.entries.values():
-                    found[entry.lock.name] = None
-        return list(found)
+                found += [entry.lock.name for entry in share.entries.values()]
+        return list(dict.fromkeys(found))
 
     # ------------------------------------------------------------------ inner
+
+    @property
+    def _takes_looks(self) -> bool:
+        """Whether the order of names does not tell which are wanted."""
+        return bool(self._search.text) or self._readable is not None
 
     def _readable_with_text(self, names: list[LockName]) -> list[LockName]:
         if self._search.text:
@@ -242,19 +262,32 @@ class _Matches:
         return names
 
     def _with_entries(self, table: LockTable, names: list[LockName]) -> list[LockName]:
-        """Pick the names of the locks that have the holders and waiters that are wanted."""
-        if not self._by_entry:
-            return names
-        self.effort += _EFFORT_OF_ENTRY * len(names)
-        locks, search = table.locks, self._search
+        """Pick the names of the locks that are held and waited for as is wanted."""
+        search, locks = self._search, table.locks
         if search.has_waiters:
+            self.effort += _EFFORT_OF_ENTRY * len(names)
             names = [name for name in names if locks[name].waiters]
         if search.is_held:
+            self.effort += _EFFORT_OF_ENTRY * len(names)
             names = [name for name in names if locks[name].held is not None]
         if search.mode >= 0:
+            self.effort += _EFFORT_OF_ENTRY * len(names)
             mode = search.mode
             names = [name for name in names if locks[name].mode == mode]
         return names
+
+    def _of_owner(self, table: LockTable, names: list[LockName]) -> list[LockName]:
+        """Pick the names of the locks that clients with such a label hold or wait for, by a look at each."""
+        owner, locks = self._owner, table.locks
+        if not owner:
+            return names
+        self.effort += _EFFORT_OF_OWNER * len(names)
+        return [
+            name
+            for name in names
+            if any(owner in each.session.owner.lower() for each in locks[name].holders)
+            or any(owner in each.session.owner.lower() for each in locks[name].waiters or ())
+        ]
 
     def _bounded(self, names: list[LockName], low: int, high: int) -> tuple[int, int]:
         """Narrow a range of sorted names to those that are behind the one bound and before the other."""
@@ -274,6 +307,17 @@ class _Matches:
             self.matched = UNCOUNTED
         elif self.matched != UNCOUNTED:
             self.matched += found
+
+    def _add_counted(self, table: LockTable, names: list[LockName]) -> None:
+        """Count those of these names that are wanted, and add the ones within the bounds."""
+        self.effort += len(names)
+        prefix = self._prefix
+        if prefix:
+            names = [name for name in names if name.startswith(prefix)]
+        names = self._readable_with_text(names)
+        names = self._with_entries(table, names)
+        self._count(len(names))
+        self._add(table, self._within(names))
 
     def _add(self, table: LockTable, names: list[LockName]) -> None:
         for name in names:

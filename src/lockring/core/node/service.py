@@ -262,7 +262,7 @@ class ClientService:
         """Look at what no input brings on."""
         self.requests.retry_parked(now_ns)
         self.grants.on_tick(now_ns)
-        self._queries.searches.index.tidy(now_ns)
+        self._queries.searches.index.keep_up(self._context.slots)
         self.troubles.look(now_ns)
 
     def answer(self, now_ns: int) -> None:

@@ -7,5 +7,5 @@
 - `port`: listens; `protocol`: one connection, with its bounds.
 
 Only `site`, `basics`, `pages`, `visits` and `protocol` need packages of their own. They are loaded with the first
-connection, so that a process that is never asked over HTTP starts as fast as without.
+connection, or some seconds after the start, so that a process starts as fast as without HTTP.
 """

@@ -1,4 +1,4 @@
-"""The HTTP port of a process: it listens at once, and loads what answers with the first connection."""
+"""The HTTP port of a process: it listens at once, and loads what answers soon, or with the first connection."""
 
 from __future__ import annotations
 
@@ -72,8 +72,13 @@ class HttpPort:
             raise CannotListen(f"cannot listen on {listen} for HTTP: {listen_failure(error)}") from error
         loop = asyncio.get_running_loop()
         for each in self._sockets:
-            loop.add_reader(each, self._first_connection)
+            loop.add_reader(each, self._begin_loading)
         return format_address(host, self._sockets[0].getsockname()[1])
+
+    async def load(self) -> None:
+        """Load what answers, before a connection needs it. Returns at once if a connection has come before."""
+        if self._loading is None:
+            await asyncio.wait([self._begin_loading()])
 
     async def stop(self, grace_s: float) -> None:
         """End all connections; answers under way have `grace_s`."""
@@ -96,9 +101,10 @@ class HttpPort:
             for each in self._sockets:
                 loop.remove_reader(each)
 
-    def _first_connection(self) -> None:
+    def _begin_loading(self) -> asyncio.Task[None]:
         self._stop_waiting()
         self._loading = asyncio.get_running_loop().create_task(self._accept())
+        return self._loading
 
     async def _accept(self) -> None:
         connections_max = _connections_max()

@@ -127,6 +127,10 @@ class Dashboard:
         site.error_page = self._error
         self._streams = Streams(site.is_ending)
 
+    async def prepare(self) -> None:
+        """Compile the templates, before the first page needs them."""
+        await self._templates.compile()
+
     async def close(self) -> None:
         """End all connections to servers."""
         await self._reader.close()

@@ -32,7 +32,7 @@ STATIC: Final = {
 class Templates:
     """The templates of the pages, for one event loop.
 
-    The first page has all of them compiled, in a thread: that takes a tenth of a second, in which a node has to work.
+    All of them are compiled at once, in a thread: that takes a tenth of a second, in which a node has to work.
     """
 
     def __init__(self) -> None:
@@ -49,6 +49,11 @@ class Templates:
         self._environment.globals.update(link=page_url, count=count, command=command)
         self._are_compiled = False
         self._compiling = threading.Lock()
+
+    async def compile(self) -> None:
+        """Compile them, unless they are. The first page does it otherwise."""
+        if not self._are_compiled:
+            await asyncio.to_thread(self._compile)
 
     async def page(self, template: str, status: int = 200, **values: Any) -> Response:
         """Return a whole page.
@@ -68,8 +73,7 @@ class Templates:
         return await self._rendered(template, layout="content.html", **values)
 
     async def _rendered(self, template: str, **values: Any) -> str:
-        if not self._are_compiled:
-            await asyncio.to_thread(self._compile)
+        await self.compile()
         return self._environment.get_template(template).render(**values)
 
     def _compile(self) -> None:

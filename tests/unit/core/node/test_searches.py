@@ -10,7 +10,7 @@ import pytest
 from lockring.cluster_state import Replica
 from lockring.core.client.listings import FindProgress, is_wanted
 from lockring.core.node import queries, searches
-from lockring.core.node.name_index import UNUSED_NS
+from lockring.core.node.name_index import NameIndex
 from lockring.ids import LockName, SlotNumber, Version
 from lockring.protocol import List, ListReply, LockSearch, Mode, Refusal
 from lockring.slots import SLOTS, slot_of
@@ -18,10 +18,11 @@ from tests.unit.core.grantees import grantee
 from tests.unit.core.node.world import NAMES, Client, Nodes, S, of
 
 
-@pytest.fixture
-def nodes() -> Nodes:
+@pytest.fixture(params=[1, 32], ids=["kept", "sorted anew"])
+def nodes(request: pytest.FixtureRequest) -> Nodes:
     """A lone node with thirty held locks, two readers of "x", and a waiter of "y"."""
     nodes = Nodes("A")
+    index_of(nodes)._kept_min = request.param
     nodes.assign("A", None, *NAMES, *(f"job/{number}" for number in range(31, 60)))
     one, two = nodes.client("A", "web-ONE"), nodes.client("A", "two")
     for number in range(1, 31):
@@ -31,6 +32,10 @@ def nodes() -> Nodes:
     one.acquire("y", 41)
     two.acquire("y", 2)
     return nodes
+
+
+def index_of(nodes: Nodes) -> NameIndex:
+    return nodes.cores["A"].service._queries.searches.index
 
 
 def found(client: Client, prefix: str = "", *, limit: int = 100, **search: Any) -> FindProgress:
@@ -96,6 +101,18 @@ def test_a_search_leaves_out_what_is_not_wanted(
             assert progress.result().matched == len(expected)
 
 
+@pytest.mark.parametrize("search", [{"owner": "web"}, {"mode": Mode.EXCLUSIVE}, {"is_held": True}])
+def test_a_search_for_what_many_locks_have_finds_the_first_of_them(
+    nodes: Nodes, search: dict[str, Any]
+) -> None:
+    client = nodes.client("A", "s")
+    for limit in (1, 4, 29):
+        progress = found(client, limit=limit, **search)
+        assert names(progress) == JOBS[:limit]
+        assert progress.result().has_more
+        assert progress.result().matched == (32 if "owner" in search else -1)
+
+
 @pytest.mark.parametrize("rights", [None, ["read job/*", "deny read job/2*"]], ids=["none", "some"])
 def test_a_search_that_does_not_count_finds_the_same_names(nodes: Nodes, rights: list[str] | None) -> None:
     client = nodes.client("A", "s", access=None if rights is None else grantee("web-1", *rights))
@@ -105,13 +122,16 @@ def test_a_search_that_does_not_count_finds_the_same_names(nodes: Nodes, rights:
             {"text": "2"},
             {"text": "b/1"},
             {"text": "b", "after": "job/15", "before": "job/27"},
+            {"owner": "web"},
+            {"owner": "web", "text": "2", "before": "job/3"},
+            {"owner": "two", "before": "zz"},
         ]
         for search in searched:
             counted = found(client, prefix, limit=4, **search)
             uncounted = found(client, prefix, limit=4, is_counted=False, **search)
             assert names(uncounted) == names(counted)
             assert uncounted.result().has_more == counted.result().has_more
-            takes_looks = "text" in search or (rights is not None and not prefix)
+            takes_looks = bool(search) or (rights is not None and not prefix)
             assert uncounted.result().matched == (-1 if takes_looks else counted.result().matched)
 
 
@@ -186,17 +206,35 @@ def test_a_lock_that_changes_hands_between_searches_hides_no_newer_one(nodes: No
     assert [name for name in names(found(client)) if name.startswith("other/")] == sorted(others[1:])
 
 
-def test_sorted_names_are_given_up_without_a_search(nodes: Nodes) -> None:
-    client = nodes.client("A", "s")
-    found(client)
-    index = nodes.cores["A"].service._queries.searches.index
-    assert index._slots
+def test_names_of_slots_with_many_locks_are_brought_in_order_without_a_search() -> None:
+    slot = slot_of("job/1")
+    many = [name for name in (f"job/{number}" for number in range(500_000)) if slot_of(name) == slot][:101]
+    fresh = many.pop()
+    nodes = Nodes("A")
+    nodes.assign("A", None, *many, "x")
+    holder, client = nodes.client("A", "h"), nodes.client("A", "s")
+    for acquisition, name in enumerate([*many, "x"], 1):
+        holder.acquire(name, acquisition)
+    kept = index_of(nodes)._slots
+    nodes.advance(2 * S, S // 10)
+    assert set(kept) == {slot}
+    assert kept[slot].names == sorted(many)
+    holder.release(many[0], 1)
     for _ in range(2):
-        nodes.advance(UNUSED_NS - 6 * S, 6 * S)
-        assert index._slots
-        found(client)
-    nodes.advance(UNUSED_NS + 6 * S, 6 * S)
-    assert not index._slots
+        assert names(found(client)) == sorted([*many[1:], "x"])
+        nodes.advance(2 * S, S // 10)
+    holder.acquire(fresh, 200)
+    nodes.advance(2 * S, S // 10)
+    assert kept[slot].names == sorted([*many, fresh])
+    for acquisition, name in enumerate(many[1:61], 2):
+        holder.release(name, acquisition)
+    nodes.advance(2 * S, S // 10)
+    assert kept[slot].names == sorted([*many[61:], fresh])
+    for acquisition, name in enumerate(many[61:90], 62):
+        holder.release(name, acquisition)
+    nodes.advance(2 * S, S // 10)
+    assert not kept, "few are sorted by each search"
+    assert names(found(client)) == sorted([*many[90:], fresh, "x"])
     nodes.cores["A"].check_invariants()
 
 

@@ -11,19 +11,32 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from lockring.addresses import split_address
 from lockring.clock import monotonic_ns
 from lockring.core.access import HTTP_REQUIREMENTS, Condition, Requirement
 from lockring.errors import CannotListen
 from lockring.security.tls_policy import TlsPolicy
+from lockring.server import http_start
+from lockring.server.access_gate import AccessGate
+from lockring.server.access_settings import AccessSettings
 from lockring.server.http.pages import Page
 from lockring.server.http.port import HttpPort
-from lockring.server.http.protocol import BODY_S_MAX, HEAD_BYTES_MAX, HEAD_S_MAX, UNREAD_S_MAX
+from lockring.server.http.protocol import (
+    BODY_S_MAX,
+    HEAD_BYTES_MAX,
+    HEAD_S_MAX,
+    UNREAD_S_MAX,
+    ConnectionKeeper,
+)
+from lockring.server.http_start import HttpServer
+from lockring.server.pages.dashboard import Dashboard
+from lockring.server.settings import PortSettings
 from lockring.server.tls import ServerTls
 from lockring.units import NS_PER_S
 from tests.processes import PATIENCE_S
 from tests.unit.net.serving import run, until
 from tests.unit.security.conftest import Certs
-from tests.unit.server.http.serving import Served, serving
+from tests.unit.server.http.serving import Served, answer_of, part, serving
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +82,62 @@ def test_a_process_that_listens_has_loaded_no_package_of_http_before_the_first_c
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_port_that_has_loaded_ahead_answers_the_first_connection_without_loading_again() -> None:
+    made: list[int] = []
+
+    async def scenario() -> None:
+        async with serving() as served:
+
+            def make(connections_max: int) -> ConnectionKeeper:
+                made.append(connections_max)
+                return served.keeper
+
+            port = HttpPort(make, ending=lambda: None)
+            address = await port.start("127.0.0.1:0")
+            await port.load()
+            assert len(made) == 1
+            await port.load()
+            assert (await Served(address, served.site, served.keeper).get("/livez")).status == 200
+            await port.stop(1.0)
+
+    run(scenario())
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize("after_s", [0.0, 600.0])
+def test_a_server_loads_its_pages_a_while_after_the_start(
+    monkeypatch: pytest.MonkeyPatch, after_s: float
+) -> None:
+    monkeypatch.setattr(http_start, "LOAD_AFTER_S", after_s)
+    compiled: list[Dashboard] = []
+
+    async def note(self: Dashboard) -> None:
+        compiled.append(self)
+
+    monkeypatch.setattr(Dashboard, "prepare", note)
+
+    async def scenario() -> None:
+        gate = AccessGate(AccessSettings(), server="n1")
+        settings = PortSettings(http_listen="127.0.0.1:0")
+        server = HttpServer(settings, [part()], gate=gate, tls=None)
+        await server.start("127.0.0.1:1")
+        try:
+            if after_s:
+                await asyncio.sleep(0.05)
+            else:
+                await until(lambda: bool(compiled))
+                assert server._dashboard is compiled[0]
+                reader, writer = await asyncio.open_connection(*split_address(server.address))
+                writer.write(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+                assert answer_of(await reader.read()).status == 200
+                writer.close()
+        finally:
+            await server.stop()
+
+    run(scenario())
+    assert len(compiled) == (not after_s)
 
 
 def test_a_port_that_is_taken_is_named() -> None:
