@@ -31,7 +31,7 @@ class Belief:
         current: whether it believes so now, by its own clock read at this true time.
         asked: the true time at which it asked for the lock.
         began: the true time at which it began to.
-        primary: the node whose answer it goes by.
+        primary: the life of the node whose answer it goes by.
         shared: whether others may hold it at the same time, shared as well.
         lapsed: whether the client was seen with its deadline passed.
     """

@@ -164,6 +164,7 @@ class SimDisk:
         self._rng = rng = world.rng(f"disk of {name}")
         self._pictures: list[Picture] = []
         self._stopped_ns = 0
+        self._died_ns: int | None = None
         self._longest_sync_ns = 0
         self._unmarked_since: int | None = None
         self._mark_is_unsynced_since: int | None = None
@@ -179,13 +180,17 @@ class SimDisk:
 
     def files(self) -> SimFiles:
         """Return the directory for a process that starts, and that does not have it yet."""
+        if self._died_ns is not None:
+            self._stopped_ns += self._world.now - self._died_ns
+            self._died_ns = None
         return SimFiles(self)
 
     def process_died(self, files: SimFiles) -> None:
-        """Let go of what a process had."""
+        """Let go of what a process had. It is dead, or has made the directory again."""
         files.is_over = True
-        if self._user is files:
+        if self._user is None or self._user is files:  # else it has made the directory again, and goes on
             self._user = None
+            self._died_ns = self._world.now
 
     def lose_power(self) -> None:
         """Keep what survives a loss of power; the machine starts again. Its process must be over."""
@@ -216,8 +221,11 @@ class SimDisk:
         self._stopped_ns += duration_ns
 
     def _now(self) -> int:
-        """The time of the disk's own clock, which stands still with the process."""
-        return self._world.now - self._stopped_ns
+        """The time of the disk's own clock, which stands still with the process, and while there is none.
+
+        So a mark that is still to be made when a process dies is never late.
+        """
+        return (self._world.now if self._died_ns is None else self._died_ns) - self._stopped_ns
 
     def _wrote_segment(self) -> None:
         """Note that every picture lacks something from now on, and that a mark must follow."""

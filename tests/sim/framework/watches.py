@@ -32,36 +32,36 @@ class Stretch:
     A picture with an exclusive holder begins with that one. Of others nothing says which grants were over by then.
 
     Attributes:
-        seen: the grants that it saw, each with the node that showed it first.
+        seen: the grants that it saw, each with the life of a node that showed it first.
         begun_at: how many grants there had been when it began.
         ended_at: how many grants there had been when it ended, None while it goes on. A grant that a primary
             shows may be lost with it before the answer leaves; its successor then gives lower generations than were
             seen.
     """
 
-    def __init__(self, who: str, lock: LockRecord, begun_at: int) -> None:
+    def __init__(self, who: str, lock: LockRecord, life: str, begun_at: int) -> None:
         self.who = who
         self.name = lock.name
         self.begun_at = begun_at
         self.ended_at: int | None = None
-        self.seen: dict[Holder, str] = dict.fromkeys(holders_of(lock), lock.primary)
+        self.seen: dict[Holder, str] = dict.fromkeys(holders_of(lock), life)
         held = [generation for _, _, generation in self.seen]
         self.first = max(held, default=0) if lock.mode == Mode.EXCLUSIVE else 0
         self.last = self.first
 
-    def granted(self, holders: set[Holder], primary: str) -> None:
-        """Note grants that the watch has shown, in the words of a primary."""
-        self.seen = dict.fromkeys(holders, primary) | self.seen
+    def granted(self, holders: set[Holder], life: str) -> None:
+        """Note grants that the watch has shown, in the words of one life of a primary."""
+        self.seen = dict.fromkeys(holders, life) | self.seen
         generations = [generation for _, _, generation in holders]
         self.last = max([*generations, self.last])
         self.first = self.first or min(generations, default=0)
 
 
 class _Answer(NamedTuple):
-    """The answer by which a client came to believe in a grant: its number among all, and the node that gave it."""
+    """The answer by which a client came to believe in a grant: its number among all, and the life that gave it."""
 
     number: int
-    primary: str
+    life: str
 
 
 class Seen:
@@ -80,14 +80,14 @@ class Seen:
         self.lock: LockRecord | None = None
         self.gaps = 0
 
-    def update(self, update: Update) -> None:
-        """Check that an update leads from the last picture to this one."""
+    def update(self, update: Update, life: str) -> None:
+        """Check that an update, from one life of a node, leads from the last picture to this one."""
         before, self.lock = self.lock, update.lock
         what = f"{self._who} watches {self._name!r}"
         if before is None:
             if update.gap or update.events:
                 raise Violation("WATCH", f"{what}: the first picture has a past: {update}")
-            self._begin(update.lock)
+            self._begin(update.lock, life)
             return
         holders, waiters = holders_of(before), waiters_of(before)
         for event in update.events:
@@ -116,7 +116,7 @@ class Seen:
             raise Violation("WATCH", f"{what}: {update.lock} comes after {before}, and is ordered before it")
         if update.gap:
             self.gaps += 1
-            self._begin(update.lock)
+            self._begin(update.lock, life)
             return
         assert self._stretch is not None
         self._stretch.granted(
@@ -125,13 +125,13 @@ class Seen:
                 for event in update.events
                 if event.kind == LockEventKind.GRANTED
             },
-            update.lock.primary,
+            life,
         )
 
-    def _begin(self, lock: LockRecord) -> None:
+    def _begin(self, lock: LockRecord, life: str) -> None:
         if self._stretch is not None:
             self._watches.end(self._stretch)
-        self._stretch = self._watches.begin(self._who, lock)
+        self._stretch = self._watches.begin(self._who, lock, life)
 
 
 class Watches:
@@ -148,14 +148,14 @@ class Watches:
         self._grants = 0
         self._stretches: list[Stretch] = []
 
-    def granted(self, name: str, holder: Holder, primary: str) -> None:
-        """Note that a client came to believe that it holds a lock, by the answer of a node."""
+    def granted(self, name: str, holder: Holder, life: str) -> None:
+        """Note that a client came to believe that it holds a lock, by the answer of one life of a node."""
         self._grants += 1
-        self._granted.setdefault(name, {})[holder] = _Answer(self._grants, primary)
+        self._granted.setdefault(name, {})[holder] = _Answer(self._grants, life)
 
-    def begin(self, who: str, lock: LockRecord) -> Stretch:
+    def begin(self, who: str, lock: LockRecord, life: str) -> Stretch:
         """Begin a stretch: a watch shows a lock for the first time, or after a gap."""
-        stretch = Stretch(who, lock, self._grants)
+        stretch = Stretch(who, lock, life, self._grants)
         self._stretches.append(stretch)
         return stretch
 
@@ -169,7 +169,7 @@ class Watches:
             ended_at = self._grants if each.ended_at is None else each.ended_at
             after = -1 if self._sync else each.begun_at
             granted = {
-                holder: answer.primary
+                holder: answer.life
                 for holder, answer in self._granted.get(each.name, {}).items()
                 if answer.number <= ended_at and (answer.number > after or holder in each.seen)
             }
@@ -177,8 +177,8 @@ class Watches:
             # may be given once more, even to the same client. A watch that reads late may learn of its gap after that.
             believed = [
                 holder[2]
-                for holder, primary in each.seen.items()
-                if granted.get(holder) == primary and each.first <= holder[2] <= each.last
+                for holder, life in each.seen.items()
+                if granted.get(holder) == life and each.first <= holder[2] <= each.last
             ]
             if not believed:
                 continue

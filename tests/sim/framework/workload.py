@@ -379,7 +379,7 @@ class ClientShell(Shell):
             lambda: self.believes(ticket, life),
             self.world.now,
             asked=task.since,
-            primary="" if ticket.share is None or ticket.share.replica is None else ticket.share.replica.node,
+            primary="" if ticket.share is None else str(ticket.share.replica),
             shared=ticket.exchange.terms.mode == Mode.SHARED,
         )
         if self.world.story is not None:
@@ -466,7 +466,10 @@ class ClientShell(Shell):
         if self.world.story is not None:
             told = [(LockEventKind(each.kind).name, each.session, each.acquisition) for each in update.events]
             self.world.tell(self.name, f"sees {update.lock.name!r}: {told}{' GAP' if update.gap else ''}")
-        update.request.exchange.call.update(update)
+        exchange = update.request.exchange
+        assert self.core is not None
+        link = self.core._links.by_id.get(exchange.link)
+        exchange.call.update(update, "" if link is None or link.node is None else str(link.node.replica))
 
     def _dialed(self, link: int, end: End | None) -> None:
         assert self.core is not None

@@ -50,12 +50,13 @@ def drill_ack_early() -> None:
 def gap_ok() -> list[Change]:
     """A copy applies what follows without looking whether something is missing, and what was lost is not sent again."""
 
-    def _apply_tail(self: NodeSlot, tail: Any, now_ns: int) -> None:
+    def _apply_tail(self: NodeSlot, tail: Any, now_ns: int) -> MutationIndex:
         index = self._index()
         for mutation in tail.mutations[max(0, index - tail.after) :]:
             self.table.apply(mutation, now_ns)
         self.table.highest = max(self.table.highest, tail.highest)
         self.content = (tail.since, max(index, tail.after + len(tail.mutations)))
+        return self._index()
 
     def lost(self: CopyStream) -> None:
         self.parts = []
@@ -429,12 +430,13 @@ def order_gen_seq() -> list[Change]:
         self._follow(tenure, part.index)
         return int(part.index)
 
-    def _apply_tail(self: NodeSlot, tail: Any, now_ns: int) -> None:
+    def _apply_tail(self: NodeSlot, tail: Any, now_ns: int) -> MutationIndex:
         index = self._index()
         if tail.after <= index:
             for mutation in tail.mutations[index - tail.after :]:
                 merge(self, mutation, now_ns)
             self.content = (tail.since, max(index, tail.after + len(tail.mutations)))
+        return self._index()
 
     def keeps(self: SlotRoles, number: SlotNumber, before: Any, after: Any, now_ns: int) -> Any:
         slot = self._context.slots.get(number)
@@ -642,9 +644,56 @@ def drill_former_start_acknowledged(seed: int) -> None:
         cluster.run(10)
 
 
+def _is_wholly_sent(cluster: Scenario, primary: NodeShell, copy: NodeShell) -> bool:
+    """Return whether all parts of a snapshot are under way to the present life of a copy."""
+    assert primary.core is not None
+    assert copy.core is not None
+    reign = primary.core.slots[slot_of(cluster.name)].reign
+    stream = None if reign is None else reign.streams.get(copy.core.replica)
+    return stream is not None and stream.started > 0 and not stream.parts
+
+
 def _parts_at(cluster: Scenario, node: NodeShell) -> int:
     data = None if node.core is None else node.core.slots.get(slot_of(cluster.name))
     return 0 if data is None else len(data.parts)
+
+
+@mutant
+def gap_named_by_its_place() -> list[Change]:
+    """A copy that misses mutations says how far it is, and takes back so that it needs a snapshot."""
+    apply_tail = NodeSlot._apply_tail
+
+    def changed(self: NodeSlot, tail: Any, now_ns: int) -> MutationIndex:
+        apply_tail(self, tail, now_ns)
+        return self._index()
+
+    return [(NodeSlot, "_apply_tail", changed)]
+
+
+@drill_by_chance(range(1, 5))
+def drill_gap_named_by_its_place(seed: int) -> None:
+    """A snapshot begins before the copy knows that it is one, and the next grant follows while its disk is slow."""
+    cluster = Scenario(nodes=2, durability="disk", seed=seed)
+    client, primary, backup = cluster.simulation.clients[0], cluster.primary(), cluster.backup()
+    cluster.be_patient()
+    *held, later = cluster.names(6)
+    tasks = cluster.hold(client, *held, ttl_ms=30_000)
+    cluster.crash(backup)
+    cluster.let_go(client, tasks[0])
+    cluster.run(0.05)
+    backup.start()
+    cluster.step(lambda: cluster.is_joined(backup), 5)
+    cluster.silence(cluster.coordinator, backup, 60)
+    cluster.step(lambda: _is_wholly_sent(cluster, primary, backup), 5)
+    assert backup.disk is not None
+    backup.disk.slow_ns = S // 5
+    client.take(later, ttl_ms=30_000)
+    cluster.run(0.1)
+    cluster.unsilence(cluster.coordinator, backup)
+    cluster.run(10)
+    cluster.demand(
+        cluster.is_copied(primary), "P7", "a copy never gets the snapshot that it has refused a part of"
+    )
 
 
 @mutant

@@ -125,16 +125,14 @@ class NodeSlot:
         if isinstance(stream, Tail):  # nearly all are
             if self.following != tenure:
                 return NEEDS_SNAPSHOT
-            self._apply_tail(stream, now_ns)
-        elif isinstance(stream, Snapshot):
+            return self._apply_tail(stream, now_ns)
+        if isinstance(stream, Snapshot):
             return self._apply_snapshot(stream, tenure, now_ns)
-        elif self.following != tenure:
+        if self.following != tenure:
             if not self._ended_at(stream, base):
                 return NEEDS_SNAPSHOT
             self._follow(tenure, NO_INDEX)
-        content = self.content  # every message of a primary comes by here: no call for it
-        assert content is not None
-        return content[1]
+        return self._index()
 
     def take_over_from(self, end: HandOverSlot, now_ns: int) -> bool:
         """Take in the end of the reign that this table was following; False if it does not fit."""
@@ -178,20 +176,24 @@ class NodeSlot:
     def _ended_at(self, stream: Resume, base: Version) -> bool:
         return self.content == (stream.ended_since, stream.ended_index) and self.base == base
 
-    def _apply_tail(self, tail: Tail, now_ns: int) -> None:
+    def _apply_tail(self, tail: Tail, now_ns: int) -> MutationIndex:
         content = self.content
         assert content is not None
         index, after, mutations, table = content[1], tail.after, tail.mutations, self.table
         reached: MutationIndex = after + len(mutations)  # type: ignore[assignment]  # born here
         if after > index:
-            return
+            # The stream was started again, and its start did not come through. To name the present place would take
+            # back what was said of that start, where one answer stands for several messages.
+            return NEEDS_SNAPSHOT
         if after < index:
             mutations = mutations[index - after :]
         table.apply_all(mutations, now_ns)
         if tail.highest > table.highest:
             table.highest = tail.highest
-        if reached > index:
-            self.content = (tail.since, reached)
+        if reached <= index:
+            return index
+        self.content = (tail.since, reached)
+        return reached
 
     def _follow(self, tenure: tuple[Version, Version], index: MutationIndex) -> None:
         self.following = tenure
