@@ -104,7 +104,7 @@ class LockPage(list[FoundLock]):
     Attributes:
         matched: how many locks the search would find in all; None where that is not counted: of
             locks that are held in some way, where a node of an older version was asked, and where a part
-            of the name is searched, or rights are looked at, and there are more than 100,000.
+            of the name or an owner is searched, or rights are looked at, and there are more than 10,000.
         after: the name behind which the next page begins; None if there is no other page.
         unserved_slots: how many of the cluster's 4096 slots could not be searched.
     """

@@ -123,8 +123,12 @@ class HttpServer:
     async def _load(self) -> None:
         await asyncio.sleep(LOAD_AFTER_S)
         await self._port.load()
-        if self._dashboard is not None:
+        if self._dashboard is None:
+            return
+        try:
             await self._dashboard.prepare()
+        except Exception:
+            log.exception("the pages cannot be prepared, because of a bug", extra=event("pages-not-prepared"))
 
     def _made(self, connections_max: int) -> ConnectionKeeper:
         from lockring.server.http.basics import basic_pages

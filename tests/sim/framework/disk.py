@@ -164,7 +164,7 @@ class SimDisk:
         self._rng = rng = world.rng(f"disk of {name}")
         self._pictures: list[Picture] = []
         self._stopped_ns = 0
-        self._died_ns: int | None = None
+        self._unused_since: int | None = world.now
         self._longest_sync_ns = 0
         self._unmarked_since: int | None = None
         self._mark_is_unsynced_since: int | None = None
@@ -180,17 +180,23 @@ class SimDisk:
 
     def files(self) -> SimFiles:
         """Return the directory for a process that starts, and that does not have it yet."""
-        if self._died_ns is not None:
-            self._stopped_ns += self._world.now - self._died_ns
-            self._died_ns = None
         return SimFiles(self)
 
     def process_died(self, files: SimFiles) -> None:
         """Let go of what a process had. It is dead, or has made the directory again."""
         files.is_over = True
-        if self._user is None or self._user is files:  # else it has made the directory again, and goes on
-            self._user = None
-            self._died_ns = self._world.now
+        if self._user is files:
+            self.used_by(None)
+
+    def used_by(self, files: SimFiles | None) -> None:
+        """Note that a process has the directory from now on, or none."""
+        now = self._world.now
+        if files is None:
+            self._unused_since = now
+        elif self._unused_since is not None:
+            self._stopped_ns += now - self._unused_since
+            self._unused_since = None
+        self._user = files
 
     def lose_power(self) -> None:
         """Keep what survives a loss of power; the machine starts again. Its process must be over."""
@@ -221,11 +227,11 @@ class SimDisk:
         self._stopped_ns += duration_ns
 
     def _now(self) -> int:
-        """The time of the disk's own clock, which stands still with the process, and while there is none.
+        """The time of the disk's own clock, which stands still with the process, and while none has the directory.
 
         So a mark that is still to be made when a process dies is never late.
         """
-        return (self._world.now if self._died_ns is None else self._died_ns) - self._stopped_ns
+        return (self._world.now if self._unused_since is None else self._unused_since) - self._stopped_ns
 
     def _wrote_segment(self) -> None:
         """Note that every picture lacks something from now on, and that a mark must follow."""
@@ -262,7 +268,7 @@ class SimDisk:
         self._durable_names.clear()
         if self._user is not None:
             self._user.is_gone = True
-            self._user = None
+            self.used_by(None)
 
     def picture(self) -> Picture:
         """Return what a backup of the directory would have now."""
@@ -387,7 +393,7 @@ class SimFiles:
         disk = self._disk
         if not self._may_lock():
             raise JournalError(f"the journal in {self.place} is in use by another node")
-        disk._user = self
+        disk.used_by(self)
         disk._longest_sync_ns = 0
         inode = disk._names.get(LOCK_NAME)
         if inode is None:
@@ -401,7 +407,7 @@ class SimFiles:
     def unlock(self) -> None:
         """Leave the directory to others."""
         if self._disk._user is self:
-            self._disk._user = None
+            self._disk.used_by(None)
 
     def names(self) -> list[str]:
         """Return the names of all files."""

@@ -178,7 +178,7 @@ class Watches:
             believed = [
                 holder[2]
                 for holder, life in each.seen.items()
-                if granted.get(holder) == life and each.first <= holder[2] <= each.last
+                if life and granted.get(holder) == life and each.first <= holder[2] <= each.last
             ]
             if not believed:
                 continue

@@ -379,7 +379,7 @@ class ClientShell(Shell):
             lambda: self.believes(ticket, life),
             self.world.now,
             asked=task.since,
-            primary="" if ticket.share is None else str(ticket.share.replica),
+            primary="" if ticket.share is None or ticket.share.replica is None else str(ticket.share.replica),
             shared=ticket.exchange.terms.mode == Mode.SHARED,
         )
         if self.world.story is not None:

@@ -151,10 +151,11 @@ class NameIndex:
             if slot is None or slot.reign is None or len(slot.table.locks) < self._kept_min:
                 if known is not None:
                     del self._slots[number]
-            elif known is None or not known.is_fresh(slot):
-                effort += self.bring(slot)[1]
-            else:
+                continue
+            if known is not None:
                 known.pass_by()
+            if known is None or not known.is_fresh(slot):
+                effort += self.bring(slot)[1]
         if self._next >= SLOTS:
             self._next = 0
 

@@ -106,15 +106,19 @@ class HttpPort:
         self._loading = asyncio.get_running_loop().create_task(self._accept())
         return self._loading
 
+    def _loaded(self) -> tuple[int, ConnectionKeeper]:
+        connections_max = _connections_max()  # the first import, of many modules
+        return connections_max, self._make(connections_max)
+
     async def _accept(self) -> None:
-        connections_max = _connections_max()
         try:
-            self._keeper = keeper = await asyncio.to_thread(self._make, connections_max)
+            connections_max, keeper = await asyncio.to_thread(self._loaded)
         except Exception:
             log.exception("HTTP has ended, because of a bug", extra=event("http-not-loaded"))
             for each in self._sockets:
                 each.close()
             return
+        self._keeper = keeper
         make = keeper.make if self._secure is None else self._secure(keeper.make, connections_max // 2)
         loop = asyncio.get_running_loop()
         for each in self._sockets:

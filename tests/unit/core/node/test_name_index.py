@@ -95,14 +95,21 @@ def test_the_names_of_a_former_reign_are_sorted_again_without_a_search() -> None
     assert index._slots[SLOT].reign is slot.reign
 
 
-def test_the_text_of_all_names_is_given_up_when_no_search_needs_it() -> None:
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_the_text_of_all_names_is_given_up_when_no_search_needs_it(is_busy: bool) -> None:
     nodes, slot = slot_with_client()
-    nodes.client("A", "s").acquire(NAMES[0], 1)
+    client = nodes.client("A", "s")
+    for acquisition, name in enumerate(reversed(NAMES), 1):
+        client.acquire(name, acquisition)
     index = NameIndex()
-    index._kept_min = 1
     known, _ = index.bring(slot)
     for rounds in (63, 63, 64):
         assert known.might_have("job")
-        for _ in range(rounds * SLOTS // 256):
-            index.keep_up({SLOT: slot})
+        for _ in range(rounds):
+            if is_busy:  # the name is there already, and stays
+                client.release(NAMES[0], acquisition)
+                acquisition += 1
+                client.acquire(NAMES[0], acquisition)
+            for _ in range(SLOTS // 256):
+                index.keep_up({SLOT: slot})
         assert bool(known._joined) == (rounds == 63)

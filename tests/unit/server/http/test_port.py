@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from lockring.security.tls_policy import TlsPolicy
 from lockring.server import http_start
 from lockring.server.access_gate import AccessGate
 from lockring.server.access_settings import AccessSettings
+from lockring.server.http import port as port_module
 from lockring.server.http.pages import Page
 from lockring.server.http.port import HttpPort
 from lockring.server.http.protocol import (
@@ -84,8 +86,18 @@ def test_a_process_that_listens_has_loaded_no_package_of_http_before_the_first_c
     assert done.stdout == "[]\n"
 
 
-def test_a_port_that_has_loaded_ahead_answers_the_first_connection_without_loading_again() -> None:
+def test_a_port_that_has_loaded_ahead_answers_the_first_connection_without_loading_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     made: list[int] = []
+    threads: list[threading.Thread] = []
+    bound = port_module._connections_max
+
+    def noted() -> int:
+        threads.append(threading.current_thread())
+        return bound()
+
+    monkeypatch.setattr(port_module, "_connections_max", noted)
 
     async def scenario() -> None:
         async with serving() as served:
@@ -104,6 +116,29 @@ def test_a_port_that_has_loaded_ahead_answers_the_first_connection_without_loadi
 
     run(scenario())
     assert len(made) == 1
+    assert threading.main_thread() not in threads, "the event loop has other work"
+
+
+def test_pages_that_cannot_be_prepared_are_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(http_start, "LOAD_AFTER_S", 0.0)
+
+    async def fail(self: Dashboard) -> None:
+        raise RuntimeError("a template is broken")
+
+    monkeypatch.setattr(Dashboard, "prepare", fail)
+
+    async def scenario() -> None:
+        gate = AccessGate(AccessSettings(), server="n1")
+        server = HttpServer(PortSettings(http_listen="127.0.0.1:0"), [part()], gate=gate, tls=None)
+        await server.start("127.0.0.1:1")
+        try:
+            await until(lambda: "a template is broken" in caplog.text)
+        finally:
+            await server.stop()
+
+    run(scenario())
 
 
 @pytest.mark.parametrize("after_s", [0.0, 600.0])
