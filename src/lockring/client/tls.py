@@ -43,9 +43,11 @@ VARIABLES: Final = ClientFiles("LOCKRING_CA", "LOCKRING_CERT", "LOCKRING_KEY", "
 
 
 def files_of(
-    ca: FilePath | None, cert: FilePath | None, key: FilePath | None, server_name: str | None
+    ca: FilePath | None, cert: FilePath | None, key: FilePath | None, server_name: object
 ) -> ClientFiles:
     """Return the files that the arguments name, or variables for those that are None.
+
+    Programs may pass a name of any type, which compiled code would refuse in words of its own.
 
     Raises:
         InvalidRequest: a file is not given as a path, or the name is not given as text.

@@ -207,6 +207,7 @@ def test_a_command_that_would_be_open_ends_with_64_and_makes_no_directory(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
+    monkeypatch.delenv("LOCKRING_BUILD", raising=False)  # of the tests alone, and commands do not know it
     assert main([*arguments, "--data-dir", str(tmp_path / "data")]) == exits.USAGE
     out, err = capsys.readouterr()
     assert out == ""
