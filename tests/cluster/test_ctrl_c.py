@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -238,7 +239,7 @@ def test_what_runs_in_the_background_of_a_script_goes_on_ignoring_ctrl_c(start, 
         stderr=subprocess.STDOUT,
     )
     assert process.stdout is not None
-    while not any(each in process.stdout.readline() for each in ("fencing_token", "listens")):
+    while not re.search("fencing_token|listens", process.stdout.readline()):
         assert process.poll() is None
     status = Path(f"/proc/{process.pid}/status").read_text().split()
     ignored, caught = (int(status[status.index(each) + 1], 16) for each in ("SigIgn:", "SigCgt:"))

@@ -263,7 +263,11 @@ def no_answer(
     text = f"cannot be reached: {reason_of(error)}"
     if isinstance(error, TimeoutError):
         text = f"did not answer within {timeout_s:g} s"
-    return Unavailable(f"{address} {text}", reason="silent" if is_greeted else "unreachable")
+    unanswered = Unavailable(f"{address} {text}", reason="silent" if is_greeted else "unreachable")
+    # A command asks again only where a server has answered, and tells by this. `raise … from` sets it in interpreted
+    # code alone.
+    unanswered.__cause__ = error
+    return unanswered
 
 
 class Conversation:

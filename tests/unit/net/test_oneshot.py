@@ -103,6 +103,7 @@ def test_a_server_that_has_greeted_is_silent_and_another_one_unreachable(
     with pytest.raises(Unavailable, match=f"^{text}") as caught:
         ask("h:1", timeout_s=5, dial=lambda address, timeout_s: silence)
     assert caught.value.reason == reason
+    assert caught.value.__cause__ is error, "it is the system that has ended it, and no answer"
     assert silence.is_closed
 
 
@@ -117,3 +118,4 @@ def test_a_server_to_which_there_is_no_connection_is_unreachable(
     with pytest.raises(Unavailable) as caught:
         ask("h:1", timeout_s=5, dial=dial)
     assert caught.value.reason == "unreachable"
+    assert caught.value.__cause__ is error

@@ -113,16 +113,15 @@ class HttpPort:
     async def _accept(self) -> None:
         try:
             connections_max, keeper = await asyncio.to_thread(self._loaded)
+            self._keeper = keeper
+            make = keeper.make if self._secure is None else self._secure(keeper.make, connections_max // 2)
+            loop = asyncio.get_running_loop()
+            for each in self._sockets:
+                self._servers.append(await loop.create_server(make, sock=each, backlog=_BACKLOG))
         except Exception:
             log.exception("HTTP has ended, because of a bug", extra=event("http-not-loaded"))
             for each in self._sockets:
                 each.close()
-            return
-        self._keeper = keeper
-        make = keeper.make if self._secure is None else self._secure(keeper.make, connections_max // 2)
-        loop = asyncio.get_running_loop()
-        for each in self._sockets:
-            self._servers.append(await loop.create_server(make, sock=each, backlog=_BACKLOG))
 
 
 async def _bound(host: str, port: int) -> list[socket.socket]:

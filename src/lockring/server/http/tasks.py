@@ -17,6 +17,8 @@ TASKS_MAX: Final = 1_000
 FRAMES_MAX: Final = 30
 """Frames of each that are shown."""
 
+_NO_FRAMES: Final = "  no frames: it waits in compiled code\n"
+
 _FRAME: Final = ("cr_frame", "gi_frame", "ag_frame")
 _NEXT: Final = ("cr_await", "gi_yieldfrom", "ag_await")
 
@@ -39,7 +41,7 @@ def task_stacks() -> list[TaskStack]:
     for task in sorted(asyncio.all_tasks(), key=lambda each: each.get_name())[:TASKS_MAX]:
         coroutine = task.get_coro()
         frames = ((frame, frame.f_lineno) for frame in _frames(coroutine))
-        stack = "".join(traceback.StackSummary.extract(frames, limit=FRAMES_MAX).format())
+        stack = "".join(traceback.StackSummary.extract(frames, limit=FRAMES_MAX).format()) or _NO_FRAMES
         found.append(TaskStack(f"{task.get_name()}: {getattr(coroutine, '__qualname__', '?')}", stack))
     return found
 

@@ -160,7 +160,9 @@ def test_a_server_loads_its_pages_a_while_after_the_start(
         await server.start("127.0.0.1:1")
         try:
             if after_s:
-                await asyncio.sleep(0.05)
+                for _ in range(5):  # turns of the event loop: it would have begun
+                    await asyncio.sleep(0)
+                assert server._port._loading is None
             else:
                 await until(lambda: bool(compiled))
                 assert server._dashboard is compiled[0]
