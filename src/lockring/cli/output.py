@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -16,6 +14,8 @@ from lockring.terminals import shown, takes_colour
 
 def print_json(value: object) -> None:
     """Print one JSON value on one line, at once."""
+    import json  # here and below: what many runs do without makes their start longer
+
     print(json.dumps(value), flush=True)
 
 
@@ -41,6 +41,8 @@ def report(error: LockringError, as_json: bool, code: str = "") -> None:
             found["right"] = error.right or None
         elif isinstance(error, Overloaded):
             found["retry_after_s"] = error.retry_after_s
+        import json
+
         line = json.dumps(found)
     else:
         line = "lockring: " + " ".join(str(error).split())
@@ -77,7 +79,11 @@ def clock_time(seconds_ago: float = 0.0) -> str:
 
 def width_of_terminal() -> int | None:
     """Return how many cells a line of standard output has, None if it is not a terminal."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    if not sys.stdout.isatty():
+        return None
+    import shutil
+
+    return shutil.get_terminal_size().columns
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[Any]], *, if_empty: str = "") -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from lockring.client.grant_state import Holder, holding_of_each
 from lockring.core.client import UNKNOWN, LocksFound
@@ -14,8 +15,7 @@ from lockring.protocol import LockRecord as WireLockInfo
 from lockring.protocol import LockRecords as WireLockList
 
 
-@dataclass(frozen=True, slots=True)
-class Waiter:
+class Waiter(msgspec.Struct, frozen=True):
     """A client in a lock's queue. Its text is the owner label.
 
     Attributes:
@@ -34,8 +34,7 @@ class Waiter:
         return self.owner
 
 
-@dataclass(frozen=True, slots=True)
-class LockInfo:
+class LockInfo(msgspec.Struct, frozen=True):
     """A lock at one moment, as its node saw it.
 
     Attributes:
@@ -83,8 +82,7 @@ class LockList(list[LockInfo]):
         self.unserved_slots = unserved_slots
 
 
-@dataclass(frozen=True, slots=True)
-class FoundLock:
+class FoundLock(msgspec.Struct, frozen=True):
     """A lock that a search has found.
 
     Attributes:
@@ -123,8 +121,7 @@ class LockPage(list[FoundLock]):
         self.unserved_slots = unserved_slots
 
 
-@dataclass(frozen=True, slots=True)
-class Broken:
+class Broken(msgspec.Struct, frozen=True):
     """The effect of `Client.break_lock`.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from lockring.client.grant_state import Holder
 from lockring.client.lock_info import LockInfo, Waiter, lock_info
@@ -10,8 +10,7 @@ from lockring.core.client import Update
 from lockring.protocol import LockEvent, LockEventKind, Mode
 
 
-@dataclass(frozen=True, slots=True)
-class WatchEvent:
+class WatchEvent(msgspec.Struct, frozen=True):
     """One change of a watched lock.
 
     Attributes:
@@ -34,8 +33,7 @@ class WatchEvent:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class WatchUpdate:
+class WatchUpdate(msgspec.Struct, frozen=True):
     """The present state of a watched lock, and its changes since the last update.
 
     Attributes:

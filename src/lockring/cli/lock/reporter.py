@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
@@ -31,7 +30,13 @@ class StderrReporter:
 
     def warn(self, text: str, facts: dict[str, Any]) -> None:
         """Report an event in any case."""
-        print(json.dumps(facts) if self._as_json else f"lockring: {text}", file=sys.stderr, flush=True)
+        if self._as_json:
+            import json  # what many runs do without makes their start longer
+
+            text = json.dumps(facts)
+        else:
+            text = f"lockring: {text}"
+        print(text, file=sys.stderr, flush=True)
 
     def error(self, error: LockringError, code: str = "") -> None:
         """Report an error, without ending the process."""

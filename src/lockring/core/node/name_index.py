@@ -86,6 +86,8 @@ class SlotNames:
     def update(self, table: LockTable) -> int:
         """Add the names that were added to the table, and return the effort in comparisons of a name."""
         locks, mark = table.locks, self.mark
+        if mark == table.highest and len(self.names) - len(locks) <= _GONE_MIN:
+            return 0
         each = _EFFORT_OF_INSERTION + len(self.names) // _MOVED_PER_EFFORT
         sorting = _effort_of_sort(len(locks))
         new: list[LockName] = []
@@ -140,9 +142,13 @@ class NameIndex:
             self._slots[slot.number] = known
         return known, _effort_of_sort(len(known.names))
 
-    def keep_up(self, slots: dict[SlotNumber, NodeSlot]) -> None:
-        """Bring the names of the next slots up to date where there are many, and drop those of other slots."""
-        effort, first = 0, self._next
+    def keep_up(self, slots: dict[SlotNumber, NodeSlot]) -> bool:
+        """Bring the names of the next slots up to date where there are many, and drop those of other slots.
+
+        Returns:
+            Whether the time went into sorting, so that names of other slots are likely to wait for it too.
+        """
+        effort, first, is_sorting = 0, self._next, False
         for number in all_slots()[first : first + _KEPT_UP_SLOTS]:
             if effort >= _KEPT_UP_EFFORT:
                 break
@@ -155,9 +161,12 @@ class NameIndex:
             if known is not None:
                 known.pass_by()
             if known is None or not known.is_fresh(slot):
-                effort += self.bring(slot)[1]
+                spent = self.bring(slot)[1]
+                effort += spent
+                is_sorting = spent >= _effort_of_sort(len(slot.table.locks))
         if self._next >= SLOTS:
             self._next = 0
+        return is_sorting and effort >= _KEPT_UP_EFFORT
 
     def check_invariants(self, slots: dict[SlotNumber, NodeSlot]) -> None:
         """Assert that every lock is found, without bringing anything up to date."""

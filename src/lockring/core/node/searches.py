@@ -14,6 +14,7 @@ from bisect import bisect_left, bisect_right
 from typing import Final
 
 from lockring.core.access import Grantee, NameTable, end_of_prefix
+from lockring.core.deadline_queue import DeadlineQueue
 from lockring.core.node.access_guard import AccessGuard
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
@@ -27,6 +28,7 @@ from lockring.ids import ConnectionId, LockName, SlotNumber
 from lockring.names import text_searched_from
 from lockring.protocol import List, ListReply, LockRecord, LockSearch, Mode
 from lockring.slots import all_slots, slot_of
+from lockring.units import NS_PER_MS
 
 SEARCH_LIMIT_MAX: Final = 1_001
 """Locks in one answer: one more than a page has, which says that there is another page."""
@@ -37,10 +39,14 @@ WAITERS_FEW: Final = 2_000
 SEARCH_SHOWN_MAX: Final = 8
 """Holders and waiters of each lock in an answer; the others are counted."""
 
+_SORTING_PAUSE_NS: Final = 20 * NS_PER_MS
+"""Between two turns that sort names in advance: a fortieth of the time goes into it, and a million take 15 s."""
+
 UNCOUNTED: Final = -1
 """How many locks are wanted, where a count would take a look at each."""
 
-_EFFORT_PER_SLOT: Final = 32
+_EFFORT_PER_SLOT: Final = 128
+"""A slot's objects and the names that a bound is compared with are not in the cache of the processor."""
 _EFFORT_OF_NAME: Final = 1
 """A look at a name where it stands, which is not in the cache of the processor."""
 _EFFORT_OF_FIND: Final = 4
@@ -54,6 +60,7 @@ class Searches:
 
     Attributes:
         index: the names that are sorted already.
+        sorting: when to go on with the names of many new locks, before the next tick.
     """
 
     def __init__(
@@ -66,11 +73,22 @@ class Searches:
         guard: AccessGuard,
     ) -> None:
         self.index = NameIndex()
+        self.sorting: DeadlineQueue[None] = DeadlineQueue(lambda _, __: True, context.outbox.wake)
         self._context = context
         self._clients = clients
         self._grants = grants
         self._groups = groups
         self._guard = guard
+
+    def keep_names(self, now_ns: int) -> None:
+        """Sort some names in advance. Where many are new, go on soon: the next search would sort all that are left."""
+        if self.index.keep_up(self._context.slots) and not self.sorting:
+            self.sorting.push(now_ns + _SORTING_PAUSE_NS, None)
+
+    def keep_names_due(self, now_ns: int) -> None:
+        """Go on with names, if it is time."""
+        while self.sorting.pop_due(now_ns) is not None:
+            self.keep_names(now_ns)
 
     def answer(
         self,
@@ -291,9 +309,13 @@ class _Matches:
 
     def _bounded(self, names: list[LockName], low: int, high: int) -> tuple[int, int]:
         """Narrow a range of sorted names to those that are behind the one bound and before the other."""
-        low = max(low, bisect_right(names, self._search.after))
-        if self._before:
-            high = min(high, bisect_left(names, self._before))
+        after, before = self._search.after, self._before
+        if low < high and before and names[low] >= before:  # so it is in most slots, once there is a bound
+            return low, low
+        if after:
+            low = max(low, bisect_right(names, after))
+        if before:
+            high = min(high, bisect_left(names, before))
         return low, max(low, high)
 
     def _within(self, names: list[LockName]) -> list[LockName]:

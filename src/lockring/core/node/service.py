@@ -171,6 +171,7 @@ class ClientService:
             sessions.queue,
             self.grants.timeouts,
             self._queries.broken,
+            self._queries.searches.sorting,
             self.groups.windows,
         )
 
@@ -257,12 +258,13 @@ class ClientService:
         self._queries.end_broken_due(now_ns)
         self._leases.expire_due(now_ns)
         self.groups.form_due(now_ns)
+        self._queries.searches.keep_names_due(now_ns)
 
     def on_tick(self, now_ns: int) -> None:
         """Look at what no input brings on."""
         self.requests.retry_parked(now_ns)
         self.grants.on_tick(now_ns)
-        self._queries.searches.index.keep_up(self._context.slots)
+        self._queries.searches.keep_names(now_ns)
         self.troubles.look(now_ns)
 
     def answer(self, now_ns: int) -> None:

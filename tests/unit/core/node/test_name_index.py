@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lockring.core.node import name_index
 from lockring.core.node.name_index import NameIndex
 from lockring.core.node.reign import Reign
 from lockring.core.node.slot import NodeSlot
@@ -93,6 +94,31 @@ def test_the_names_of_a_former_reign_are_sorted_again_without_a_search() -> None
     for _ in range(SLOTS // 256):
         index.keep_up({SLOT: slot})
     assert index._slots[SLOT].reign is slot.reign
+
+
+@pytest.mark.interpreted
+def test_names_of_many_new_locks_are_sorted_without_waiting_for_the_next_ticks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(name_index, "_KEPT_UP_EFFORT", 1)  # a slot in each turn
+    neighbours = list(
+        islice((name for name in (f"n/{number}" for number in count()) if slot_of(name) < 200), 20)
+    )
+    nodes = Nodes("A")
+    nodes.assign("A", None, *neighbours)
+    nodes.advance(200 * MS)
+    index = nodes.cores["A"].service._queries.searches.index
+    index._kept_min = 1
+    client = nodes.client("A", "s")
+    for acquisition, name in enumerate(neighbours, 1):
+        client.acquire(name, acquisition)
+    known: dict[int, int] = {}
+    slots = set(map(slot_of, neighbours))
+    while len(known) < len(slots):
+        nodes.advance(10 * MS, 10 * MS)
+        known |= dict.fromkeys(index._slots.keys() - known.keys(), nodes.now)
+    assert known.keys() == slots
+    assert max(known.values()) - min(known.values()) <= 20 * len(slots) * MS
 
 
 @pytest.mark.parametrize("is_busy", [False, True])
