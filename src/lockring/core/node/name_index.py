@@ -18,6 +18,7 @@ from bisect import bisect_left
 from typing import Final
 
 from lockring.core.node.lock_table import LockTable
+from lockring.core.node.locks import LockEntry
 from lockring.core.node.reign import Reign
 from lockring.core.node.slot import NodeSlot
 from lockring.ids import NO_GENERATION, LockName, SlotNumber
@@ -86,8 +87,10 @@ class SlotNames:
     def update(self, table: LockTable) -> int:
         """Add the names that were added to the table, and return the effort in comparisons of a name."""
         locks, mark = table.locks, self.mark
-        if mark == table.highest and len(self.names) - len(locks) <= _GONE_MIN:
-            return 0
+        newest = next(reversed(locks.values()), None)
+        if newest is None or NO_GENERATION < newest.generation <= mark:
+            self.mark = table.highest
+            return self._drop_gone(locks)
         each = _EFFORT_OF_INSERTION + len(self.names) // _MOVED_PER_EFFORT
         sorting = _effort_of_sort(len(locks))
         new: list[LockName] = []
@@ -102,13 +105,17 @@ class SlotNames:
                 return sorting
         self.mark = table.highest
         self._insert(new)
-        effort = len(new) * each
-        gone = len(self.names) - len(locks)
-        if gone > _GONE_MIN and gone > len(locks) // _GONE_DIVISOR:
-            effort += len(self.names)
-            self.names = [name for name in self.names if name in locks]
-            self._joined = ""
-        return effort
+        return len(new) * each + self._drop_gone(locks)
+
+    def _drop_gone(self, locks: dict[LockName, LockEntry]) -> int:
+        """Drop the names whose locks are gone, if they are many, and return the effort."""
+        names = self.names
+        gone = len(names) - len(locks)
+        if gone <= _GONE_MIN or gone <= len(locks) // _GONE_DIVISOR:
+            return 0
+        self.names = [name for name in names if name in locks]
+        self._joined = ""
+        return len(names)
 
     def _insert(self, new: list[LockName]) -> None:
         """Put in names one by one. Each moves all that are behind it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import count, islice
 from typing import cast
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from lockring.core.node import name_index
 from lockring.core.node.name_index import NameIndex
 from lockring.core.node.reign import Reign
 from lockring.core.node.slot import NodeSlot
+from lockring.ids import LockName
 from lockring.slots import SLOTS, slot_of
 from tests.unit.core.node.world import MS, Nodes
 
@@ -62,6 +64,19 @@ def test_names_are_complete_and_in_order_however_many_come_and_go_at_once(
         if held:
             assert known.might_have(min(held))
         index.check_invariants({SLOT: slot})
+
+
+def test_a_lock_that_is_only_waited_for_is_among_the_others() -> None:
+    nodes, slot = slot_with_client()
+    client = nodes.client("A", "s")
+    client.acquire(NAMES[1], 1)
+    index = NameIndex()
+    index._kept_min = 0
+    index.bring(slot)
+    nodes.slots(lambda state: msgspec.structs.replace(state, generation_below=state.generation_from), SLOT)
+    client.acquire(NAMES[0], 2)
+    assert slot.table.locks[LockName(NAMES[0])].waiters, "there is no token for it"
+    assert index.bring(slot)[0].names == sorted(NAMES[:2])
 
 
 def test_new_names_count_as_effort_and_none_is_nearly_free() -> None:
