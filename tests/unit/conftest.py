@@ -13,8 +13,6 @@ REPEATED = (
     "tests/unit/core/coordinator/test_clients.py",
     "tests/unit/core/coordinator/test_drains.py",
     "tests/unit/core/coordinator/test_heirs.py",
-    "tests/unit/core/coordinator/test_reconciler.py",
-    "tests/unit/core/coordinator/test_slots.py",
     "tests/unit/core/node/test_journal_replay.py",
 )
 """Their worlds of many nodes go the same ways again and again, so they add hardly a line."""
@@ -23,7 +21,7 @@ SLOW_S_MAX = 600
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Measure only the quick tests of what must be covered: it makes a test twice as slow, or slower."""
+    """Measure only the quick tests of what must be covered: it makes a test twice as slow, or several times."""
     for item in items:
         is_slow = item.get_closest_marker("slow") is not None
         if is_slow:

@@ -21,7 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     The package alone is a client library. If the packages of its command are missing, one line says what to install.
 
     Args:
-        arguments: the words after the command's name; by default those of this process.
+        arguments: the words after the command's name; by default those of this process, which this then prepares for a
+            command: Python looks for garbage less often, and not at its exit.
 
     Returns:
         The exit code, 78 if packages are missing.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, Self
-
-import msgspec
 
 from lockring.client.grant_state import GrantState
 from lockring.client.process_bound import ProcessBound
@@ -92,7 +91,8 @@ class GroupListener(Protocol):
         """Handle a change. If it is `awaited`, the group waits until `told` reports that all callbacks returned."""
 
 
-class GroupSummary(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class GroupSummary:
     """A group in a list of groups.
 
     Attributes:

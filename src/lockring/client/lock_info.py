@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-
-import msgspec
+from dataclasses import dataclass
 
 from lockring.client.grant_state import Holder, holding_of_each
 from lockring.core.client import UNKNOWN, LocksFound
@@ -15,7 +14,8 @@ from lockring.protocol import LockRecord as WireLockInfo
 from lockring.protocol import LockRecords as WireLockList
 
 
-class Waiter(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Waiter:
     """A client in a lock's queue. Its text is the owner label.
 
     Attributes:
@@ -34,7 +34,8 @@ class Waiter(msgspec.Struct, frozen=True):
         return self.owner
 
 
-class LockInfo(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class LockInfo:
     """A lock at one moment, as its node saw it.
 
     Attributes:
@@ -82,7 +83,8 @@ class LockList(list[LockInfo]):
         self.unserved_slots = unserved_slots
 
 
-class FoundLock(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class FoundLock:
     """A lock that a search has found.
 
     Attributes:
@@ -121,7 +123,8 @@ class LockPage(list[FoundLock]):
         self.unserved_slots = unserved_slots
 
 
-class Broken(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Broken:
     """The effect of `Client.break_lock`.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import msgspec
+from dataclasses import dataclass
 
 from lockring.client.grant_state import Holder
 from lockring.client.lock_info import LockInfo, Waiter, lock_info
@@ -10,7 +10,8 @@ from lockring.core.client import Update
 from lockring.protocol import LockEvent, LockEventKind, Mode
 
 
-class WatchEvent(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class WatchEvent:
     """One change of a watched lock.
 
     Attributes:
@@ -33,7 +34,8 @@ class WatchEvent(msgspec.Struct, frozen=True):
     reason: str
 
 
-class WatchUpdate(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class WatchUpdate:
     """The present state of a watched lock, and its changes since the last update.
 
     Attributes:

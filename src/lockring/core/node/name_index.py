@@ -40,7 +40,7 @@ _KEPT_UP_EFFORT: Final = 4_000
 names have left the cache of the processor."""
 
 _UNUSED_MAX: Final = 64
-"""A slot is passed by so often, every two seconds or more, before its names as one text are given up."""
+"""A slot is passed by so often, mostly every two seconds, before its names as one text are given up."""
 
 
 class SlotNames:
@@ -153,9 +153,9 @@ class NameIndex:
         """Bring the names of the next slots up to date where there are many, and drop those of other slots.
 
         Returns:
-            Whether the time went into sorting, so that names of other slots are likely to wait for it too.
+            Whether most of the time went into sorting, so that names of other slots are likely to wait for it too.
         """
-        effort, first, is_sorting = 0, self._next, False
+        effort, sorting, first = 0, 0, self._next
         for number in all_slots()[first : first + _KEPT_UP_SLOTS]:
             if effort >= _KEPT_UP_EFFORT:
                 break
@@ -170,10 +170,11 @@ class NameIndex:
             if known is None or not known.is_fresh(slot):
                 spent = self.bring(slot)[1]
                 effort += spent
-                is_sorting = spent >= _effort_of_sort(len(slot.table.locks))
+                if spent >= _effort_of_sort(len(slot.table.locks)):
+                    sorting += spent
         if self._next >= SLOTS:
             self._next = 0
-        return is_sorting and effort >= _KEPT_UP_EFFORT
+        return 2 * sorting >= _KEPT_UP_EFFORT
 
     def check_invariants(self, slots: dict[SlotNumber, NodeSlot]) -> None:
         """Assert that every lock is found, without bringing anything up to date."""

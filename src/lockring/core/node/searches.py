@@ -40,7 +40,7 @@ SEARCH_SHOWN_MAX: Final = 8
 """Holders and waiters of each lock in an answer; the others are counted."""
 
 _SORTING_PAUSE_NS: Final = 20 * NS_PER_MS
-"""Between two turns that sort names in advance: a fortieth of the time goes into it, and a million take 15 s."""
+"""Between two turns that sort names in advance: some hundredths of the time go into it, and a million take seconds."""
 
 UNCOUNTED: Final = -1
 """How many locks are wanted, where a count would take a look at each."""
@@ -81,7 +81,7 @@ class Searches:
         self._guard = guard
 
     def keep_names(self, now_ns: int) -> None:
-        """Sort some names in advance. Where many are new, go on soon: the next search would sort all that are left."""
+        """Sort some names in advance. Where that took most of the time, go on soon: a search would sort what is left."""
         if self.index.keep_up(self._context.slots) and not self.sorting:
             self.sorting.push(now_ns + _SORTING_PAUSE_NS, None)
 
