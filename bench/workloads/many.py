@@ -56,6 +56,8 @@ def measure(server: Any, variant: str, scale: Scale) -> Outcome:
         notes.append("no automatic renewal: a program must renew each lock every third of its TTL")
     elif not values["kept"]:
         notes.append("a lock was lost")
+    if "sent_per_s" not in values:
+        notes.append("a connection ended while messages were counted")
     return Outcome(values, "; ".join(notes))
 
 
@@ -141,11 +143,11 @@ def _acquired(endpoint: Endpoint, count: int, seconds: float, before_bytes: int)
     }
 
 
-def _kept(before: Segments, after: Segments, keep_s: float) -> Values:
-    return {
-        "sent_per_s": (after.sent - before.sent) / keep_s,
-        "received_per_s": (after.received - before.received) / keep_s,
-    }
+def _kept(before: dict[str, Segments], after: dict[str, Segments], keep_s: float) -> Values:
+    segments = Segments.between(before, after)
+    if segments is None:
+        return {}
+    return {"sent_per_s": segments.sent / keep_s, "received_per_s": segments.received / keep_s}
 
 
 _OURS = ("lockring", "lockring+compiled", "lockring-3", "lockring-3+compiled")

@@ -20,17 +20,29 @@ class Segments(NamedTuple):
     received: int
 
     @classmethod
-    def counted(cls) -> Segments:
-        """Return the counts of all open connections of this process."""
-        sent = received = 0
+    def counted(cls) -> dict[str, Segments]:
+        """Return the counts of the open connections of this process, by the kernel's name of each."""
+        counts: dict[str, Segments] = {}
         for path in Path("/proc/self/fd").iterdir():
             with contextlib.suppress(OSError):
-                if not os.readlink(path).startswith("socket:"):
+                name = os.readlink(path)
+                if not name.startswith("socket:"):
                     continue
                 with socket.socket(fileno=os.dup(int(path.name))) as sock:
                     if sock.family not in (socket.AF_INET, socket.AF_INET6):
                         continue
                     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
                     segments_in, segments_out = struct.unpack_from("=II", info, _DATA_SEGMENTS)
-                    sent, received = sent + segments_out, received + segments_in
+                    counts[name] = cls(segments_out, segments_in)
+        return counts
+
+    @classmethod
+    def between(cls, before: dict[str, Segments], after: dict[str, Segments]) -> Segments | None:
+        """Return the difference of two counts; None if a connection has ended meanwhile, and its count with it."""
+        if before.keys() - after.keys():
+            return None
+        sent = sum(each.sent for each in after.values()) - sum(each.sent for each in before.values())
+        received = sum(each.received for each in after.values()) - sum(
+            each.received for each in before.values()
+        )
         return cls(sent, received)
