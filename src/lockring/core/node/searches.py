@@ -81,7 +81,7 @@ class Searches:
         self._guard = guard
 
     def keep_names(self, now_ns: int) -> None:
-        """Sort some names in advance. Where that took most of the time, go on soon: a search would sort what is left."""
+        """Sort some names in advance. Where that took most of the time, go on soon: a search would sort the rest."""
         if self.index.keep_up(self._context.slots) and not self.sorting:
             self.sorting.push(now_ns + _SORTING_PAUSE_NS, None)
 
