@@ -23,13 +23,17 @@ from tests.processes import PATIENCE_S
 from tests.unit.client.lock_server import LockServer
 
 
+CLIENTS = ("lockring-client", "lockring-connect")
+"""How the names of clients' threads begin. Tests of servers may have left others."""
+
+
 def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("lockring")]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(CLIENTS)]
 
 
 def wait_for_threads() -> None:
     for thread in threading.enumerate():
-        if thread.name.startswith("lockring"):
+        if thread.name.startswith(CLIENTS):
             thread.join(PATIENCE_S)
     assert threads() == []
 

@@ -25,6 +25,7 @@ from typing import Any, Final
 from lockring.client.blocking.background import Background
 from lockring.client.blocking.connection import IDLE_NS, NAP_S, ClientConnection
 from lockring.client.blocking.connections import Connections
+from lockring.client.blocking.handlers import let_handlers_run
 from lockring.client.blocking.section import Section
 from lockring.core.client import PENDING, Backlog, ClientCore, Query, Ticket
 from lockring.errors import LockringError
@@ -129,7 +130,7 @@ class Calls:
                     assert call.gate is not None
                     nap_s = NAP_S if call.thread == threading.main_thread().ident else -1
                     while not call.gate.acquire(timeout=nap_s):
-                        pass  # a handler that waits is called between two naps
+                        let_handlers_run()  # those of signals that have not interrupted the nap
             elif call.is_over:
                 wire.receive_over(NAP_S)
             else:
