@@ -22,7 +22,6 @@ from lockring.protocol import CloseSession, Keepalive
 from tests.processes import PATIENCE_S
 from tests.unit.client.lock_server import LockServer
 
-
 CLIENTS = ("lockring-client", "lockring-connect")
 """How the names of clients' threads begin. Tests of servers may have left others."""
 
