@@ -15,6 +15,7 @@ from types import FrameType
 import pytest
 
 import lockring
+from lockring.client.blocking import calls
 from lockring.client.blocking.calls import Call, Calls, Feed
 from lockring.client.blocking.section import Section
 from lockring.errors import AcquireTimeout, ClientClosed, ReentrantCall
@@ -95,6 +96,29 @@ def test_a_handler_in_the_middle_of_a_wait_may_call_the_client_and_the_wait_goes
     if reader is not None:
         reader.join(PATIENCE_S)
         assert not reader.is_alive()
+
+
+@pytest.mark.interpreted
+def test_a_wait_behind_a_reader_lets_handlers_run_between_two_naps(
+    client: lockring.Client, other: lockring.Client, server: LockServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = threading.Event()
+    monkeypatch.setattr(calls, "NAP_S", 0.01)
+    monkeypatch.setattr(calls, "let_handlers_run", ran.set)
+    blocker = other.lock("x").acquire()
+    client.lock("y").acquire().release()  # there is a connection to read from the start
+    reader = in_thread(lambda: client.lock("x").acquire().release())
+    server.wait_until(lambda: len(server.holders("x")) == 2)
+
+    def release() -> None:
+        ran.wait(PATIENCE_S)
+        blocker.release()
+
+    releaser = in_thread(release)
+    client.lock("x").acquire(timeout=2 * PATIENCE_S).release()
+    assert ran.is_set(), "compiled code would have missed a signal that came before the nap"
+    for thread in (reader, releaser):
+        thread.join(PATIENCE_S)
 
 
 def test_a_wait_that_a_handler_interrupts_keeps_its_timeout(
