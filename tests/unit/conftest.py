@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from collections.abc import Generator, Iterator
@@ -43,6 +44,16 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     finally:
         threading.settrace(tracer_of_threads)  # type: ignore[arg-type]
         sys.settrace(tracer)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def exporters_of_other_tests_are_silent() -> Iterator[None]:
+    """Keep from the records of a test what an exporter of traces logs that another one has left: it tries again and
+    again, in a thread of its own."""
+    logger = logging.getLogger("opentelemetry.exporter")
+    logger.propagate = False
+    yield
+    logger.propagate = True
 
 
 @pytest.fixture(autouse=True)
