@@ -46,14 +46,19 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         sys.settrace(tracer)
 
 
-@pytest.fixture(autouse=True, scope="session")
-def exporters_of_other_tests_are_silent() -> Iterator[None]:
-    """Keep from the records of a test what an exporter of traces logs that another one has left: it tries again and
-    again, in a thread of its own."""
-    logger = logging.getLogger("opentelemetry.exporter")
-    logger.propagate = False
+def is_of_this_test(record: logging.LogRecord) -> bool:
+    """Return False for a line of the thread of an exporter of traces: another test may have left it, and it tries again
+    for long."""
+    is_of_exporter = record.name.startswith("opentelemetry.exporter.otlp")
+    return not is_of_exporter or record.thread == threading.main_thread().ident
+
+
+@pytest.fixture(autouse=True)
+def records_are_of_this_test(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Keep from a test's records what exporters log that other tests have left."""
+    caplog.handler.addFilter(is_of_this_test)
     yield
-    logger.propagate = True
+    caplog.handler.removeFilter(is_of_this_test)
 
 
 @pytest.fixture(autouse=True)
