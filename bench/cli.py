@@ -56,11 +56,33 @@ def main() -> None:
     """Measure lockring and its peers side by side."""
 
 
+def variants_in(text: str) -> tuple[str, ...]:
+    """Return the variants in a list with commas; a name may have one itself, such as "100,000".
+
+    Raises:
+        click.BadParameter: no workload has such a variant.
+    """
+    every = {variant for workload in WORKLOADS.values() for variant in workload.peers}
+    known = {variant.replace(", ", ","): variant for variant in every}
+    pieces = [each.strip() for each in text.split(",") if each.strip()]
+    found: list[str] = []
+    while pieces:
+        names = (",".join(pieces[:count]) for count in range(len(pieces), 0, -1))
+        name = next((each for each in names if each in known), None)
+        if name is None:
+            raise click.BadParameter(f"there is no variant {pieces[0]!r}, but: {'; '.join(sorted(every))}")
+        found.append(known[name])
+        del pieces[: name.count(",") + 1]
+    return tuple(found)
+
+
 @main.command()
 @click.option("--only", type=_names(dict(WORKLOADS), "workload"), help=f"Workloads: {', '.join(WORKLOADS)}.")
 @click.option("--peers", type=_names(dict(PEERS), "peer"), help=f"Peers: {', '.join(PEERS)}.")
 @click.option(
-    "--variants", help="Variants to measure, separated by commas, such as 'one core,32'; by default all."
+    "--variants",
+    callback=lambda _, __, text: variants_in(text or ""),
+    help="Variants to measure, separated by commas, such as 'one core,32'; by default all.",
 )
 @click.option("--rounds", type=click.IntRange(1, 100), help="How many rounds, instead of the scale's.")
 @click.option(
@@ -86,7 +108,7 @@ def main() -> None:
 def run(
     only: tuple[str, ...] | None,
     peers: tuple[str, ...] | None,
-    variants: str | None,
+    variants: tuple[str, ...],
     rounds: int | None,
     scale_name: str | None,
     json_path: Path | None,
@@ -102,9 +124,8 @@ def run(
         _CONSOLE.print(f"[yellow]{sentence}[/yellow]")
     try:
         busy = check_quiet(anyway=anyway, say=_CONSOLE.print)
-        chosen = [each.strip() for each in (variants or "").split(",") if each.strip()]
         steps = list(
-            plan([WORKLOADS[each] for each in only or WORKLOADS], ready.peers, scale, variants=chosen)
+            plan([WORKLOADS[each] for each in only or WORKLOADS], ready.peers, scale, variants=variants)
         )
         found = measure_all(steps, ready, name, scale, busy=busy, json=json_path, say=_CONSOLE.print)
     except (Busy, Overlapped) as error:

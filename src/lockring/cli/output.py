@@ -12,11 +12,16 @@ from lockring.errors import Denied, LockLost, LockringError, Overloaded, Unavail
 from lockring.terminals import shown, takes_colour
 
 
+def json_line(value: object) -> str:
+    """Return a value as JSON, on one line."""
+    import json  # what most runs do without makes their start longer
+
+    return json.dumps(value)
+
+
 def print_json(value: object) -> None:
     """Print one JSON value on one line, at once."""
-    import json  # here and below: what many runs do without makes their start longer
-
-    print(json.dumps(value), flush=True)
+    print(json_line(value), flush=True)
 
 
 def report(error: LockringError, as_json: bool, code: str = "") -> None:
@@ -41,9 +46,7 @@ def report(error: LockringError, as_json: bool, code: str = "") -> None:
             found["right"] = error.right or None
         elif isinstance(error, Overloaded):
             found["retry_after_s"] = error.retry_after_s
-        import json
-
-        line = json.dumps(found)
+        line = json_line(found)
     else:
         line = "lockring: " + " ".join(str(error).split())
     print(line.encode(errors="backslashreplace").decode(), file=sys.stderr, flush=True)

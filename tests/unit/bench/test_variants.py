@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import click
 import pytest
 
+from bench.cli import variants_in
 from bench.peers import PEERS
 from bench.peers.variants import VARIANTS, Variant
 
@@ -26,3 +28,15 @@ def test_each_part_of_a_name_is_heeded() -> None:
 def test_all_titles_differ() -> None:
     titles = [peer.title for peer in PEERS.values()]
     assert len(set(titles)) == len(titles)
+
+
+def test_the_variants_to_measure_may_have_commas_in_their_names() -> None:
+    assert variants_in("") == ()
+    assert variants_in("one core, 100,000,32") == ("one core", "100,000", "32")
+    assert variants_in("1,000,000,100,000") == ("1,000,000", "100,000")
+    assert variants_in("lockring lock, SIGKILL,holder") == ("lockring lock, SIGKILL", "holder")
+
+
+def test_a_variant_that_no_workload_has_is_refused_rather_than_left_out() -> None:
+    with pytest.raises(click.BadParameter, match="there is no variant '100'"):
+        variants_in("32,100")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from lockring.cli.output import report
+from lockring.cli.output import json_line, report
 from lockring.errors import LockringError
 
 
@@ -30,13 +30,7 @@ class StderrReporter:
 
     def warn(self, text: str, facts: dict[str, Any]) -> None:
         """Report an event in any case."""
-        if self._as_json:
-            import json  # what many runs do without makes their start longer
-
-            text = json.dumps(facts)
-        else:
-            text = f"lockring: {text}"
-        print(text, file=sys.stderr, flush=True)
+        print(json_line(facts) if self._as_json else f"lockring: {text}", file=sys.stderr, flush=True)
 
     def error(self, error: LockringError, code: str = "") -> None:
         """Report an error, without ending the process."""

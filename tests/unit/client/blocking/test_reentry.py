@@ -119,6 +119,7 @@ def test_a_wait_behind_a_reader_lets_handlers_run_between_two_naps(
     assert ran.is_set(), "compiled code would have missed a signal that came before the nap"
     for thread in (reader, releaser):
         thread.join(PATIENCE_S)
+        assert not thread.is_alive()
 
 
 def test_a_wait_that_a_handler_interrupts_keeps_its_timeout(
