@@ -148,6 +148,8 @@ def test_an_empty_list_says_so_where_it_is_not_in_the_way(printed: Printed) -> N
     assert done.stdout.split()[:2] == ["NAME", "OWNER"], "a program still finds its headings"
     assert done.stdout.count("\n") == 1
     assert done.stderr == "lockring: no lock whose name starts with 'nothing/here' is held or waited for\n"
+    searched = printed.into_pipe("ls", "--owner", "nobody/here", "--limit", "5")
+    assert searched.stderr == "lockring: no lock is found by this search\n", "others may be held"
     assert "no group has members" in printed.into_pipe("groups").stderr
     empty = printed.into_pipe("ls", "nothing/here", "--json")
     assert (json.loads(empty.stdout), empty.stderr) == ([], "")

@@ -160,7 +160,11 @@ def ls(prefix: str, as_json: bool, **given: Any) -> None:
     if as_json:
         print_json([_found_facts(each, is_cut=settings != LsSettings()) for each in locks])
     else:
-        _print_locks(locks, f" whose name starts with {quoted(prefix)}" if prefix else "")
+        which = f" whose name starts with {quoted(prefix)}" if prefix else ""
+        is_searched = settings != LsSettings(limit=settings.limit)
+        _print_locks(
+            locks, f"no lock{which} is {'found by this search' if is_searched else 'held or waited for'}"
+        )
     if rest:
         click.echo(rest, err=True)
     demand_whole(unserved)
@@ -204,7 +208,7 @@ def _found_facts(found: FoundLock, *, is_cut: bool) -> dict[str, Any]:
     return facts(found.lock) | (counts if is_cut else {})
 
 
-def _print_locks(locks: list[FoundLock], which: str) -> None:
+def _print_locks(locks: list[FoundLock], if_empty: str) -> None:
     rows: list[list[Any]] = []
     for found in locks:
         lock = found.lock
@@ -216,7 +220,7 @@ def _print_locks(locks: list[FoundLock], which: str) -> None:
         else:
             row = [lock.name, "-", "-", "-", "-", "-"]
         rows.append([*row, found.waiter_count, lock.primary])
-    print_table(_COLUMNS, rows, if_empty=f"no lock{which} is held or waited for")
+    print_table(_COLUMNS, rows, if_empty=if_empty)
 
 
 @click.command()
