@@ -45,6 +45,8 @@ class CoreLoop(Generic[EffectT]):
         read_clock: reads the monotonic clock for `on_timer`.
         take_effects: called in the place of the machine's. It does what must come before any effect, then
             reads the clock and calls that.
+        has_work_left: says at a deadline that has passed whether the machine has left work for turns without a pause,
+            with what has arrived in between. Otherwise the next turn comes a millisecond later.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class CoreLoop(Generic[EffectT]):
         *,
         read_clock: Callable[[], int] = monotonic_ns,
         take_effects: TakeEffects[EffectT] | None = None,
+        has_work_left: Callable[[], bool] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._machine = machine
@@ -61,9 +64,10 @@ class CoreLoop(Generic[EffectT]):
         self._read_clock = read_clock
         self._take_effects = machine.take_effects if take_effects is None else take_effects
         self._reads_clock = take_effects is not None
+        self._has_work_left = has_work_left
         self._scheduled = False
         self._stopped = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
         self._armed_ns = 0
         self._flushed_ns = 0
 
@@ -120,7 +124,10 @@ class CoreLoop(Generic[EffectT]):
             self._timer.cancel()
         delay_s = (deadline_ns - monotonic_ns()) / NS_PER_S
         self._armed_ns = deadline_ns
-        self._timer = self._loop.call_later(min(max(delay_s, _DELAY_S_MIN), _DELAY_S_MAX), self._fired)
+        if delay_s <= 0 and self._has_work_left is not None and self._has_work_left():
+            self._timer = self._loop.call_soon(self._fired)
+        else:
+            self._timer = self._loop.call_later(min(max(delay_s, _DELAY_S_MIN), _DELAY_S_MAX), self._fired)
 
     def _fired(self) -> None:
         self._loop.call_soon(self._read_first)  # runs before the loop reads the sockets …

@@ -69,6 +69,7 @@ from lockring.protocol.groups import (
     payload_of,
 )
 from lockring.protocol.infos import (
+    COUNTED_MAX,
     PAYLOAD_BYTES_MAX,
     SEQ_FREE,
     CertificateInfo,
@@ -134,6 +135,7 @@ from lockring.protocol.replication import (
 )
 
 __all__ = [
+    "COUNTED_MAX",
     "FORMER_LIVES_MAX",
     "FRAME_BYTES_MAX",
     "MEMBERS_MAX",

@@ -120,6 +120,10 @@ class LockRecord(msgspec.Struct, array_like=True, gc=False):
     view: Generation = NO_GENERATION
 
 
+COUNTED_MAX: Final = 10_000
+"""So many locks of a search are counted where that takes a look at each name. More take nodes too long."""
+
+
 class LockSearch(msgspec.Struct, array_like=True, gc=False, frozen=True):
     """A search for locks: by name, which are wanted.
 

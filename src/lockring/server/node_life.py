@@ -211,7 +211,9 @@ class NodeLife:
                 reopen=reopen,
             )
         takes = None if self.journal is None else self.journal.take_effects
-        self.pump = CoreLoop(core, self._carry_out, take_effects=takes)
+        self.pump = CoreLoop(
+            core, self._carry_out, take_effects=takes, has_work_left=core.service.has_work_left
+        )
         self._coordinator = coordinator
         self._on_state = on_state
         self._on_depart = on_depart

@@ -25,7 +25,6 @@ CACHES: Final = {
     "core/node/locks.py: SessionTotals.digest": "new acquisitions are mixed in when a keepalive asks, not one by one",
     "core/node/locks.py: Share.digest": "as that of its session's totals",
     "core/node/lock_views.py: LockViews.shown": "the ids of a lock's sessions are hidden once per change",
-    "core/node/name_index.py: SlotNames.might_have": "the names of a slot are joined once, for all searches until they change",
     "core/node/rights.py: Rights.has_all_copy_leases": "the reigns are looked through once per change of the copies",
     "ring/hash_ring.py: HashRing.successors": "the walk around the circle is long",
 }

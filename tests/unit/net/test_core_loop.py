@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from typing import Any
 
 from lockring.clock import monotonic_ns
 from lockring.net.core_loop import CoreLoop
@@ -137,6 +138,51 @@ def test_a_later_deadline_is_kept_though_the_timer_was_armed_for_an_earlier_one(
         return True
 
     assert any(run(main(earlier_in_ms)) for earlier_in_ms in LONGER_AND_LONGER)
+
+
+def test_work_that_was_left_goes_on_without_a_pause_and_with_others_in_between() -> None:
+    class Worker(Recorder):
+        """A machine with work for four turns."""
+
+        left = 4
+
+        def on_timer(self, *, now_ns: int) -> None:
+            super().on_timer(now_ns=now_ns)
+            self.left -= 1
+            self.deadline_ns = now_ns if self.left else None
+
+    async def main(*, says: bool) -> None:
+        worker = Worker()
+        loop, pauses = asyncio.get_running_loop(), 0
+
+        class Loop:
+            def call_soon(self, *call: Any) -> asyncio.Handle:
+                return loop.call_soon(*call)
+
+            def call_later(self, delay_s: float, *call: Any) -> asyncio.Handle:
+                nonlocal pauses
+                pauses += 1
+                return loop.call_later(delay_s, *call)
+
+        def other() -> None:
+            worker.events.append("other")
+            if worker.left:
+                loop.call_soon(other)
+
+        worker.pump = CoreLoop(
+            worker, lambda effects: None, has_work_left=(lambda: worker.left > 0) if says else None
+        )
+        worker.pump._loop = Loop()  # type: ignore[assignment]
+        worker.deadline_ns = monotonic_ns()
+        worker.pump.schedule()
+        other()
+        await until(lambda: not worker.left)
+        assert pauses == (0 if says else 4)
+        turns = "".join("t" if each == "timer" else "o" for each in worker.events if each != "flush")
+        assert "tt" not in turns and turns.count("t") == 4
+
+    run(main(says=True))
+    run(main(says=False))
 
 
 def test_messages_that_arrived_while_the_process_was_frozen_are_read_before_the_timer_fires() -> None:

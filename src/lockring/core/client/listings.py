@@ -17,7 +17,7 @@ import msgspec
 from lockring.cluster_state import Replica
 from lockring.ids import FIRST_SLOT, LockName, RequestNumber, Version
 from lockring.names import text_searched_from
-from lockring.protocol import List, ListReply, LockRecord, LockRecords, LockSearch
+from lockring.protocol import COUNTED_MAX, List, ListReply, LockRecord, LockRecords, LockSearch
 from lockring.slots import SLOTS
 
 LIST_ROUNDS_MAX: Final = 3
@@ -26,8 +26,6 @@ PAGE_LOCKS: Final = 1000
 """Locks on one page of a list: some hundred kilobytes, far below the longest frame."""
 UNKNOWN: Final = -1
 """How many locks a search would find, where a count would take a look at each, or an older node does not count."""
-COUNTED_MAX: Final = 10_000
-"""So many locks of a search are counted where that takes a look at each name. More take nodes too long."""
 
 
 class ListProgress:
@@ -249,7 +247,7 @@ def is_wanted(lock: LockRecord, search: LockSearch, prefix: str = "") -> bool:
             or any(owner in each.owner.lower() for each in lock.holders)
             or any(owner in each.owner.lower() for each in lock.waiters)
         )
-        and search.mode in (-1, lock.mode)
+        and (search.mode < 0 or (search.mode == lock.mode and bool(lock.holders)))
         and not (search.is_held and not lock.holders)
         and not (search.has_waiters and not lock.waiters)
     )

@@ -31,6 +31,10 @@ _EFFORT_OF_INSERTION: Final = 20
 _MOVED_PER_EFFORT: Final = 200
 _SORTED_PER_EFFORT: Final = 40
 
+_EFFORT_OF_JOINING: Final = 2
+_CHARACTERS_PER_EFFORT: Final = 80
+_EFFORT_OF_FOUND: Final = 15
+
 _GONE_MIN: Final = 8
 _GONE_DIVISOR: Final = 16
 
@@ -62,12 +66,30 @@ class SlotNames:
         self._joined = ""
         self._unused = 0
 
-    def might_have(self, text: str) -> bool:
-        """Return whether a name may have this text in it. It is surely in none if not."""
+    def with_text(self, text: str) -> tuple[list[LockName], int]:
+        """Pick the names with this text in them, in order, and count the effort in comparisons of a name."""
+        names, effort = self.names, 0
         if not self._joined:
-            self._joined = "\n".join(self.names)
+            self._joined = "\n".join(names)
+            effort = _EFFORT_OF_JOINING * len(names)
         self._unused = 0
-        return text in self._joined
+        joined = self._joined
+        at = joined.find(text)
+        effort += len(joined) // _CHARACTERS_PER_EFFORT
+        if at < 0:
+            return [], effort
+        if joined.count("\n") >= len(
+            names
+        ):  # a name with a line end in it, or several: where they begin is not clear
+            return [name for name in names if text in name], effort + _EFFORT_OF_FOUND * len(names)
+        found: list[LockName] = []
+        while at >= 0:
+            start, end = joined.rfind("\n", 0, at) + 1, joined.find("\n", at)
+            if end < 0:
+                end = len(joined)
+            found.append(LockName(joined[start:end]))
+            at = joined.find(text, end)
+        return found, effort + _EFFORT_OF_FOUND * len(found)
 
     def pass_by(self) -> None:
         """Note that a while has passed. The text of all names, which takes as much memory as they do, goes unused."""
@@ -148,6 +170,16 @@ class NameIndex:
         if len(known.names) >= self._kept_min:
             self._slots[slot.number] = known
         return known, _effort_of_sort(len(known.names))
+
+    def first_name(self, slot: NodeSlot) -> LockName | None:
+        """Return a name that no lock in a served slot comes before; None if that is not known without some work."""
+        known, table = self._slots.get(slot.number), slot.table
+        if known is None or known.reign is not slot.reign:
+            return None
+        newest = next(reversed(table.locks.values()), None)
+        if newest is None or not NO_GENERATION < newest.generation <= known.mark:
+            return None
+        return known.names[0]
 
     def keep_up(self, slots: dict[SlotNumber, NodeSlot]) -> bool:
         """Bring the names of the next slots up to date where there are many, and drop those of other slots.

@@ -1,11 +1,16 @@
 """Searches: which of a node's locks come first by name, of those that are wanted.
 
 Each question looks through some slots and answers with the first names there, and the next one goes on in the next
-slots. A client that has enough names sets the last of them as a bound, so that hardly more than a comparison is left to
-do for each further lock. A question does about a millisecond's work, so that no acquire waits longer for it.
+slots. Once enough names are known, the last of them is a bound, so that hardly more than a comparison is left to do for
+each further lock; a client that has enough sets it for the next question.
+
+A question is worked at in slices of half a millisecond, one in each turn of the node, so that no acquire waits longer
+for it, however many ask. What happens to a lock between two slices may or may not be seen: a lock that was found and is
+free when the answer is written is shown as that.
 
 Names are mostly looked up in order (see `name_index`), and those of a slot that is not in order yet are sorted. Locks
-of a mode or of an owner are looked for among all, as long as names have no bound: few may be wanted, anywhere.
+of a mode or of an owner are looked for among all, as long as names have no bound: few may be wanted, anywhere. A slot
+is passed by where its first name is beyond the bound, or where no lock has the mode.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from lockring.core.deadline_queue import DeadlineQueue
 from lockring.core.node.access_guard import AccessGuard
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
+from lockring.core.node.counters import MODES
 from lockring.core.node.grants import NodeGrants
 from lockring.core.node.groups import Groups
 from lockring.core.node.lock_table import LockTable
@@ -26,14 +32,18 @@ from lockring.core.node.slot import NodeSlot
 from lockring.errors import InvalidRequest
 from lockring.ids import ConnectionId, LockName, SlotNumber
 from lockring.names import text_searched_from
-from lockring.protocol import List, ListReply, LockRecord, LockSearch, Mode
+from lockring.protocol import COUNTED_MAX, List, ListReply, LockRecord, LockSearch, Mode
 from lockring.slots import all_slots, slot_of
 from lockring.units import NS_PER_MS
 
 SEARCH_LIMIT_MAX: Final = 1_001
 """Locks in one answer: one more than a page has, which says that there is another page."""
-SEARCH_EFFORT_MAX: Final = 16_000
+SEARCH_EFFORT_MAX: Final = 200_000
 """How much is done for one answer, in comparisons of a name: one takes some 50 ns."""
+SEARCH_SLICE_EFFORT: Final = 8_000
+"""How much of that is done in one turn of the node."""
+SEARCHES_UNDER_WAY_MAX: Final = 100
+"""So many questions wait for their next slice. With more, a question is answered after its first one."""
 WAITERS_FEW: Final = 2_000
 """So many waiters are looked at for each question about locks with waiters; if there are more, all locks are."""
 SEARCH_SHOWN_MAX: Final = 8
@@ -42,11 +52,15 @@ SEARCH_SHOWN_MAX: Final = 8
 _SORTING_PAUSE_NS: Final = 20 * NS_PER_MS
 """Between two turns that sort names in advance: some hundredths of the time go into it, and a million take seconds."""
 
+_FEW_NAMES_DIVISOR: Final = 4
+"""A text is looked for in all names of a slot at once, unless so small a part of them is wanted."""
 UNCOUNTED: Final = -1
 """How many locks are wanted, where a count would take a look at each."""
 
 _EFFORT_PER_SLOT: Final = 128
 """A slot's objects and the names that a bound is compared with are not in the cache of the processor."""
+_EFFORT_OF_PASSING: Final = 40
+"""Fewer of them are looked at where a slot is passed by."""
 _EFFORT_OF_NAME: Final = 1
 """A look at a name where it stands, which is not in the cache of the processor."""
 _EFFORT_OF_FIND: Final = 4
@@ -61,6 +75,7 @@ class Searches:
     Attributes:
         index: the names that are sorted already.
         sorting: when to go on with the names of many new locks, before the next tick.
+        under_way: the questions that wait for their next slice.
     """
 
     def __init__(
@@ -74,6 +89,7 @@ class Searches:
     ) -> None:
         self.index = NameIndex()
         self.sorting: DeadlineQueue[None] = DeadlineQueue(lambda _, __: True, context.outbox.wake)
+        self.under_way: DeadlineQueue[_Question] = DeadlineQueue(lambda _, __: True, context.outbox.wake)
         self._context = context
         self._clients = clients
         self._grants = grants
@@ -85,10 +101,13 @@ class Searches:
         if self.index.keep_up(self._context.slots) and not self.sorting:
             self.sorting.push(now_ns + _SORTING_PAUSE_NS, None)
 
-    def keep_names_due(self, now_ns: int) -> None:
-        """Go on with names, if it is time."""
+    def on_timer(self, now_ns: int) -> None:
+        """Go on with names, if it is time, and with one question."""
         while self.sorting.pop_due(now_ns) is not None:
             self.keep_names(now_ns)
+        due = self.under_way.pop_due(now_ns)
+        if due is not None and due[1].connection in self._clients.by_connection:
+            self._go_on(due[1], now_ns)
 
     def answer(
         self,
@@ -117,45 +136,96 @@ class Searches:
             raise InvalidRequest(f"a search finds 1 to {SEARCH_LIMIT_MAX} locks, not {message.limit}")
         if not -1 <= search.mode <= max(Mode):
             raise InvalidRequest(f"there is no mode {search.mode}")
-        context = self._context
-        serves_all = context.rights.may_serve_everything(now_ns)
         wanted = _Matches(message.prefix, search, readable, message.limit)
         waiting = _WaitedFor(self._clients, self._grants.waiters if search.has_waiters else 0)
-        next_slot, unserved = -1, 0
-        for number in all_slots()[message.from_slot :]:
-            if wanted.effort >= SEARCH_EFFORT_MAX:
-                next_slot = number
+        self._go_on(_Question(connection, message, access, wanted, waiting), now_ns)
+
+    def _go_on(self, question: _Question, now_ns: int) -> None:
+        """Look through some more slots, and answer if that was all of them, or much."""
+        context, wanted = self._context, question.wanted
+        serves_all = context.rights.may_serve_everything(now_ns)
+        enough = wanted.effort + SEARCH_SLICE_EFFORT
+        number = -1
+        for number in all_slots()[question.next_slot :]:
+            if wanted.effort >= enough:
                 break
             slot = context.slots.get(number)
             if slot is None or not (
                 (serves_all and slot.reign is not None) or context.rights.may_serve(number, now_ns=now_ns)
             ):
-                unserved += context.state.slots[number].primary == context.replica
+                question.unserved += context.state.slots[number].primary == context.replica
                 wanted.effort += 1
             elif slot.table.locks:
-                wanted.look_in(slot, self.index, waiting)
+                wanted.look_in(slot, self.index, question.waiting)
+        else:
+            number = -1
+        question.next_slot = SlotNumber(number)
+        if number < 0 or wanted.effort >= SEARCH_EFFORT_MAX or len(self.under_way) >= SEARCHES_UNDER_WAY_MAX:
+            self._answer(question, now_ns)
+        else:
+            self.under_way.push(now_ns, question)
+
+    def _answer(self, question: _Question, now_ns: int) -> None:
+        context, wanted = self._context, question.wanted
         locks: list[LockRecord] = []
         counts: list[tuple[int, int]] = []
+        gone: set[SlotNumber] = set()
         wanted.narrow()
-        for name in sorted(wanted.slots):
-            table = context.slots[wanted.slots[name]].table
+        for name, number in sorted(wanted.slots.items()):
+            slot = context.slots.get(number)
+            if slot is None or slot.reign is None:
+                gone.add(number)
+                continue
+            table = slot.table
             record = table.describe(name, context.replica.node, now_ns, most=SEARCH_SHOWN_MAX)
             record.view = self._groups.view_of(name)
-            lock = table.locks[name]
-            locks.append(self._guard.shown(record, access))
-            counts.append((len(lock.holders), len(lock.waiters or ())))
+            lock = table.locks.get(name)
+            locks.append(self._guard.shown(record, question.access))
+            counts.append((0, 0) if lock is None else (len(lock.holders), len(lock.waiters or ())))
         context.outbox.send(
-            connection,
+            question.connection,
             ListReply(
-                message.request,
+                question.message.request,
                 locks,
-                SlotNumber(next_slot),
+                question.next_slot,
                 "",
-                unserved,
+                question.unserved + len(gone),
                 counts=counts,
                 matched=wanted.matched,
             ),
         )
+
+
+class _Question:
+    """A question that is worked at.
+
+    Attributes:
+        connection: where to answer.
+        message: the question.
+        access: the rights of the identity that asks, None where none are looked at.
+        wanted: what was found so far.
+        waiting: the locks with waiters when it came, as far as they are known.
+        next_slot: the next slot to look through; -1 if there is no other one.
+        unserved: how many slots this node has and does not serve.
+    """
+
+    __slots__ = ("access", "connection", "message", "next_slot", "unserved", "waiting", "wanted")
+
+    def __init__(
+        self,
+        connection: ConnectionId,
+        message: List,
+        access: Grantee | None,
+        wanted: _Matches,
+        waiting: _WaitedFor,
+    ) -> None:
+        self.connection = connection
+        self.message = message
+        self.access = access
+        self.wanted = wanted
+        self.waiting = waiting
+        self.next_slot = message.from_slot
+        self.unserved = 0
 
 
 class _Matches:
@@ -177,7 +247,16 @@ class _Matches:
         self._readable = readable
         self._limit = limit
         self._before = search.before
-        self._text_from = text_searched_from(prefix)
+        self._is_counted = search.is_counted
+        # A slot's first name tells that none there is wanted, once there is a bound.
+        self._is_by_order = not (
+            prefix
+            or search.text
+            or readable is not None
+            or search.owner
+            or search.has_waiters
+            or search.mode >= 0
+        )
         # Entries are looked at last, and only where the name may be among the first.
         self._by_entry = search.is_held or search.has_waiters or search.mode >= 0 or bool(search.owner)
 
@@ -190,10 +269,21 @@ class _Matches:
             waiting: the locks with waiters, as far as they are known.
         """
         search, table = self._search, slot.table
+        if self._is_by_order and self._before:
+            first = index.first_name(slot)
+            if first is not None and first >= self._before:
+                self.effort += _EFFORT_OF_PASSING
+                self._count(UNCOUNTED if search.is_held else len(table.locks))
+                return
+        if search.mode > 0 and not table.many[MODES + search.mode]:
+            self.effort += _EFFORT_OF_PASSING
+            return
         self.effort += _EFFORT_PER_SLOT
-        few = waiting.few_in(table.slot) if search.has_waiters else None
+        if self.matched > COUNTED_MAX:
+            self._is_counted = False
+        few = waiting.few_in(table) if search.has_waiters else None
         # Without a bound, rare locks are found faster than names are looked at; with one, few names are left.
-        if self._owner and (search.is_counted or not self._before):
+        if self._owner and (self._is_counted or not self._before):
             self._add_counted(table, self._names_of_owner(table))
         elif few is not None:
             self._add_counted(table, self._of_owner(table, few))
@@ -209,15 +299,19 @@ class _Matches:
     def _named(self, table: LockTable, sorted_names: SlotNames) -> list[LockName]:
         """Pick the names of live locks within the bounds, out of all in order, and count those that are wanted."""
         locks, prefix, end = table.locks, self._prefix, end_of_prefix(self._prefix)
-        names = sorted_names.names
-        if self._search.text and not sorted_names.might_have(self._search.text):
-            return []
+        names, text = sorted_names.names, self._search.text
         low = bisect_left(names, prefix) if prefix else 0
         high = len(names) if end is None else bisect_left(names, end)
         if self._takes_looks:
-            if not self._search.is_counted:
+            if not self._is_counted:
                 low, high = self._bounded(names, low, high)
-            return self._looked_at(table, names[low:high])
+            if not text or (high - low) * _FEW_NAMES_DIVISOR <= len(names):
+                return self._looked_at(table, names[low:high])
+            found, effort = sorted_names.with_text(text)
+            self.effort += effort
+            return self._looked_at(
+                table, [name for name in found if name.startswith(prefix)] if prefix else found
+            )
         if self._by_entry:
             self._count(UNCOUNTED)
         elif len(names) == len(locks):
@@ -235,7 +329,8 @@ class _Matches:
         """Pick the names within the bounds whose locks have the mode, by a look at each lock."""
         self.effort += _EFFORT_OF_NAME * len(table.locks)
         mode = self._search.mode
-        names = self._within([lock.name for lock in table.locks.values() if lock.mode == mode])
+        locks = table.locks.values()
+        names = self._within([lock.name for lock in locks if lock.mode == mode and lock.held is not None])
         if self._takes_looks:
             return self._looked_at(table, names)
         self._count(UNCOUNTED)
@@ -247,7 +342,7 @@ class _Matches:
         self.effort += len(names) * (effort + _EFFORT_OF_RIGHTS * (self._readable is not None))
         locks = table.locks
         found = [name for name in self._readable_with_text(names) if name in locks]
-        self._count(len(found) if self._search.is_counted and not self._by_entry else UNCOUNTED)
+        self._count(len(found) if self._is_counted and not self._by_entry else UNCOUNTED)
         return self._within(found)
 
     def _names_of_owner(self, table: LockTable) -> list[LockName]:
@@ -261,6 +356,10 @@ class _Matches:
         return list(dict.fromkeys(found))
 
     # ------------------------------------------------------------------ inner
+
+    @property
+    def _text_from(self) -> int:
+        return text_searched_from(self._prefix)
 
     @property
     def _takes_looks(self) -> bool:
@@ -291,7 +390,7 @@ class _Matches:
         if search.mode >= 0:
             self.effort += _EFFORT_OF_ENTRY * len(names)
             mode = search.mode
-            names = [name for name in names if locks[name].mode == mode]
+            names = [name for name in names if locks[name].mode == mode and locks[name].held is not None]
         return names
 
     def _of_owner(self, table: LockTable, names: list[LockName]) -> list[LockName]:
@@ -367,8 +466,8 @@ class _WaitedFor:
                     name = waiter.lock.name
                     self._by_slot.setdefault(slot_of(name), {})[name] = None
 
-    def few_in(self, slot: SlotNumber) -> list[LockName] | None:
-        """Return the names in a slot; None if the waiters are too many."""
+    def few_in(self, table: LockTable) -> list[LockName] | None:
+        """Return the names in a slot's table; None if the waiters are too many."""
         if self._by_slot is None:
             return None
-        return list(self._by_slot.get(slot, ()))
+        return [name for name in self._by_slot.get(table.slot, ()) if name in table.locks]

@@ -172,6 +172,7 @@ class ClientService:
             self.grants.timeouts,
             self._queries.broken,
             self._queries.searches.sorting,
+            self._queries.searches.under_way,
             self.groups.windows,
         )
 
@@ -252,13 +253,17 @@ class ClientService:
                 at_ns = queue.soonest_ns
         return at_ns
 
+    def has_work_left(self) -> bool:
+        """Return whether a part of a search was left for the next turns, which may follow without a pause."""
+        return bool(self._queries.searches.under_way)
+
     def on_timer(self, now_ns: int) -> None:
         """End what has run out: waits, broken leases, sessions; form views."""
         self.grants.time_out_due(now_ns)
         self._queries.end_broken_due(now_ns)
         self._leases.expire_due(now_ns)
         self.groups.form_due(now_ns)
-        self._queries.searches.keep_names_due(now_ns)
+        self._queries.searches.on_timer(now_ns)
 
     def on_tick(self, now_ns: int) -> None:
         """Look at what no input brings on."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from lockring.core.client import CallResult, Query
-from lockring.core.client.listings import COUNTED_MAX
 from lockring.errors import InvalidRequest, NotHeld, Unavailable
 from lockring.protocol import (
+    COUNTED_MAX,
     Break,
     BreakReply,
     Describe,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockring.core.node import name_index
-from lockring.core.node.name_index import NameIndex
+from lockring.core.node.name_index import NameIndex, SlotNames
 from lockring.core.node.reign import Reign
 from lockring.core.node.slot import NodeSlot
 from lockring.ids import LockName
@@ -62,7 +62,9 @@ def test_names_are_complete_and_in_order_however_many_come_and_go_at_once(
         assert known.names == sorted(set(known.names))
         assert [name for name in known.names if name in slot.table.locks] == sorted(slot.table.locks)
         if held:
-            assert known.might_have(min(held))
+            assert min(held) in known.with_text(min(held))[0]
+            first = index.first_name(slot)
+            assert first is not None and first <= min(held)
         index.check_invariants({SLOT: slot})
 
 
@@ -77,6 +79,38 @@ def test_a_lock_that_is_only_waited_for_is_among_the_others() -> None:
     client.acquire(NAMES[0], 2)
     assert slot.table.locks[LockName(NAMES[0])].waiters, "there is no token for it"
     assert index.bring(slot)[0].names == sorted(NAMES[:2])
+
+
+@pytest.mark.interpreted
+@given(
+    st.sets(st.text("ab\né/", min_size=1, max_size=6), max_size=12), st.text("ab\né", min_size=1, max_size=3)
+)
+def test_names_with_a_text_in_them_are_found_in_all_names_at_once(names: set[str], text: str) -> None:
+    known = SlotNames.__new__(SlotNames)
+    known._joined, known.names = "", sorted(map(LockName, names))
+    for _ in range(2):
+        found, effort = known.with_text(text)
+        assert [name for name in found if text in name] == [name for name in known.names if text in name]
+        assert set(found) <= names
+        assert effort >= len(found)
+
+
+@pytest.mark.interpreted
+def test_the_first_name_is_not_known_where_a_newer_one_was_not_put_among_the_others() -> None:
+    nodes, slot = slot_with_client()
+    client = nodes.client("A", "s")
+    index = NameIndex()
+    index._kept_min = 0
+    assert index.first_name(slot) is None
+    client.acquire(NAMES[1], 1)
+    index.bring(slot)
+    assert index.first_name(slot) == NAMES[1]
+    nodes.slots(lambda state: msgspec.structs.replace(state, generation_below=state.generation_from), SLOT)
+    client.acquire(NAMES[0], 2)
+    assert slot.table.locks[LockName(NAMES[0])].waiters, "there is no token for it"
+    assert index.first_name(slot) is None
+    index._slots[SLOT].reign = cast("Reign", object())
+    assert index.first_name(slot) is None
 
 
 def test_new_names_count_as_effort_and_none_is_nearly_free() -> None:
@@ -145,7 +179,7 @@ def test_the_text_of_all_names_is_given_up_when_no_search_needs_it(is_busy: bool
     index = NameIndex()
     known, _ = index.bring(slot)
     for rounds in (63, 63, 64):
-        assert known.might_have("job")
+        assert len(known.with_text("job")[0]) == len(NAMES)
         for _ in range(rounds):
             if is_busy:  # the name is there already, and stays
                 client.release(NAMES[0], acquisition)

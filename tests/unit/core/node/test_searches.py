@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import msgspec
 import pytest
 
 from lockring.cluster_state import Replica
@@ -12,7 +13,7 @@ from lockring.core.client.listings import FindProgress, is_wanted
 from lockring.core.node import queries, searches
 from lockring.core.node.name_index import NameIndex
 from lockring.ids import LockName, SlotNumber, Version
-from lockring.protocol import List, ListReply, LockSearch, Mode, Refusal
+from lockring.protocol import GrantReply, List, ListReply, LockSearch, Mode, Refusal
 from lockring.slots import SLOTS, slot_of
 from tests.unit.core.grantees import grantee
 from tests.unit.core.node.world import NAMES, Client, Nodes, S, of
@@ -101,6 +102,24 @@ def test_a_search_leaves_out_what_is_not_wanted(
             assert progress.result().matched == len(expected)
 
 
+def test_a_lock_that_is_only_waited_for_is_not_found_by_the_mode_of_its_last_holders(nodes: Nodes) -> None:
+    waiter, client = nodes.client("A", "w"), nodes.client("A", "s")
+    nodes.slots(
+        lambda state: msgspec.structs.replace(state, generation_below=state.generation_from), slot_of("x")
+    )
+    waiter.acquire("x", 1)
+    one, two = (each for each in nodes.clients.values() if each.session in ("web-ONE", "two"))
+    one.release("x", 40)
+    assert names(found(client, mode=Mode.SHARED)) == ["x"]
+    two.release("x", 1)
+    for prefix in ("", "x"):
+        progress = found(client, prefix, mode=Mode.SHARED)
+        assert names(progress) == []
+        assert progress.result().matched == 0
+    assert names(found(client, "x")) == ["x"]
+    assert not is_wanted(found(client, "x").result().locks[0], LockSearch(mode=Mode.SHARED))
+
+
 @pytest.mark.parametrize("search", [{"owner": "web"}, {"mode": Mode.EXCLUSIVE}, {"is_held": True}])
 def test_a_search_for_what_many_locks_have_finds_the_first_of_them(
     nodes: Nodes, search: dict[str, Any]
@@ -171,6 +190,14 @@ def test_a_search_finds_what_was_acquired_and_not_what_was_released_since_the_la
             progress = found(client, "job/", limit=1000)
             assert names(progress) == sorted([*JOBS, *held])
             assert progress.result().matched == len(JOBS) + len(held)
+            for limit in (1, 5):  # the last name found is soon a bound
+                progress = found(client, limit=limit)
+                assert names(progress) == sorted([*JOBS, *held])[:limit]
+                assert progress.result().matched == len(JOBS) + len(held) + 2
+                assert (
+                    names(found(client, limit=limit, text="b/5"))
+                    == sorted(name for name in [*JOBS, *held] if "b/5" in name)[:limit]
+                )
 
 
 def test_the_text_of_a_search_for_groups_is_a_part_of_the_name_of_the_group(nodes: Nodes) -> None:
@@ -271,6 +298,7 @@ def test_a_question_looks_through_some_slots_and_says_where_to_go_on(
     nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(searches, "SEARCH_EFFORT_MAX", 10)
+    monkeypatch.setattr(searches, "SEARCH_SLICE_EFFORT", 10)
     client = nodes.client("A", "s")
     progress = FindProgress(LockSearch(), 5)
     progress.begin(Version(1), [Replica("A", 1)], unserved=0)
@@ -283,6 +311,98 @@ def test_a_question_looks_through_some_slots_and_says_where_to_go_on(
     assert progress.result().matched == 32
     later = answers[len(answers) // 2 :]
     assert sum(len(each.locks) for each in later) < 10, "the bound keeps what is not needed from being sent"
+
+
+@pytest.fixture
+def asked(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> Client:
+    """A client whose question for the first five locks is worked at in thousands of slices, and has had the first."""
+    monkeypatch.setattr(searches, "SEARCH_SLICE_EFFORT", 1)
+    client = nodes.client("A", "s")
+    nodes.deliver("A", client.connection, List(99, "job/", SlotNumber(0), "", 5, search=LockSearch()))
+    return client
+
+
+def work_at(nodes: Nodes, client: Client, slots: int) -> list[str]:
+    """Let the node look through so many slots at least, and return the names of its answer."""
+    core, seen = nodes.cores["A"], len(client.inbox)
+    for _ in range(slots):
+        if core.next_deadline_ns() <= nodes.now:
+            core.on_timer(now_ns=nodes.now)
+            nodes.settle(check=False)
+    answers = of(ListReply, client.inbox[seen:])
+    assert len(answers) <= 1
+    return [lock.name for answer in answers for lock in answer.locks]
+
+
+@pytest.mark.interpreted
+def test_others_are_served_while_a_question_is_worked_at(nodes: Nodes, asked: Client) -> None:
+    other = nodes.client("A", "t")
+    assert work_at(nodes, asked, SLOTS // 2) == []
+    nodes.deliver("A", other.connection, List(7, "job/", SlotNumber(0), "", 3, search=LockSearch()))
+    kinds = [type(message) for message in other.acquire("z", 1)]
+    assert kinds == [GrantReply, ListReply], "an acquire waits for a slice at most"
+    for client, most in ((asked, 5), (other, 3)):
+        (answer,) = of(ListReply, client.inbox)
+        assert [lock.name for lock in answer.locks] == JOBS[:most]
+
+
+@pytest.mark.interpreted
+def test_a_found_lock_that_is_free_when_the_answer_is_written_is_shown_as_free(
+    nodes: Nodes, asked: Client
+) -> None:
+    first = min(JOBS[:5], key=slot_of)
+    assert work_at(nodes, asked, slot_of(first) + 1) == []
+    holder = next(client for client in nodes.clients.values() if client.session == "web-ONE")
+    holder.release(first, int(first.removeprefix("job/")))
+    (answer,) = of(ListReply, asked.inbox)
+    assert [lock.name for lock in answer.locks] == JOBS[:5]
+    assert [bool(lock.holders) for lock in answer.locks] == [name != first for name in JOBS[:5]]
+    assert answer.counts is not None and sorted(answer.counts) == [(0, 0), *[(1, 0)] * 4]
+
+
+@pytest.mark.interpreted
+def test_locks_of_a_slot_that_moved_away_meanwhile_are_left_out_and_counted_as_unserved(
+    nodes: Nodes, asked: Client
+) -> None:
+    first = min(JOBS[:5], key=slot_of)
+    assert work_at(nodes, asked, slot_of(first) + 1) == []
+    nodes.slots(lambda slot: msgspec.structs.replace(slot, primary=Replica("B", 1)), slot_of(first))
+    assert work_at(nodes, asked, SLOTS) == [name for name in JOBS[:5] if name != first]
+    assert of(ListReply, asked.inbox)[0].unserved == 1
+
+
+@pytest.mark.interpreted
+def test_a_question_ends_with_its_connection(nodes: Nodes, asked: Client) -> None:
+    nodes.cores["A"].disconnected(asked.connection, now_ns=nodes.now)
+    nodes.settle()
+    assert work_at(nodes, asked, 2) == []
+    assert not nodes.cores["A"].service._queries.searches.under_way
+
+
+@pytest.mark.interpreted
+def test_with_many_questions_under_way_another_one_is_answered_after_its_first_slice(
+    nodes: Nodes, asked: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searches, "SEARCHES_UNDER_WAY_MAX", 1)
+    nodes.deliver("A", asked.connection, List(100, "job/", SlotNumber(0), "", 5, search=LockSearch()))
+    (answer,) = of(ListReply, asked.inbox)
+    assert answer.request == 100
+    assert 0 < answer.next_slot < SLOTS
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("search", [{"text": "b/"}, {"owner": "web"}])
+def test_one_question_counts_up_to_a_bound_where_that_takes_a_look_at_each(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch, search: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(searches, "COUNTED_MAX", 12)
+    client = nodes.client("A", "s")
+    (answer,) = of(ListReply, client.ask(List(1, "job/", SlotNumber(0), "", 4, search=LockSearch(**search))))
+    assert [lock.name for lock in answer.locks] == JOBS[:4]
+    assert answer.matched == -1
+    monkeypatch.setattr(searches, "COUNTED_MAX", 30)
+    (answer,) = of(ListReply, client.ask(List(2, "job/", SlotNumber(0), "", 4, search=LockSearch(**search))))
+    assert answer.matched == 30
 
 
 def test_of_a_lock_with_many_holders_the_first_are_shown_and_all_are_counted() -> None:
