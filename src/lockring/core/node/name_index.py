@@ -78,9 +78,7 @@ class SlotNames:
         effort += len(joined) // _CHARACTERS_PER_EFFORT
         if at < 0:
             return [], effort
-        if joined.count("\n") >= len(
-            names
-        ):  # a name with a line end in it, or several: where they begin is not clear
+        if joined.count("\n") >= len(names):  # some name has a line end in it
             return [name for name in names if text in name], effort + _EFFORT_OF_FOUND * len(names)
         found: list[LockName] = []
         while at >= 0:
