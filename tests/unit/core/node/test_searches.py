@@ -179,7 +179,7 @@ def test_a_search_finds_what_was_acquired_and_not_what_was_released_since_the_la
     holder, client = nodes.client("A", "holder"), nodes.client("A", "s")
     numbers = random.Random(7)
     held: dict[str, int] = {}
-    for turn in range(1, 400):
+    for turn in range(1, 250):
         name = f"job/{numbers.randrange(1, 60)}"
         if name in held:
             holder.release(name, held.pop(name))
@@ -315,20 +315,20 @@ def test_a_question_looks_through_some_slots_and_says_where_to_go_on(
 
 @pytest.fixture
 def asked(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> Client:
-    """A client whose question for the first five locks is worked at in thousands of slices, and has had the first."""
-    monkeypatch.setattr(searches, "SEARCH_SLICE_EFFORT", 1)
+    """A client whose question for the first five locks is worked at in a hundred slices, and has had the first."""
+    monkeypatch.setattr(searches, "SEARCH_SLICE_EFFORT", 64)
     client = nodes.client("A", "s")
     nodes.deliver("A", client.connection, List(99, "job/", SlotNumber(0), "", 5, search=LockSearch()))
     return client
 
 
-def work_at(nodes: Nodes, client: Client, slots: int) -> list[str]:
-    """Let the node look through so many slots at least, and return the names of its answer."""
+def work_at(nodes: Nodes, client: Client, *, beyond: int) -> list[str]:
+    """Let the node look through the slots up to this one, in some turns, and return the names of its answer."""
     core, seen = nodes.cores["A"], len(client.inbox)
-    for _ in range(slots):
-        if core.next_deadline_ns() <= nodes.now:
-            core.on_timer(now_ns=nodes.now)
-            nodes.settle(check=False)
+    under_way = core.service._queries.searches.under_way
+    while under_way and under_way._heap[0][2].next_slot <= beyond:
+        core.on_timer(now_ns=nodes.now)
+        nodes.settle(check=False)
     answers = of(ListReply, client.inbox[seen:])
     assert len(answers) <= 1
     return [lock.name for answer in answers for lock in answer.locks]
@@ -337,7 +337,7 @@ def work_at(nodes: Nodes, client: Client, slots: int) -> list[str]:
 @pytest.mark.interpreted
 def test_others_are_served_while_a_question_is_worked_at(nodes: Nodes, asked: Client) -> None:
     other = nodes.client("A", "t")
-    assert work_at(nodes, asked, SLOTS // 2) == []
+    assert work_at(nodes, asked, beyond=SLOTS // 2) == []
     nodes.deliver("A", other.connection, List(7, "job/", SlotNumber(0), "", 3, search=LockSearch()))
     kinds = [type(message) for message in other.acquire("z", 1)]
     assert kinds == [GrantReply, ListReply], "an acquire waits for a slice at most"
@@ -351,7 +351,7 @@ def test_a_found_lock_that_is_free_when_the_answer_is_written_is_shown_as_free(
     nodes: Nodes, asked: Client
 ) -> None:
     first = min(JOBS[:5], key=slot_of)
-    assert work_at(nodes, asked, slot_of(first) + 1) == []
+    assert work_at(nodes, asked, beyond=slot_of(first)) == []
     holder = next(client for client in nodes.clients.values() if client.session == "web-ONE")
     holder.release(first, int(first.removeprefix("job/")))
     (answer,) = of(ListReply, asked.inbox)
@@ -365,9 +365,9 @@ def test_locks_of_a_slot_that_moved_away_meanwhile_are_left_out_and_counted_as_u
     nodes: Nodes, asked: Client
 ) -> None:
     first = min(JOBS[:5], key=slot_of)
-    assert work_at(nodes, asked, slot_of(first) + 1) == []
+    assert work_at(nodes, asked, beyond=slot_of(first)) == []
     nodes.slots(lambda slot: msgspec.structs.replace(slot, primary=Replica("B", 1)), slot_of(first))
-    assert work_at(nodes, asked, SLOTS) == [name for name in JOBS[:5] if name != first]
+    assert work_at(nodes, asked, beyond=SLOTS) == [name for name in JOBS[:5] if name != first]
     assert of(ListReply, asked.inbox)[0].unserved == 1
 
 
@@ -375,7 +375,7 @@ def test_locks_of_a_slot_that_moved_away_meanwhile_are_left_out_and_counted_as_u
 def test_a_question_ends_with_its_connection(nodes: Nodes, asked: Client) -> None:
     nodes.cores["A"].disconnected(asked.connection, now_ns=nodes.now)
     nodes.settle()
-    assert work_at(nodes, asked, 2) == []
+    assert work_at(nodes, asked, beyond=SLOTS) == []
     assert not nodes.cores["A"].service._queries.searches.under_way
 
 
