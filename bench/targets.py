@@ -50,7 +50,12 @@ class Target(NamedTuple):
 COMPILED: Final = ("lockring+compiled", "lockring-3+compiled")
 """One node and three of the build that the aims are about, unless they say otherwise."""
 
-_SYNCED_NAMES: Final = {"redis+sync": "synced Redis", "zookeeper": "ZooKeeper", "etcd": "etcd"}
+_SYNCED_NAMES: Final = {
+    "redis+sync": "synced Redis",
+    "redis+wait+sync": "synced Redis with a replica",
+    "zookeeper": "ZooKeeper",
+    "etcd": "etcd",
+}
 
 
 def _of(workload: str, variant: str, name: str, ours: str, theirs: str) -> Value:

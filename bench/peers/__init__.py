@@ -43,6 +43,9 @@ PEERS: Final[dict[str, Peer]] = {
     "redis": Peer("redis-py `Lock`", "redis", "RedisServer"),
     "redis+wait": Peer("redis-py `Lock`, one replica, `WAIT 1`", "replicated_redis", "RedisReplicated"),
     "redis+sync": Peer("redis-py `Lock`, `appendfsync always`", "redis", "RedisSynced"),
+    "redis+wait+sync": Peer(
+        "redis-py `Lock`, `appendfsync always`, one replica", "replicated_redis", "RedisReplicatedSynced"
+    ),
     "postgres": Peer("PostgreSQL advisory lock", "postgres", "PostgresServer"),
     "zookeeper": Peer("kazoo `Lock`", "zookeeper", "ZooKeeperServer", has_asyncio=False),
     "etcd": Peer("etcd", "etcd", "EtcdServer", waits_in_asyncio=True),

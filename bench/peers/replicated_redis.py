@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import redis
 import redis.asyncio
 
 from bench.peers.base import HOST, Endpoint
-from bench.peers.redis import RedisServer
+from bench.peers.redis import RedisServer, RedisSynced
 from bench.processes import ServerProcess
 from lockring.server.local.children import free_ports
 
@@ -29,6 +29,7 @@ class RedisReplicated(RedisServer):
     """A Redis server and its replica."""
 
     flags = ("--repl-diskless-sync-delay", "0")
+    replica_flags: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, peer: str, directory: Path | None = None, *, is_patient: bool = False) -> None:
         super().__init__(peer, directory, is_patient=is_patient)
@@ -43,6 +44,7 @@ class RedisReplicated(RedisServer):
                 "--replicaof",
                 HOST,
                 str(self._port),
+                *self.replica_flags,
                 *(("--hz", "1") if is_patient else ()),
             ],
             where / "log",
@@ -66,6 +68,13 @@ class RedisReplicated(RedisServer):
     def pids(self) -> tuple[int, ...]:
         """Return both servers' processes."""
         return (*super().pids(), self._replica.pid)
+
+
+class RedisReplicatedSynced(RedisReplicated):
+    """The same servers, each with a log of all changes, synced before it answers or confirms."""
+
+    flags = (*RedisReplicated.flags, *RedisSynced.flags)
+    replica_flags = RedisSynced.flags
 
 
 class BlockingClient:

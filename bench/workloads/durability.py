@@ -28,8 +28,8 @@ def begin(server: Any, variant: str, scale: Scale) -> Runner:
 INTERPRETED: Final = ("lockring", "lockring+process", "lockring+disk")
 ONE_NODE: Final = ("lockring+compiled", "lockring+compiled+process", "lockring+compiled+disk")
 THREE_NODES: Final = ("lockring-3+compiled", "lockring-3+compiled+process", "lockring-3+compiled+disk")
-SYNCED: Final = ("redis+sync", "zookeeper", "etcd")
-"""The peers that answer only when the change is on disk."""
+SYNCED: Final = ("redis+sync", "redis+wait+sync", "zookeeper", "etcd")
+"""The peers that answer only when the change is on disk, of one server or of two."""
 
 _ALL: Final = (*INTERPRETED, *ONE_NODE, *THREE_NODES, *SYNCED)
 

@@ -45,6 +45,7 @@ def test_durability_is_compared_with_the_same_nodes_without_it_and_with_the_sync
     times_us = {
         "lockring+compiled": 100.0, "lockring+compiled+process": 109.0, "lockring+compiled+disk": 300.0,
         "lockring-3+compiled": 200.0, "lockring-3+compiled+process": 230.0, "redis+sync": 300.0, "etcd": 299.0,
+        "lockring-3+compiled+disk": 310.0, "redis+wait+sync": 320.0,
     }  # fmt: skip
     summary = Summary([measurement("durability", "32", peer, median_us=us) for peer, us in times_us.items()])
     verdicts = {aim.what: aim.verdict(summary) for aim in DURABILITY_TARGETS}
@@ -54,6 +55,9 @@ def test_durability_is_compared_with_the_same_nodes_without_it_and_with_the_sync
         == "missed"
     )
     assert verdicts["durability, 32 overlapping, `disk`: part of synced Redis's time"] == "reached"
+    three = "durability, 32 overlapping, three nodes, `disk`: part of"
+    assert verdicts[f"{three} synced Redis's time"] == "missed"
+    assert verdicts[f"{three} synced Redis with a replica's time"] == "reached"
     assert verdicts["durability, 32 overlapping, `disk`: part of etcd's time"] == "missed"
     assert verdicts["durability, 32 overlapping, `disk`: part of ZooKeeper's time"] == "not measured"
 
