@@ -28,7 +28,7 @@ class NotReplicated(RuntimeError):
 class RedisReplicated(RedisServer):
     """A Redis server and its replica."""
 
-    flags = ("--repl-diskless-sync-delay", "0")
+    flags: ClassVar[tuple[str, ...]] = ("--repl-diskless-sync-delay", "0")
     replica_flags: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, peer: str, directory: Path | None = None, *, is_patient: bool = False) -> None:

@@ -67,8 +67,14 @@ class SlotNames:
         self._unused = 0
 
     def with_text(self, text: str) -> tuple[list[LockName], int]:
-        """Pick the names with this text in them, in order, and count the effort in comparisons of a name."""
+        """Pick the names with this text in them, in order, and count the effort in comparisons of a name.
+
+        Args:
+            text: not empty.
+        """
         names, effort = self.names, 0
+        if "\n" in text:  # it would be found where one name ends and the next one begins
+            return [name for name in names if text in name], _EFFORT_OF_FOUND * len(names)
         if not self._joined:
             self._joined = "\n".join(names)
             effort = _EFFORT_OF_JOINING * len(names)

@@ -4,18 +4,20 @@ Each question looks through some slots and answers with the first names there, a
 slots. Once enough names are known, the last of them is a bound, so that hardly more than a comparison is left to do for
 each further lock; a client that has enough sets it for the next question.
 
-A question is worked at in slices of half a millisecond, one in each turn of the node, so that no acquire waits longer
-for it, however many ask. What happens to a lock between two slices may or may not be seen: a lock that was found and is
-free when the answer is written is shown as that.
+A question is worked at in slices of half a millisecond, and a turn of the node has one slice, of the question that has
+waited longest. So an acquire waits for little more than a slice, however many ask; only beyond `SEARCHES_UNDER_WAY_MAX`
+each further question has one slice at once, and that is its answer. A lock is shown as it was when its slot was looked
+through. What happens to others between two slices may or may not be seen.
 
 Names are mostly looked up in order (see `name_index`), and those of a slot that is not in order yet are sorted. Locks
 of a mode or of an owner are looked for among all, as long as names have no bound: few may be wanted, anywhere. A slot
-is passed by where its first name is beyond the bound, or where no lock has the mode.
+is passed by where no lock has the mode, or, if names alone matter, where the first one of many is beyond the bound.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import deque
 from typing import Final
 
 from lockring.core.access import Grantee, NameTable, end_of_prefix
@@ -34,7 +36,7 @@ from lockring.ids import ConnectionId, LockName, SlotNumber
 from lockring.names import text_searched_from
 from lockring.protocol import COUNTED_MAX, List, ListReply, LockRecord, LockSearch, Mode
 from lockring.slots import all_slots, slot_of
-from lockring.units import NS_PER_MS
+from lockring.units import NS_PER_MS, NS_PER_S
 
 SEARCH_LIMIT_MAX: Final = 1_001
 """Locks in one answer: one more than a page has, which says that there is another page."""
@@ -42,8 +44,10 @@ SEARCH_EFFORT_MAX: Final = 200_000
 """How much is done for one answer, in comparisons of a name: one takes some 50 ns."""
 SEARCH_SLICE_EFFORT: Final = 8_000
 """How much of that is done in one turn of the node."""
-SEARCHES_UNDER_WAY_MAX: Final = 100
-"""So many questions wait for their next slice. With more, a question is answered after its first one."""
+SEARCHES_UNDER_WAY_MAX: Final = 32
+"""So many questions wait for their next slice, each with what it has found so far."""
+STALE_NS: Final = 2 * NS_PER_S
+"""A question that was left for so long, since the process stood still, begins again: what it has found is not true."""
 WAITERS_FEW: Final = 2_000
 """So many waiters are looked at for each question about locks with waiters; if there are more, all locks are."""
 SEARCH_SHOWN_MAX: Final = 8
@@ -67,6 +71,8 @@ _EFFORT_OF_FIND: Final = 4
 _EFFORT_OF_RIGHTS: Final = 5
 _EFFORT_OF_ENTRY: Final = 3
 _EFFORT_OF_OWNER: Final = 3
+_EFFORT_OF_RECORD: Final = 40
+"""Of a name that is among the first so far: each is described, unless others of the same slice come before it."""
 
 
 class Searches:
@@ -75,7 +81,7 @@ class Searches:
     Attributes:
         index: the names that are sorted already.
         sorting: when to go on with the names of many new locks, before the next tick.
-        under_way: the questions that wait for their next slice.
+        under_way: the questions that wait for their next slice, in turn.
     """
 
     def __init__(
@@ -89,7 +95,7 @@ class Searches:
     ) -> None:
         self.index = NameIndex()
         self.sorting: DeadlineQueue[None] = DeadlineQueue(lambda _, __: True, context.outbox.wake)
-        self.under_way: DeadlineQueue[_Question] = DeadlineQueue(lambda _, __: True, context.outbox.wake)
+        self.under_way: deque[_Question] = deque()
         self._context = context
         self._clients = clients
         self._grants = grants
@@ -105,9 +111,13 @@ class Searches:
         """Go on with names, if it is time, and with one question."""
         while self.sorting.pop_due(now_ns) is not None:
             self.keep_names(now_ns)
-        due = self.under_way.pop_due(now_ns)
-        if due is not None and due[1].connection in self._clients.by_connection:
-            self._go_on(due[1], now_ns)
+        if self.under_way:
+            question = self.under_way.popleft()
+            if question.connection not in self._clients.by_connection:
+                return
+            if now_ns > question.looked_ns + STALE_NS:
+                question.begin(self._waited_for(question))
+            self._go_on(question, now_ns)
 
     def answer(
         self,
@@ -136,9 +146,20 @@ class Searches:
             raise InvalidRequest(f"a search finds 1 to {SEARCH_LIMIT_MAX} locks, not {message.limit}")
         if not -1 <= search.mode <= max(Mode):
             raise InvalidRequest(f"there is no mode {search.mode}")
-        wanted = _Matches(message.prefix, search, readable, message.limit)
-        waiting = _WaitedFor(self._clients, self._grants.waiters if search.has_waiters else 0)
-        self._go_on(_Question(connection, message, access, wanted, waiting), now_ns)
+        question = _Question(connection, message, search, access, readable)
+        question.begin(self._waited_for(question))
+        if self.under_way and len(self.under_way) < SEARCHES_UNDER_WAY_MAX:
+            self._put_off(question, now_ns)
+        else:
+            self._go_on(question, now_ns)
+
+    def _waited_for(self, question: _Question) -> _WaitedFor:
+        return _WaitedFor(self._clients, self._grants.waiters if question.search.has_waiters else 0)
+
+    def _put_off(self, question: _Question, now_ns: int) -> None:
+        question.looked_ns = now_ns
+        self.under_way.append(question)
+        self._context.outbox.wake(now_ns)
 
     def _go_on(self, question: _Question, now_ns: int) -> None:
         """Look through some more slots, and answer if that was all of them, or much."""
@@ -160,40 +181,27 @@ class Searches:
         else:
             number = -1
         question.next_slot = SlotNumber(number)
+        self._describe(question, now_ns)
         if number < 0 or wanted.effort >= SEARCH_EFFORT_MAX or len(self.under_way) >= SEARCHES_UNDER_WAY_MAX:
-            self._answer(question, now_ns)
+            context.outbox.send(question.connection, question.reply())
         else:
-            self.under_way.push(now_ns, question)
+            self._put_off(question, now_ns)
 
-    def _answer(self, question: _Question, now_ns: int) -> None:
-        context, wanted = self._context, question.wanted
-        locks: list[LockRecord] = []
-        counts: list[tuple[int, int]] = []
-        gone: set[SlotNumber] = set()
+    def _describe(self, question: _Question, now_ns: int) -> None:
+        """Describe the locks that are among the first since this slice, and drop those that are not any more."""
+        context, wanted, known = self._context, question.wanted, question.found
         wanted.narrow()
-        for name, number in sorted(wanted.slots.items()):
-            slot = context.slots.get(number)
-            if slot is None or slot.reign is None:
-                gone.add(number)
-                continue
-            table = slot.table
-            record = table.describe(name, context.replica.node, now_ns, most=SEARCH_SHOWN_MAX)
-            record.view = self._groups.view_of(name)
-            lock = table.locks.get(name)
-            locks.append(self._guard.shown(record, question.access))
-            counts.append((0, 0) if lock is None else (len(lock.holders), len(lock.waiters or ())))
-        context.outbox.send(
-            question.connection,
-            ListReply(
-                question.message.request,
-                locks,
-                question.next_slot,
-                "",
-                question.unserved + len(gone),
-                counts=counts,
-                matched=wanted.matched,
-            ),
-        )
+        question.found = {}
+        for name, number in wanted.slots.items():
+            found = known.get(name)
+            if found is None:
+                table = context.slots[number].table
+                record = table.describe(name, context.replica.node, now_ns, most=SEARCH_SHOWN_MAX)
+                record.view = self._groups.view_of(name)
+                lock = table.locks[name]
+                count = len(lock.holders), len(lock.waiters or ())
+                found = self._guard.shown(record, question.access), count
+            question.found[name] = found
 
 
 class _Question:
@@ -201,31 +209,66 @@ class _Question:
 
     Attributes:
         connection: where to answer.
-        message: the question.
+        search: which locks are wanted.
         access: the rights of the identity that asks, None where none are looked at.
-        wanted: what was found so far.
-        waiting: the locks with waiters when it came, as far as they are known.
+        wanted: the names that were found so far.
+        found: what these locks were like, and how many holders and waiters each had.
+        waiting: the locks with waiters when it began, as far as they are known.
         next_slot: the next slot to look through; -1 if there is no other one.
         unserved: how many slots this node has and does not serve.
+        looked_ns: when it had its last slice, or came.
     """
 
-    __slots__ = ("access", "connection", "message", "next_slot", "unserved", "waiting", "wanted")
+    __slots__ = (
+        "_message",
+        "_readable",
+        "access",
+        "connection",
+        "found",
+        "looked_ns",
+        "next_slot",
+        "search",
+        "unserved",
+        "waiting",
+        "wanted",
+    )
 
     def __init__(
         self,
         connection: ConnectionId,
         message: List,
+        search: LockSearch,
         access: Grantee | None,
-        wanted: _Matches,
-        waiting: _WaitedFor,
+        readable: NameTable | None,
     ) -> None:
         self.connection = connection
-        self.message = message
+        self.search = search
         self.access = access
-        self.wanted = wanted
+        self.looked_ns = 0
+        self._message = message
+        self._readable = readable
+
+    def begin(self, waiting: _WaitedFor) -> None:
+        """Begin with the first slot, with nothing found."""
+        message = self._message
+        self.wanted = _Matches(message.prefix, self.search, self._readable, message.limit)
+        self.found: dict[LockName, tuple[LockRecord, tuple[int, int]]] = {}
         self.waiting = waiting
         self.next_slot = message.from_slot
         self.unserved = 0
+
+    def reply(self) -> ListReply:
+        """Return the answer."""
+        found = [self.found[name] for name in sorted(self.found)]
+        return ListReply(
+            self._message.request,
+            [record for record, _ in found],
+            self.next_slot,
+            "",
+            self.unserved,
+            counts=[count for _, count in found],
+            matched=self.wanted.matched,
+        )
 
 
 class _Matches:
@@ -441,6 +484,7 @@ class _Matches:
         self._add(table, self._within(names))
 
     def _add(self, table: LockTable, names: list[LockName]) -> None:
+        self.effort += _EFFORT_OF_RECORD * len(names)
         for name in names:
             self.slots[name] = table.slot
         if len(self.slots) > 2 * self._limit:

@@ -172,7 +172,6 @@ class ClientService:
             self.grants.timeouts,
             self._queries.broken,
             self._queries.searches.sorting,
-            self._queries.searches.under_way,
             self.groups.windows,
         )
 
@@ -246,7 +245,7 @@ class ClientService:
 
     def deadline_before_ns(self, at_ns: int) -> int:
         """Return when `on_timer` has something to do, or `at_ns` if that is earlier."""
-        if self.groups.has_more:
+        if self.groups.has_more or self._queries.searches.under_way:
             return min(at_ns, self._context.now_ns)
         for queue in self._queues:
             if queue.soonest_ns < at_ns:
