@@ -92,7 +92,8 @@ class Load:
 
     @contextmanager
     def replacing(self) -> Iterator[None]:
-        """Let no client begin meanwhile: it would refuse a certificate whose key is another file's, not there yet."""
+        """Let no client begin meanwhile: it would refuse a file that is half written, or a certificate whose key is
+        another file's, not there yet."""
         with self._between:
             yield
 
@@ -214,9 +215,10 @@ def test_authorities_are_replaced_under_load() -> None:
         stems = ("ca", "peer-ca")
         with held_throughout(cluster), Load(cluster.servers, options) as load:
             load.see_rounds()
-            for stem in stems:
-                both = (certs / f"{stem}.pem").read_bytes() + (new / f"{stem}.pem").read_bytes()
-                (certs / f"{stem}.pem").write_bytes(both)
+            with load.replacing():
+                for stem in stems:
+                    both = (certs / f"{stem}.pem").read_bytes() + (new / f"{stem}.pem").read_bytes()
+                    (certs / f"{stem}.pem").write_bytes(both)
             for name in everywhere(cluster):
                 see_logged(cluster, name, "new TLS files for clients are in use", 1)
                 see_logged(cluster, name, "new TLS files for servers are in use", 1)
@@ -228,8 +230,9 @@ def test_authorities_are_replaced_under_load() -> None:
             for name in everywhere(cluster):
                 eventually(functools.partial(is_in_use, cluster, name, new))
             load.see_rounds()
-            for stem in stems:
-                (certs / f"{stem}.pem").write_bytes((new / f"{stem}.pem").read_bytes())
+            with load.replacing():
+                for stem in stems:
+                    (certs / f"{stem}.pem").write_bytes((new / f"{stem}.pem").read_bytes())
             load.see_rounds()
             stale = options | {name: str(path) for name, path in old_client.items()}
             for name in everywhere(cluster):
