@@ -11,7 +11,7 @@ BIN    := $(VENV)/bin
 
 # Tests run in this many processes; each takes its share in the order of the files, and at the end what another has left.
 # There are more than the two cores of a small machine, since half of a test's time is a wait for a lease.
-WORKERS ?= 4
+WORKERS ?= 3
 # These start servers, which need the cores themselves.
 CLUSTER_WORKERS ?= 3
 SPREAD  := --numprocesses=$(WORKERS) --dist=worksteal

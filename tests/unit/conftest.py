@@ -14,7 +14,14 @@ REPEATED = (
     "tests/unit/core/coordinator/test_clients.py",
     "tests/unit/core/coordinator/test_drains.py",
     "tests/unit/core/coordinator/test_heirs.py",
+    "tests/unit/core/coordinator/test_lost_stores.py",
+    "tests/unit/core/coordinator/test_random_inputs.py",
+    "tests/unit/core/coordinator/test_roster.py",
+    "tests/unit/core/coordinator/test_term.py",
     "tests/unit/core/node/test_journal_replay.py",
+    "tests/unit/core/node/test_name_index.py",
+    "tests/unit/core/test_state_differences.py",
+    "tests/unit/ring/test_ring_movement.py",
 )
 """Their worlds of many nodes go the same ways again and again, so they add hardly a line."""
 SLOW_S_MAX = 600

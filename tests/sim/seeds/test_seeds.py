@@ -16,7 +16,7 @@ from tests.sim.rules import DRILLS, HALVES, MODEL_SWITCHES, MUTANTS, applied, ha
 from tests.sim.seeds.many import run_many
 from tests.sim.seeds.run import run_seed
 
-SEEDS = int(os.environ.get("LOCKRING_SIM_SEEDS", "500"))
+SEEDS = int(os.environ.get("LOCKRING_SIM_SEEDS", "300"))
 
 QUICKLY_MISSED = (
     "no_backup_lease",
