@@ -23,7 +23,7 @@ REPEATED = (
     "tests/unit/core/test_state_differences.py",
     "tests/unit/ring/test_ring_movement.py",
 )
-"""Their worlds of many nodes go the same ways again and again, so they add hardly a line."""
+"""They go the same ways again and again, through long histories or many nodes, so they add hardly a line."""
 SLOW_S_MAX = 600
 """Of one test that is marked as slow, on a machine that is busy with other things."""
 
