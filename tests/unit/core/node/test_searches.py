@@ -392,7 +392,9 @@ def test_a_question_that_waits_for_its_turn_is_no_sign_that_the_process_stood_st
     nodes: Nodes, asked: Client
 ) -> None:
     core = nodes.cores["A"]
-    for _ in range(20):
+    for request in range(20):  # each of them waits for longer than a process may stand still
+        nodes.deliver("A", asked.connection, List(request, "", SlotNumber(0), "", 5, search=LockSearch()))
+    for _ in range(40):
         core.on_timer(now_ns=nodes.now)
         nodes.settle(check=False)
         nodes.now += 10 * MS
@@ -402,10 +404,21 @@ def test_a_question_that_waits_for_its_turn_is_no_sign_that_the_process_stood_st
 
 @pytest.mark.interpreted
 def test_a_question_ends_with_its_connection(nodes: Nodes, asked: Client) -> None:
-    nodes.cores["A"].disconnected(asked.connection, now_ns=nodes.now)
-    nodes.settle()
-    assert work_at(nodes, asked, beyond=SLOTS) == []
-    assert not nodes.cores["A"].service._queries.searches.under_way
+    core = nodes.cores["A"]
+    core.disconnected(asked.connection, now_ns=nodes.now)
+    nodes.settle(check=False)
+    core.on_timer(now_ns=nodes.now)
+    assert not core.service._queries.searches.under_way, "it is not worked at any more"
+    assert of(ListReply, asked.inbox) == []
+
+
+@pytest.mark.interpreted
+def test_a_new_question_waits_behind_those_under_way(nodes: Nodes, asked: Client) -> None:
+    nodes.deliver("A", asked.connection, List(100, "job/", SlotNumber(0), "", 5, search=LockSearch()))
+    under_way = nodes.cores["A"].service._queries.searches.under_way
+    assert [question.next_slot > 0 for question in under_way] == [True, False]
+    nodes.finish("A")
+    assert [answer.request for answer in of(ListReply, asked.inbox)] == [99, 100]
 
 
 @pytest.mark.interpreted
