@@ -383,6 +383,29 @@ def drill_news_trusted_to_come() -> None:
 
 
 @mutant
+def looked_at_seldom() -> list[Change]:
+    """A client that has met another cluster looks at its connections to its own as seldom as it always does."""
+    return [(DialPlan, "has_met_another", lambda self: False)]
+
+
+@drill
+def drill_looked_at_seldom() -> None:
+    """A client has just heard from a server when power fails at all of them, and another cluster takes their place."""
+    cluster = Scenario(nodes=1, clients=1)
+    (client,) = cluster.simulation.clients
+    (given,) = cluster.hold(client, cluster.name)
+    cluster.let_go(client, given)
+    cluster.crash(cluster.primary())
+    wanted = client.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.run(0.9)  # it comes to the coordinator, which is heard too lately to be asked with the first look
+    cluster.make_anew(new_cluster=True, power=True)
+    cluster.run(2.5)
+    cluster.demand(
+        wanted.outcome == "held", "P7", f"{cluster.name!r} is free, and its client trusts in a former server"
+    )
+
+
+@mutant
 def held_by_hearsay() -> list[Change]:
     """An acquire without an answer at the end of its time is taken for one behind other holders."""
 

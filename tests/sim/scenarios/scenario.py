@@ -269,15 +269,16 @@ class Scenario:
         node.wished_to_leave.add(node.core.replica)
         node.transmit(node._coordinator, Leave(1))
 
-    def make_anew(self, *, new_cluster: bool) -> None:
+    def make_anew(self, *, new_cluster: bool, power: bool = False) -> None:
         """End all servers and start them again at their addresses, with a store that knows nothing.
 
         Args:
             new_cluster: whether a person says that there was no cluster before.
+            power: whether they end by a loss of power, so that no connection ends.
         """
         servers = [*self.simulation.nodes, *self.simulation.coordinators]
         for process in servers:
-            self.crash(process)
+            self.crash(process, power=power)
         self.simulation.store.wipe()
         for coordinator in self.simulation.coordinators:
             coordinator.new_cluster = new_cluster

@@ -507,7 +507,8 @@ class ClientCore:
             self._shutdown.close_links(now_ns)
             return
         self._moves.maintain_links(now_ns)
-        self._requests.check_links(now_ns, everywhere=self._moves.is_stuck(now_ns))
+        is_stuck, met_another = self._moves.is_stuck(now_ns), self._moves.has_met_another()
+        self._requests.check_links(now_ns, everywhere=is_stuck, often=met_another)
         soonest_ns = self._outstanding.alarms.soonest_ns
         for share in self._sessions.shares():
             soonest_ns = min(soonest_ns, share.check_at_ns, share.keepalive_at_ns)

@@ -172,6 +172,10 @@ class DialPlan:
         """Return whether something has been out of reach for a moment. The news of it may come on any link."""
         return self.stuck_since_ns != 0 and now_ns >= self.stuck_since_ns + WIDEN_NS
 
+    def has_met_another(self) -> bool:
+        """Return whether another cluster has answered a greeting since a server of this one did."""
+        return self._foreign_since_ns != 0
+
     def is_replaced(self, *, has_any: bool) -> bool:
         """Return whether another cluster has taken the place of this one.
 

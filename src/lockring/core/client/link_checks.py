@@ -4,7 +4,8 @@ A late answer shows it only where an answer is due. A request that may rightly s
 other holders, a watch) shows nothing by its silence. So beside it the client asks something that is answered at once.
 
 A link on which nothing waits may be dead for as long as it likes, unless something waits for a route, or for a link
-to another server: the news of it, or that this cluster is gone, may come on any link.
+to another server: the news of it, or that this cluster is gone, may come on any link. Where another cluster has
+answered in the meantime, all links are asked often: it takes this one's place only once none of them is left.
 """
 
 from __future__ import annotations
@@ -41,16 +42,17 @@ class LinkChecks:
             link.health.check_at_ns = now_ns + CHECK_FIRST_NS
             self._agenda.wake(link.health.check_at_ns)
 
-    def on_timer(self, now_ns: int, *, everywhere: bool) -> None:
+    def on_timer(self, now_ns: int, *, everywhere: bool, often: bool) -> None:
         """Probe the servers at which something waits, and which have been silent.
 
         Args:
             now_ns: the time.
             everywhere: whether to check all links that are ready, even those on which nothing waits.
+            often: whether to check these whenever they have been silent for a moment.
         """
         for link in self._links.by_id.values():
-            if everywhere and link.state == READY and link.health.check_at_ns == DISTANT_FUTURE_NS:
-                link.health.check_at_ns = now_ns
+            if everywhere and link.state == READY:
+                self._include(link, now_ns, often=often)
             if link.health.check_at_ns <= now_ns:
                 if not link.acquires and not everywhere:
                     link.health.check_at_ns = DISTANT_FUTURE_NS
@@ -59,6 +61,15 @@ class LinkChecks:
                 if now_ns - link.health.heard_at_ns >= CHECK_FIRST_NS and not link.health.asked_at_ns:
                     self._ping(link, now_ns)
             self._agenda.wake(link.health.check_at_ns)
+
+    def _include(self, link: NodeLink, now_ns: int, *, often: bool) -> None:
+        """Have a link checked though nothing may wait on it."""
+        if often:
+            silent_at_ns = max(now_ns, link.health.heard_at_ns + CHECK_FIRST_NS)
+            link.health.check_at_ns = min(link.health.check_at_ns, silent_at_ns)
+            self._agenda.wake(now_ns + CHECK_FIRST_NS)  # what is heard until then puts the check off again
+        elif link.health.check_at_ns == DISTANT_FUTURE_NS:
+            link.health.check_at_ns = now_ns
 
     def _ping(self, link: NodeLink, now_ns: int) -> None:
         # The cheapest question that every node answers: the end of a watch that does not exist, since no request has

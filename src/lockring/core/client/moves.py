@@ -132,6 +132,10 @@ class Moves:
         """Return whether something has been out of reach for a moment."""
         return self._dialing.is_stuck(now_ns)
 
+    def has_met_another(self) -> bool:
+        """Return whether another cluster has answered since a server of this one did."""
+        return self._dialing.has_met_another()
+
     def maintain_links(self, now_ns: int) -> None:
         """Open the links that are needed."""
         self._links.open_rivals(now_ns)

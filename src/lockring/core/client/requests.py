@@ -240,6 +240,6 @@ class OutgoingRequests:
         if part:
             self.send_keepalive(share, link, LISTED, now_ns, part)
 
-    def check_links(self, now_ns: int, *, everywhere: bool) -> None:
-        """Probe the nodes at which something waits, and which have been silent."""
-        self._checks.on_timer(now_ns, everywhere=everywhere)
+    def check_links(self, now_ns: int, *, everywhere: bool, often: bool) -> None:
+        """Probe the nodes at which something waits, and which have been silent. See `LinkChecks.on_timer`."""
+        self._checks.on_timer(now_ns, everywhere=everywhere, often=often)
