@@ -6,9 +6,9 @@ clients only need `Routes`, which is the primary of every slot.
 
 On the wire, the 4096 slots are a list of the different values and an index into it, since most slots share the
 history of their neighbours.
-"""
 
-from __future__ import annotations
+Annotations are not postponed here, as in `protocol`: the decoder is made sooner.
+"""
 
 import struct
 from collections.abc import Iterable

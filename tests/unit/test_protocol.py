@@ -30,6 +30,11 @@ few_examples = settings(max_examples=settings.default.max_examples // 4)
 each_message = pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: kind.__name__)
 
 
+@each_message
+def test_annotations_are_no_text_that_each_process_has_to_compile(kind: type[Message]) -> None:
+    assert not [each for each in inspect.get_annotations(kind).values() if isinstance(each, str)]
+
+
 def strategy_of(kind: Any) -> st.SearchStrategy[Any]:
     """Draw any value that a field of this type may have."""
     if isinstance(kind, typing.NewType):

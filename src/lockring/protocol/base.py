@@ -1,7 +1,5 @@
 """The base of all messages, and the limits of a frame."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import msgspec

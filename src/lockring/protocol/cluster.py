@@ -1,7 +1,5 @@
 """Members, the cluster state and its routes, and the orders of operators."""
 
-from __future__ import annotations
-
 from enum import IntEnum
 from typing import Final
 

@@ -1,7 +1,5 @@
 """Greetings: the first message on each connection and its answer; and the refusal of any request."""
 
-from __future__ import annotations
-
 from lockring.ids import ClientId, ClusterId, GreetingNumber, Incarnation, NodeId, RequestNumber, Version
 from lockring.protocol.base import Message
 from lockring.protocol.identities import Identity

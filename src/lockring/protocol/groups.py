@@ -1,7 +1,5 @@
 """Groups: their members and their views."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import msgspec

@@ -3,8 +3,6 @@
 An identity is what was proven, and no proof: it has no secret, and travels only on connections between servers.
 """
 
-from __future__ import annotations
-
 from typing import Final, Literal
 
 import msgspec

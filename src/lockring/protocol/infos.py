@@ -1,7 +1,5 @@
 """Values about locks, groups and servers, for people and programs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final

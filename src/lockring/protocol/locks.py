@@ -1,7 +1,5 @@
 """Acquiring, keeping and releasing locks."""
 
-from __future__ import annotations
-
 from enum import IntEnum
 
 import msgspec

@@ -1,7 +1,5 @@
 """Looking at locks and at past events, watching locks, and ending a grant."""
 
-from __future__ import annotations
-
 from lockring.ids import (
     FIRST_SLOT,
     NO_VERSION,

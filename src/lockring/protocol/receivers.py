@@ -1,7 +1,5 @@
 """The messages that each kind of receiver accepts: a node, a coordinator, a client."""
 
-from __future__ import annotations
-
 from lockring.protocol.cluster import (
     Drain,
     DrainReply,

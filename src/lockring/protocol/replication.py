@@ -1,7 +1,5 @@
 """Messages from a primary to its copies: mutations of a slot, the parts of a stream, and the end of a reign."""
 
-from __future__ import annotations
-
 import msgspec
 
 from lockring.ids import (
