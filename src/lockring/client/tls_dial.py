@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import socket
 from typing import TYPE_CHECKING
 
 from lockring.addresses import split_address
 from lockring.client.tls import failure_of, layer_to
 from lockring.errors import LockringError, Unavailable
 from lockring.net.oneshot import ByteStream, Dial, dial_plain
+from lockring.net.sockets import open_connection
 from lockring.security.tls_errors import TlsError
 
 if TYPE_CHECKING:
@@ -25,10 +25,9 @@ def dial_with(tls: ClientTls | None) -> Dial:
 def _dial(tls: ClientTls, address: str, timeout_s: float) -> ByteStream:
     from lockring.security.tls_socket import TlsStream, shake_hands
 
-    host, port = split_address(address)
-    sock = socket.create_connection((host, port), timeout=timeout_s)
+    sock = open_connection(address, timeout_s)
     try:
-        layer = layer_to(tls, host)
+        layer = layer_to(tls, split_address(address)[0])
         try:
             shake_hands(sock, layer, timeout_s=timeout_s)
         except TlsError as error:

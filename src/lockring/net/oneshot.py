@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
-from lockring.addresses import split_address
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState, Replica, decode_state
 from lockring.core.refusals import error_of
@@ -25,6 +23,7 @@ from lockring.ids import (
     SessionId,
 )
 from lockring.net.frames import FrameReader, encode_frame
+from lockring.net.sockets import open_connection
 from lockring.protocol import (
     FRAME_BYTES_MAX,
     PROTOCOL,
@@ -77,7 +76,7 @@ Dial = Callable[[str, float], ByteStream]
 
 def dial_plain(address: str, timeout_s: float) -> ByteStream:
     """Open a connection without TLS. See `Dial`."""
-    return socket.create_connection(split_address(address), timeout=timeout_s)
+    return open_connection(address, timeout_s)
 
 
 class ServerReport(NamedTuple):

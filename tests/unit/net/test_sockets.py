@@ -1,4 +1,4 @@
-"""Connections whose other side resets them at the moment of their orderly end."""
+"""How hosts are looked up, and connections whose other side resets them at the moment of their orderly end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 import uvloop
 
-from lockring.net.sockets import end_writing
+from lockring.net.sockets import end_writing, open_connection
 from tests.unit.net.serving import PATIENCE_S
 
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
@@ -46,3 +46,26 @@ def test_the_end_of_a_connection_that_was_reset_is_its_end_and_no_error(
     with asyncio.Runner(loop_factory=make_loop) as runner:
         runner.run(main())
     assert broken == []
+
+
+@pytest.mark.parametrize(
+    ("address", "host"),
+    [
+        ("localhost:1", b"localhost"),
+        ("[fe80::1%eth0]:1", b"fe80::1%eth0"),
+        ("bücher.example:1", "bücher.example"),
+    ],
+)
+def test_only_international_names_are_looked_up_as_text(
+    monkeypatch: pytest.MonkeyPatch, address: str, host: str | bytes
+) -> None:
+    asked: list[tuple[object, object]] = []
+
+    def look_up(host: object, port: object, *_: object) -> None:
+        asked.append((host, port))
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with pytest.raises(socket.gaierror):
+        open_connection(address, PATIENCE_S)
+    assert asked == [(host, 1)]

@@ -19,7 +19,7 @@ from lockring.clock import monotonic_ns
 from lockring.errors import LockringError, ProtocolError, Unavailable
 from lockring.ids import LinkId
 from lockring.net.frames import FrameReader
-from lockring.net.sockets import tune
+from lockring.net.sockets import open_connection, tune
 from lockring.protocol import Message, ToClient
 from lockring.security.tls_errors import TlsError
 from lockring.system_errors import connect_failure
@@ -339,7 +339,7 @@ def connect(address: str, tls: ClientTls | None = None) -> tuple[socket.socket, 
         Unauthenticated: the server does not accept the client's certificate.
     """
     try:
-        sock = socket.create_connection(split_address(address), timeout=CONNECT_S)
+        sock = open_connection(address, CONNECT_S)
     except OSError as error:
         raise Unavailable(connect_failure(error, CONNECT_S)) from error
     try:
