@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import logging
 import os
 import sys
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
+from lockring.client.client_log import client_log
 from lockring.clock import monotonic_ns
 from lockring.units import NS_PER_MS, NS_PER_S
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 _BOUND_NS: Final = 1_200 * NS_PER_MS
 """How long all clients together may take. A node has one second to answer; the rest is for connections and threads."""
-
-log = logging.getLogger("lockring.client")
 
 
 class SessionOwner(Protocol):
@@ -66,16 +64,23 @@ def say_goodbye() -> None:
         driver = reference()
         try:
             end = None if driver is None else driver.begin_goodbye()
-        except Exception:
-            log.exception("the sessions of a client could not be ended at the end of the program")
+        except Exception as error:  # noqa: BLE001 - reported
+            _report(error)
             continue
         if end is not None:
             ends.append(end)
     for end in ends:
         try:
             end(until_ns)
-        except Exception:
-            log.exception("the sessions of a client could not be ended at the end of the program")
+        except Exception as error:  # noqa: BLE001 - reported
+            _report(error)
+
+
+def _report(error: Exception) -> None:
+    log = client_log()
+    if log is not None:
+        text = "the sessions of a client could not be ended at the end of the program"
+        log.error(text, exc_info=error)
 
 
 atexit.register(say_goodbye)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import logging
 import sys
 import threading
 import warnings
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, Self, TypeVar
 
+from lockring.client.client_log import client_log
 from lockring.client.process_bound import ProcessBound
 from lockring.client.tracing import HoldSpan
 from lockring.clock import monotonic_ns, wall_ns
@@ -40,8 +40,6 @@ _LAST_REQUEST: Final = RequestNumber(1 << 53)
 """Greater than every request number: no answer to the last message is expected."""
 _FRAMES_OF_DROP: Final = 100
 """Free stack frames that giving up a grant may need."""
-
-log = logging.getLogger("lockring.client")
 
 ListenerT = TypeVar("ListenerT")
 
@@ -307,12 +305,18 @@ def cancel_dropped(core: ClientCore, *, now_ns: int) -> list[Ticket]:
 
 def report_drop(ticket: Ticket) -> None:
     """Log and warn that the lock of a dropped grant was given up."""
-    words = words_of_drop(ticket)
-    log.warning("%s", words, extra=event("grant-dropped", lock=ticket.name))
+    log_drop(ticket)
     with contextlib.suppress(
         ResourceWarning
     ):  # an error by the program's filters: no caller is there to have it
-        warnings.warn(words, ResourceWarning, stacklevel=2)
+        warnings.warn(words_of_drop(ticket), ResourceWarning, stacklevel=2)
+
+
+def log_drop(ticket: Ticket) -> None:
+    """Log that the lock of a dropped grant is given up."""
+    log = client_log()
+    if log is not None:
+        log.warning("%s", words_of_drop(ticket), extra=event("grant-dropped", lock=ticket.name))
 
 
 def words_of_drop(ticket: Ticket) -> str:

@@ -5,12 +5,11 @@ Rules:
 - Normal work leaves no record: requests, renewals and releases are not logged.
 - A thread of its own writes the records. Events happen inside the client, where a slow handler would delay renewals,
   and a handler that calls the client would wait for itself.
-- An application that configures no logging sees nothing.
+- An application that configures no logging sees nothing; see `client_log`.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import threading
@@ -18,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from lockring.client.client_log import client_log
 from lockring.client.grant_state import loss_of, report_in_thread
 from lockring.core.client import CONNECTING, ClientCore, LongWait, Ticket
 from lockring.core.refusals import holder_of
@@ -30,8 +30,10 @@ from lockring.native import from_native
 _RECORDS_MAX: Final = 1000
 """How many records may wait to be written. Beyond it the oldest are dropped: a client may lose many locks at once."""
 
-log = logging.getLogger("lockring.client")
-logging.getLogger("lockring").addHandler(logging.NullHandler())
+_DEBUG: Final = 10
+_INFO: Final = 20
+_WARNING: Final = 30
+"""The levels of `logging`, which may not be loaded."""
 
 _records: deque[tuple[int, str, tuple[object, ...], dict[str, object] | None]] = deque(maxlen=_RECORDS_MAX)
 _writing = threading.Lock()
@@ -85,9 +87,9 @@ class LoggedCore(ClientCore):
         if link is not None:
             if link.address in self._lost_addresses:
                 self._lost_addresses.discard(link.address)
-                self._log(logging.INFO, "connected to %s again", link.address)
+                self._log(_INFO, "connected to %s again", link.address)
             else:
-                self._log(logging.DEBUG, "connected to %s", link.address)
+                self._log(_DEBUG, "connected to %s", link.address)
         super().connected(endpoint, now_ns=now_ns)
 
     def disconnected(
@@ -103,10 +105,10 @@ class LoggedCore(ClientCore):
         link = self.link(endpoint)
         if link is not None:
             if link.state == CONNECTING:
-                self._log(logging.DEBUG, "no connection to %s: %s", link.address, error or reason)
+                self._log(_DEBUG, "no connection to %s: %s", link.address, error or reason)
             else:
                 self._lost_addresses.add(link.address)
-                self._log(logging.INFO, "lost the connection to %s: %s", link.address, error or reason)
+                self._log(_INFO, "lost the connection to %s: %s", link.address, error or reason)
         super().disconnected(endpoint, now_ns=now_ns, reason=reason, error=error)
 
     def log_long_wait(self, wait: LongWait) -> None:
@@ -123,7 +125,7 @@ class LoggedCore(ClientCore):
             host=holder.host,
             pid=holder.pid,
         )
-        if _add_record(logging.WARNING, "%s", (_words_of_wait(wait, holder),), facts):
+        if _add_record(_WARNING, "%s", (_words_of_wait(wait, holder),), facts):
             self._start_writing()
 
     def _log(self, level: int, text: str, *arguments: object) -> None:
@@ -171,7 +173,7 @@ def log_loss(ticket: Ticket, start: Callable[[], object] = start_writing) -> Non
         start: has `start_writing` called, at once or later.
     """
     if ticket.reason != "forked" and _add_record(
-        logging.WARNING, "%s (token %d)", (loss_of(ticket), ticket.generation)
+        _WARNING, "%s (token %d)", (loss_of(ticket), ticket.generation)
     ):
         start()
 
@@ -180,7 +182,8 @@ def _add_record(
     level: int, text: str, arguments: tuple[object, ...], facts: dict[str, object] | None = None
 ) -> bool:
     """Add a record, with the event that it is about, to those that wait; return whether it is wanted at all."""
-    if not log.isEnabledFor(level):
+    log = client_log()
+    if log is None or not log.isEnabledFor(level):
         return False
     _records.append((level, text, arguments, facts))
     return True
@@ -190,6 +193,8 @@ def _write(starting: set[threading.Thread] | None) -> None:
     """Write all pending records, and end."""
     if starting is not None:
         starting.discard(threading.current_thread())
+    log = client_log()
+    assert log is not None, "there are records only where there is a logger"
     while True:
         while _records:
             level, text, arguments, facts = _records.popleft()

@@ -16,12 +16,12 @@ The node continues the trace, if its operator lets it: the acquire's context goe
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from types import TracebackType
 from typing import Any, Final, Self
 
 from lockring._version import __version__
+from lockring.client.loaded import loaded
 from lockring.errors import AcquireTimeout, LockLost, LockringError
 from lockring.protocol import Mode
 
@@ -41,19 +41,8 @@ def acquire_span(name: str, mode: int) -> AcquireSpan | None:
         name: the lock's name.
         mode: how the lock is wanted.
     """
-    api = sys.modules.get(_API)
-    if _is_whole(sys.modules.get(SDK)) and _is_whole(api):
-        return AcquireSpan(api, name, mode)
-    return None
-
-
-def _is_whole(module: object) -> bool:
-    """Return whether a module is there and its import has ended, in whichever thread it began."""
-    if module is None:
-        return False
-    # The mark by which the interpreter itself waits for imports of other threads. A module without one was put there
-    # by the program.
-    return not getattr(getattr(module, "__spec__", None), "_initializing", False)
+    api = loaded(_API)
+    return None if api is None or loaded(SDK) is None else AcquireSpan(api, name, mode)
 
 
 class _Span:

@@ -129,8 +129,12 @@ assert grant.lost.wait(60)
     [
         ("", ""),
         ("import logging; logging.basicConfig()", "WARNING:lockring.client:the lock 'nightly' was lost"),
+        (
+            "import lockring; lockring.Client; import logging; logging.basicConfig()",
+            "WARNING:lockring.client:the lock 'nightly' was lost",
+        ),
     ],
-    ids=["not configured", "configured"],
+    ids=["not configured", "configured", "configured once the client is loaded"],
 )
 def test_the_log_is_printed_only_if_the_application_configures_logging(
     server: LockServer, configured: str, printed: str

@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 import lockring
 import lockring.aio
-from lockring.client import tracing
+from lockring.client.loaded import loaded
 from lockring.client.tracing import NAMES_VARIABLE, SDK, HoldSpan, acquire_span
 from lockring.errors import LockLost, NotHeld
 from lockring.protocol import Acquire, FollowGroup, Mode
@@ -329,12 +329,12 @@ def test_a_program_that_is_still_importing_opentelemetry_gets_locks_without_span
 
 def test_an_import_counts_once_it_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "half_a_tracer.py").write_text(
-        "import sys\nfrom lockring.client import tracing\nDURING = tracing._is_whole(sys.modules[__name__])\n"
+        "import sys\nfrom lockring.client.loaded import loaded\nDURING = loaded(__name__)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     module = importlib.import_module("half_a_tracer")
-    assert not module.DURING
-    assert tracing._is_whole(module)
+    assert module.DURING is None
+    assert loaded("half_a_tracer") is module
     del sys.modules["half_a_tracer"]
 
 

@@ -6,15 +6,13 @@ import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from lockring.client.aio._support import Driver
 from lockring.client.aio.driver import AsyncDriver
 from lockring.client.aio.grants import Grant, Grants, acquire_in_span
-from lockring.client.aio.groups import Group
 from lockring.client.aio.locks import Lock, RWLock
 from lockring.client.aio.threaded_driver import ThreadedDriver
-from lockring.client.aio.watching import WatchUpdates
 from lockring.client.arguments import (
     ANSWER_TIMEOUT_S_DEFAULT,
     CONNECT_TIMEOUT_S_DEFAULT,
@@ -30,7 +28,6 @@ from lockring.client.arguments import (
     wait_to_ms,
 )
 from lockring.client.grant_state import Holder
-from lockring.client.group_state import GroupList, groups_of
 from lockring.client.lock_info import (
     Broken,
     LockInfo,
@@ -45,7 +42,6 @@ from lockring.client.process_bound import ProcessBound
 from lockring.client.searching import check_page_limit, search_of
 from lockring.client.tls import FilePath, files_of, tls_of
 from lockring.client.tracing import SDK
-from lockring.client.watch_updates import WatchUpdate, shown_update
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState, decode_state
 from lockring.core.client import LocksFound, Wait
@@ -53,6 +49,13 @@ from lockring.ids import LockName
 from lockring.names import GROUP_PREFIX, check_lock_name, check_node_id
 from lockring.protocol import WAIT_FOREVER, LockRecords, Mode
 from lockring.units import NS_PER_MS
+
+if TYPE_CHECKING:
+    from lockring.client.aio.groups import Group
+    from lockring.client.group_state import GroupList
+    from lockring.client.watch_updates import WatchUpdate
+
+# Groups and watches are imported by the methods that need them: a program that needs neither starts sooner.
 
 
 class Client(ProcessBound):
@@ -156,6 +159,8 @@ class Client(ProcessBound):
         Raises:
             InvalidRequest: the name or the TTL is invalid.
         """
+        from lockring.client.aio.groups import Group
+
         return Group(self._driver, name, self._ttl_ms if ttl is None else ttl_to_ms(ttl))
 
     async def groups(self, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> GroupList:
@@ -170,6 +175,8 @@ class Client(ProcessBound):
         Raises:
             Unavailable: a node could not be reached within `timeout`, or no slot is served at all.
         """
+        from lockring.client.group_state import groups_of
+
         return groups_of(await self._listed(GROUP_PREFIX, timeout))
 
     async def acquire_all(
@@ -323,9 +330,13 @@ class Client(ProcessBound):
             Unavailable: no server was ever reached.
             ClientClosed: the client was closed.
         """
+        from lockring.client.aio.watching import WatchUpdates
+
         return WatchUpdates(self._watch(check_lock_name(name)))
 
     async def _watch(self, name: LockName) -> AsyncGenerator[WatchUpdate]:
+        from lockring.client.watch_updates import shown_update
+
         watch = self._driver.watch(name)
         try:
             while True:

@@ -30,15 +30,15 @@ from lockring.client.aio.tls_opener import opener_with
 from lockring.client.aio.watching import WatchReader
 from lockring.client.arguments import credential_of, origin_of
 from lockring.client.blocking.connection import CONNECT_S
-from lockring.client.goodbye import expect_end, log, remember, wait_for
+from lockring.client.goodbye import expect_end, remember, wait_for
 from lockring.client.grant_state import (
     abandon_held,
     cancel_dropped,
     farewell_of,
     listener_of,
+    log_drop,
     report_drop,
     tell_lost,
-    words_of_drop,
 )
 from lockring.client.group_state import GroupListener
 from lockring.client.logs import LoggedCore, start_writing
@@ -65,7 +65,6 @@ from lockring.core.client import (
 )
 from lockring.errors import ClientClosed, LockringError
 from lockring.ids import LinkId, LockName
-from lockring.log_events import event
 from lockring.net.frames import encode_frame
 from lockring.net.openers import Opener
 from lockring.protocol import Message, Mode
@@ -553,7 +552,7 @@ class AsyncDriver:
 
     def _drop(self, ticket: Ticket) -> None:
         if not self._gone:
-            log.warning("%s", words_of_drop(ticket), extra=event("grant-dropped", lock=ticket.name))
+            log_drop(ticket)
             self._core.cancel(ticket, now_ns=monotonic_ns())
             self._flush()
 

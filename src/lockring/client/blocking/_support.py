@@ -6,11 +6,14 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from lockring.client.blocking.driver import BlockingDriver
 from lockring.client.grant_state import check_callback
-from lockring.client.group_state import ChangeCallback
 from lockring.errors import LockringError
+
+if TYPE_CHECKING:
+    from lockring.client.group_state import ChangeCallback
 
 Driver = BlockingDriver
 

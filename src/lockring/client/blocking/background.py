@@ -11,20 +11,18 @@ Rules:
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from typing import Final, Protocol
 
 from lockring.client.blocking.connection import ClientConnection, Watcher
+from lockring.client.client_log import client_log
 from lockring.core.timing import DISTANT_FUTURE_NS
 
 _FAILURES_MAX: Final = 3
 """After more failures than this outside sections, one after the other, the client starts over."""
 _PAUSE_S_MIN: Final = 0.01
 _PAUSE_S_MAX: Final = 1.0
-
-log = logging.getLogger("lockring.client")
 
 
 class KeeperWork(Protocol):
@@ -103,7 +101,8 @@ class Keeper:
         self._failures += 1
         if self._failures > _FAILURES_MAX:
             self._work.tear(error)
-        if self._failures == 1:
+        log = client_log()
+        if self._failures == 1 and log is not None:
             log.error("the thread that keeps leases failed and goes on: %r", error, exc_info=error)
         time.sleep(min(_PAUSE_S_MAX, _PAUSE_S_MIN * 2 ** min(self._failures, 10)))
 

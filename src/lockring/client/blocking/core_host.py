@@ -7,14 +7,16 @@ needs it, or of the connection; it never leaves a section half done.
 from __future__ import annotations
 
 import contextlib
+import functools
 import selectors
 from collections.abc import Callable
 
-from lockring.client.blocking.background import Background, log
+from lockring.client.blocking.background import Background
 from lockring.client.blocking.calls import Call, Calls
 from lockring.client.blocking.connection import ClientConnection, not_understood, why_it_ended
 from lockring.client.blocking.connections import Connections
 from lockring.client.blocking.section import Section
+from lockring.client.client_log import client_log
 from lockring.client.grant_state import abandon_held, farewell_of, listener_of, tell_lost, what_happened
 from lockring.client.logs import LoggedCore
 from lockring.core.client import (
@@ -259,8 +261,10 @@ class CoreHost:
                 call = call.beneath
         for loser in losers:
             tell_lost(loser)
-        self._section.do_after(
-            lambda: log.error(
-                "%s, so the client had to start over: what it held is lost", what, exc_info=cause
-            )
-        )
+        self._section.do_after(functools.partial(_log_restart, what, cause))
+
+
+def _log_restart(what: str, cause: BaseException) -> None:
+    log = client_log()
+    if log is not None:
+        log.error("%s, so the client had to start over: what it held is lost", what, exc_info=cause)

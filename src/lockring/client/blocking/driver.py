@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from lockring._version import __version__
 from lockring.client.arguments import credential_of, origin_of
-from lockring.client.blocking.background import Background, Keeper, log
+from lockring.client.blocking.background import Background, Keeper
 from lockring.client.blocking.calls import Call, Calls
 from lockring.client.blocking.connection import NAP_S
 from lockring.client.blocking.connections import Connections
@@ -46,19 +46,18 @@ from lockring.client.blocking.section import Section
 from lockring.client.blocking.thread_starter import ThreadStarter
 from lockring.client.blocking.upkeep import Upkeep
 from lockring.client.goodbye import remember
-from lockring.client.grant_state import abandon_held, listener_of, tell_lost, words_of_drop
-from lockring.client.group_state import GroupListener
+from lockring.client.grant_state import abandon_held, listener_of, log_drop, tell_lost
 from lockring.client.logs import LoggedCore, start_writing
 from lockring.clock import monotonic_ns
 from lockring.core.client import HELD, Backlog, ClientCore, Query, Ticket, Update, Wait, not_held
 from lockring.errors import LockringError, ReentrantCall
 from lockring.ids import LockName
-from lockring.log_events import event
 from lockring.protocol import Mode
 from lockring.random_ids import new_id
 from lockring.units import NS_PER_S
 
 if TYPE_CHECKING:
+    from lockring.client.group_state import GroupListener
     from lockring.security.tls_policy import ClientTls
 
 _CLOSE_NS: Final = 3 * NS_PER_S
@@ -261,11 +260,7 @@ class BlockingDriver:
     def drop(self, ticket: Ticket) -> None:
         """Give up a ticket whose grant was dropped; from any thread, at any moment."""
         if self._host.knows(ticket) and not self._host.is_closing:
-            self._section.do_after(
-                lambda: log.warning(
-                    "%s", words_of_drop(ticket), extra=event("grant-dropped", lock=ticket.name)
-                )
-            )
+            self._section.do_after(functools.partial(log_drop, ticket))
         self.let_go(ticket)
 
     def notice_expiry(self) -> None:
