@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import sys
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -152,6 +151,8 @@ def _run(given: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return SignalEnd(signal.SIGINT)
     except Exception as error:  # noqa: BLE001 - the last resort: report a bug as such, with its traceback
+        import traceback  # only needed after a mistake of ours
+
         hidden = _secrets_of(given)
         sys.stderr.write(hidden.scrubbed(traceback.format_exc()))
         text = f"this is a bug in lockring, please report it: {error!r}"

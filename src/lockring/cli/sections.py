@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -52,6 +51,8 @@ def read_file(path: str) -> ConfigFile:
     Raises:
         ConfigError: see `lockring.config.ConfigFile`.
     """
+    from pathlib import Path  # most commands read no file
+
     return ConfigFile(
         Path(to_native(path)), {name: settings_of(struct) for name, struct in sections().items()}
     )
