@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
+import os
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Final
 
@@ -22,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Args:
         arguments: the words after the command's name; by default those of this process, which this then prepares for a
-            command: Python looks for garbage less often, and not at its exit.
+            command: Python looks for garbage less often, and not at its exit. The process then ends here, unless other
+            threads have work left.
 
     Returns:
         The exit code, 78 if packages are missing.
@@ -43,4 +47,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return _EXIT_CONFIG
-    return run(arguments)
+    code = run(arguments)
+    if arguments is None:
+        _leave(code)
+    return code
+
+
+def _leave(code: int) -> None:
+    """End this process as `sys.exit` does, but leave the memory to the system, which is done with it 3 ms sooner.
+
+    Returns if threads are left for which the interpreter waits at its end.
+    """
+    if any(not each.daemon for each in threading.enumerate() if each is not threading.main_thread()):
+        return
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # a failure to write was reported before, or cannot be
+            stream.flush()
+    os._exit(code)

@@ -27,7 +27,7 @@ from lockring.errors import (
     Unavailable,
     UnknownNode,
 )
-from tests.processes import address
+from tests.processes import PATIENCE_S, address
 
 
 @pytest.fixture(autouse=True)
@@ -262,6 +262,34 @@ def test_a_server_does_not_import_what_only_other_commands_need():
     assert ended == "0"
     others = {"lockring.cli.lock.settings", "lockring.cli.clean.settings", "lockring.cli.client_settings"}
     assert not (others | {"lockring.cli.output", "lockring.store.url_parts"}) & set(loaded)
+
+
+_END = """
+import atexit, os, sys, threading
+import lockring.cli
+{}
+atexit.register(os.write, 2, b"bye")
+sys.argv = ["lockring", "version"]
+sys.exit(lockring.cli.main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        ("", "bye"),
+        (
+            "threading.Thread(target=lambda: [threading.main_thread().join(), os.write(2, b'done')]).start()",
+            "donebye",
+        ),
+    ],
+    ids=["alone", "with a thread"],
+)
+def test_a_command_leaves_no_function_of_the_end_and_no_thread_out(before: str, said: str) -> None:
+    command = [sys.executable, "-c", _END.format(before)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
+    assert done.stdout.startswith(f"lockring {__version__}")
+    assert done.stderr == said
 
 
 def test_a_misspelt_variable_is_hinted_at_before_the_settings_are_refused_for_it(
