@@ -29,7 +29,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "lock": ("lock.command", "lock"),
     "status": ("status", "status"),
     "doctor": ("doctor", "doctor"),
-    "ls": ("locks", "ls"),
+    "ls": ("ls", "ls"),
     "describe": ("locks", "describe"),
     "why": ("why", "why"),
     "watch": ("locks", "watch"),

@@ -13,7 +13,7 @@ import click
 from lockring.cli.client_settings import ClientSettings
 from lockring.cli.connect import client_options, client_settings, connect, dial_of, roll_of
 from lockring.cli.events import facts as facts_of_event
-from lockring.cli.locks import facts as facts_of_lock
+from lockring.cli.lock_facts import facts as facts_of_lock
 from lockring.cli.output import clock_time, count, duration, print_json, quoted, say
 from lockring.cli.why_reasons import Explanation, LockEvidence, explain
 from lockring.cluster_state import ClusterState

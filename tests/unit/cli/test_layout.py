@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockring.cli.layout import Column, cells, lay_out, shortened, wrapped
-from lockring.cli.locks import _COLUMNS
+from lockring.cli.ls import _COLUMNS
 
 TOKEN = "1795644956564914"
 ROW = ["backups/of/the/warehouse/" + "x" * 60, "root@web-17.example.org:47110", "exclusive", TOKEN]

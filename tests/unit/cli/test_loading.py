@@ -32,6 +32,8 @@ UNNEEDED = {
     # Parts of the client.
     *("lockring.client.aio", "lockring.client.blocking.groups", "lockring.client.group_state"),
     *("lockring.client.blocking.watching", "lockring.client.watch_updates", "lockring.security.tls_policy"),
+    # Other commands.
+    "lockring.cli.locks",
     # Tables of international names, for hosts that are text.
     *("encodings.idna", "stringprep", "unicodedata"),
     # Other large modules of the standard library, and some that these load.

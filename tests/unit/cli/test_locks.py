@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from lockring import LockPage
-from lockring.cli.locks import _rest_of
+from lockring.cli.ls import _rest_of
 
 
 @pytest.mark.parametrize("name", ["jobs/1", "n" * 1_000, "it's; rm x", "$(id)"])
