@@ -8,9 +8,10 @@ call may help (`retryable`). A server answers a bad request with a `Refusal`, wh
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from lockring.holders import Holder
+if TYPE_CHECKING:  # `import lockring` takes 6 ms less without dataclasses
+    from lockring.holders import Holder
 
 
 class LockringError(Exception):
