@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 _EXIT_CONFIG: Final = 78
 """The value of `exits.CONFIG`, repeated because the packages that `exits` needs may be missing."""
@@ -25,8 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Args:
         arguments: the words after the command's name; by default those of this process, which this then prepares for a
-            command: Python looks for garbage less often, and not at its exit. The process then ends here, unless other
-            threads have work left.
+            command: Python looks for garbage less often, and not at its exit.
 
     Returns:
         The exit code, 78 if packages are missing.
@@ -47,19 +46,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return _EXIT_CONFIG
-    code = run(arguments)
-    if arguments is None:
+    return run(arguments)
+
+
+def command() -> int:
+    """Run the command line of this process, and end it as `sys.exit` does, but 3 ms sooner: without freeing the memory.
+
+    Only for the command `lockring`: nothing of the program around it would run any more. See `main`.
+
+    Returns:
+        The exit code, if threads are left for which the interpreter waits at its end.
+    """
+    code = main()
+    if not _has_threads():
         _leave(code)
     return code
 
 
-def _leave(code: int) -> None:
-    """End this process as `sys.exit` does, but leave the memory to the system, which is done with it 3 ms sooner.
+def _has_threads() -> bool:
+    """Return whether threads are left for which the interpreter waits at its end."""
+    return any(not each.daemon for each in threading.enumerate() if each is not threading.main_thread())
 
-    Returns if threads are left for which the interpreter waits at its end.
-    """
-    if any(not each.daemon for each in threading.enumerate() if each is not threading.main_thread()):
-        return
+
+def _leave(code: int) -> NoReturn:
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # a failure to write was reported before, or cannot be

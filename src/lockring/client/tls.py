@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from lockring.addresses import PLAIN_SCHEME, TLS_SCHEME
 from lockring.client.arguments import ServerList
+from lockring.client.client_log import client_log
 from lockring.errors import InvalidRequest, LockringError, ProtocolError, Unauthenticated, Unavailable
 from lockring.native import from_native
 from lockring.security.tls_errors import TlsError
@@ -90,6 +91,7 @@ def tls_of(servers: ServerList, files: ClientFiles) -> ClientTls | None:
     from lockring.security.tls_files import TlsPaths
     from lockring.security.tls_policy import ClientTls
 
+    client_log()  # what TLS logs is for programs that configure logging, as all that the client logs
     return ClientTls(TlsPaths(files.cert, files.key, files.ca), server_name=files.server_name)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lockring.core.client.dialing import DialPlan
+from lockring.core.client.link_checks import LinkChecks
 from lockring.core.client.links import Links
 from lockring.core.client.outlook import Outlooks
 from lockring.core.client.renewals import ClientRenewals
@@ -385,7 +386,14 @@ def drill_news_trusted_to_come() -> None:
 @mutant
 def looked_at_seldom() -> list[Change]:
     """A client that has met another cluster looks at its connections to its own as seldom as it always does."""
-    return [(DialPlan, "has_met_another", lambda self: False)]
+    include = LinkChecks._include
+    return [
+        (
+            LinkChecks,
+            "_include",
+            lambda self, link, now_ns, often: include(self, link, now_ns, often=False),
+        )
+    ]
 
 
 @drill
@@ -403,6 +411,38 @@ def drill_looked_at_seldom() -> None:
     cluster.demand(
         wanted.outcome == "held", "P7", f"{cluster.name!r} is free, and its client trusts in a former server"
     )
+
+
+@mutant
+def met_for_good() -> list[Change]:
+    """A meeting with another cluster counts forever, however long a client is served by its own since."""
+    return [(DialPlan, "has_met_another", lambda self: self._foreign_since_ns != 0)]
+
+
+@drill
+def drill_met_for_good() -> None:
+    """A client meets another cluster at one of its addresses, after a failure, and is cut off much later."""
+    cluster = Scenario(clients=1)
+    (client,) = cluster.simulation.clients
+    stranger = cluster.add_stranger()
+    client.seeds.append(stranger.address)
+    cluster.crash(client)
+    client.start()
+    (held,) = cluster.hold(client, cluster.name, ttl_ms=30_000)
+    coordinator = cluster.coordinator
+    cluster.crash(cluster.primary())
+    cluster.crash(coordinator)
+    cluster.wait(lambda: cluster.has_met(client, stranger), 10)
+    coordinator.start()
+    cluster.quiet()
+    cluster.run(20)
+    servers = [*cluster.simulation.nodes, *cluster.simulation.coordinators, stranger]
+    for server in servers:
+        cluster.cut(client, server, 15)
+    for server in servers:
+        cluster.break_connections(client, server)
+    cluster.run(15)
+    cluster.demand(held.outcome == "held", "LOSS", f"{cluster.name!r} was given up though its lease went on")
 
 
 @mutant

@@ -16,6 +16,7 @@ from lockring.core.coordinator import transitions
 from lockring.core.effects import COORDINATOR
 from lockring.core.node import acquires, generations, leases, lock_events
 from lockring.core.timing import Timing
+from lockring.errors import WrongCluster
 from lockring.ids import Version
 from lockring.protocol import PROTOCOL, Break, Join, Leave, Release, State
 from lockring.slots import slot_of
@@ -23,6 +24,7 @@ from tests.sim.framework.coordinator_shell import CoordinatorShell
 from tests.sim.framework.journal_shell import Durability
 from tests.sim.framework.network import End
 from tests.sim.framework.node_shell import NodeShell
+from tests.sim.framework.store import SimStore
 from tests.sim.framework.workload import ClientShell, Habits, Task
 from tests.sim.framework.world import Process, S, Slowness, Violation
 from tests.sim.rules.switches import replaced
@@ -221,6 +223,13 @@ class Scenario:
         assert client.core is not None
         return any(link.requests for link in client.core.links() if link.address == node.address)
 
+    @staticmethod
+    def has_met(client: ClientShell, stranger: CoordinatorShell) -> bool:
+        """Whether a coordinator of another cluster has refused a client, and nothing else has come from it since."""
+        assert client.core is not None
+        failure = client.core._moves._dialing.failures.get(stranger.address)
+        return failure is not None and isinstance(failure.error, WrongCluster)
+
     def reigns(self, node: NodeShell) -> bool:
         """Whether a node takes itself for the lock's active primary, rightly or not."""
         data = None if node.core is None else node.core.slots.get(slot_of(self.name))
@@ -268,6 +277,22 @@ class Scenario:
         assert node.core is not None
         node.wished_to_leave.add(node.core.replica)
         node.transmit(node._coordinator, Leave(1))
+
+    def add_stranger(self) -> CoordinatorShell:
+        """Start a coordinator of another cluster, with a store of its own."""
+        simulation, plan = self.simulation, self.simulation.plan
+        stranger = CoordinatorShell(
+            self.world,
+            simulation.network,
+            "x1",
+            store=SimStore(self.world),
+            timing=plan.timing,
+            replication=plan.replication,
+            slowness=simulation.slowness,
+            drift=False,
+        )
+        stranger.start()
+        return stranger
 
     def make_anew(self, *, new_cluster: bool, power: bool = False) -> None:
         """End all servers and start them again at their addresses, with a store that knows nothing.

@@ -271,7 +271,7 @@ import lockring.cli
 {}
 atexit.register(os.write, 2, b"bye")
 sys.argv = ["lockring", "version"]
-sys.exit(lockring.cli.main())
+sys.exit(lockring.cli.command())
 """
 
 

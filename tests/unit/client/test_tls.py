@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,22 @@ def test_the_scheme_decides_and_without_one_the_files_do(certs: Path) -> None:
     assert (kept.scheme, kept.origin) == ("lockrings://", "origin")
     with pytest.raises(InvalidRequest, match="contradicts"):
         server_addresses(["lockrings://a:1", "lockring://b:1"])
+
+
+_QUIET = """
+import sys
+import lockring
+client = lockring.Client("lockrings://127.0.0.1:1", ca=sys.argv[1])
+import logging
+logging.getLogger("lockring.tls").warning("a certificate ends soon")
+"""
+
+
+def test_a_program_that_configures_no_logging_sees_nothing_of_tls(certs: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _QUIET, certs / "ca.pem"], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
 
 
 def test_arguments_come_before_variables(monkeypatch: pytest.MonkeyPatch) -> None:

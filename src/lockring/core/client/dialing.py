@@ -9,7 +9,8 @@ Rules:
 - A failed address is left alone for a time that doubles from 50 ms to 1 s, a little more or less for each client, so
   that they do not all come at once. There is no busy loop.
 - Where another cluster answers, and none of the known addresses belongs to this one any more, this one is taken for
-  gone.
+  gone. Such a meeting counts until a server of this cluster is heard again: a wrong address among the right ones must
+  cost a client nothing, however long ago it was tried.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class DialPlan:
         self.failures: dict[str, Failure] = {}
         self.stuck_since_ns = 0
         self._foreign_since_ns = 0
+        self._heard_at_ns = 0
         self._next_try_ns = 0
         self._next_place = 0
         self._agenda = agenda
@@ -73,6 +75,8 @@ class DialPlan:
 
     def note_failure(self, link: NodeLink, error: LockringError, now_ns: int) -> None:
         """Leave the address of a lost link alone for a while."""
+        if link.is_of_cluster:
+            self._heard_at_ns = max(self._heard_at_ns, link.health.heard_at_ns)
         before = self.failures.get(link.address)
         count = before.count + 1 if before is not None else 1
         if link.state == READY and now_ns - link.health.since_ns >= BACKOFF_NS_MAX:
@@ -81,7 +85,7 @@ class DialPlan:
         if not isinstance(error, Unavailable):
             pause_ns = BACKOFF_NS_MAX
         self.failures[link.address] = Failure(error, count, now_ns + self._spread_ns(pause_ns), now_ns)
-        if isinstance(error, WrongCluster) and self._links.cluster and not self._foreign_since_ns:
+        if isinstance(error, WrongCluster) and self._links.cluster and not self.has_met_another():
             self._foreign_since_ns = now_ns
 
     def _spread_ns(self, pause_ns: int) -> int:
@@ -90,11 +94,10 @@ class DialPlan:
         return pause_ns + pause_ns * (crc32(seed) % 501 - 250) // 1000
 
     def note_answer(self, address: str) -> None:
-        """Note that a server of this cluster has answered at an address."""
+        """Note that a server which may be of this cluster has answered at an address."""
         failure = self.failures.get(address)
         if failure is not None and not isinstance(failure.error, Unavailable):
             failure.error = Unavailable("it has answered since")
-        self._foreign_since_ns = 0
 
     def forget_departed(self) -> None:
         """Forget the failures of addresses at which no server of the cluster can be any more."""
@@ -173,8 +176,14 @@ class DialPlan:
         return self.stuck_since_ns != 0 and now_ns >= self.stuck_since_ns + WIDEN_NS
 
     def has_met_another(self) -> bool:
-        """Return whether another cluster has answered a greeting since a server of this one did."""
-        return self._foreign_since_ns != 0
+        """Return whether another cluster has answered, and no server of this one was heard since."""
+        if not self._foreign_since_ns:
+            return False
+        heard_at_ns = self._heard_at_ns
+        for link in self._links.by_id.values():
+            if link.is_of_cluster:
+                heard_at_ns = max(heard_at_ns, link.health.heard_at_ns)
+        return self._foreign_since_ns >= heard_at_ns
 
     def is_replaced(self, *, has_any: bool) -> bool:
         """Return whether another cluster has taken the place of this one.
@@ -183,7 +192,7 @@ class DialPlan:
             has_any: whether the client has anything in this one. If so, each known address must have failed since
                 another cluster was met; else one meeting is enough.
         """
-        if not self._foreign_since_ns or self._links.ready_count():
+        if self._links.ready_count() or not self.has_met_another():
             return False
         if not has_any:
             return True
@@ -195,7 +204,7 @@ class DialPlan:
     def permanent_failure(self) -> LockringError | None:
         """Return the error to give up with if every server has refused for good, so that waiting changes nothing."""
         links = self._links
-        if (links.was_ready and links.by_id) or self._foreign_since_ns:
+        if (links.was_ready and links.by_id) or self.has_met_another():
             return None  # where another cluster has taken this one's place, what is open goes on there
         addresses = self._known() if links.was_ready else self.seeds
         failures = [self.failures.get(address) for address in addresses]

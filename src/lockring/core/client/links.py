@@ -127,14 +127,16 @@ class LinkTerms:
     Attributes:
         identities: whether the server understands `OnBehalfOf`; one of an earlier version does not.
         probes: whether it answers `Probe`.
+        names_cluster: whether it has named the client's cluster. A coordinator that knows of none yet names none.
         announced: the identity on whose behalf the last requests were sent, None if they were the client's own.
     """
 
-    __slots__ = ("announced", "identities", "probes")
+    __slots__ = ("announced", "identities", "names_cluster", "probes")
 
     def __init__(self) -> None:
         self.identities = False
         self.probes = False
+        self.names_cluster = False
         self.announced: Identity | None = None
 
 
@@ -189,6 +191,11 @@ class NodeLink:
     def is_to_coordinator(self) -> bool:
         """Whether a coordinator answered: every other server is a node."""
         return self.state == READY and self.node is None
+
+    @property
+    def is_of_cluster(self) -> bool:
+        """Whether a server of the client's cluster answered."""
+        return self.state == READY and self.terms.names_cluster
 
 
 class ClientProcess(NamedTuple):
@@ -321,6 +328,7 @@ class Links:
         self.cluster = self.cluster or message.cluster
         link.state = READY
         link.terms.identities, link.terms.probes = message.identities, message.probes
+        link.terms.names_cluster = bool(message.cluster)
         link.health.since_ns = link.health.heard_at_ns = now_ns
         self.was_ready = True
         self.alone_since_ns = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockring.core.client import CallResult, ClientEffect, Disconnect, GroupChange, SendTo, Update
+from lockring.core.client import CallResult, ClientEffect, Disconnect, GroupChange, SendTo, Ticket, Update
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import LockLost, WrongCluster
 from lockring.protocol import (
@@ -17,17 +17,21 @@ from lockring.protocol import (
     FollowGroup,
     GetStatus,
     GrantReply,
+    Keepalive,
+    KeepaliveReply,
     Message,
     Mode,
     Probe,
     ProbeReply,
     Refusal,
     Release,
+    ReleaseReply,
     View,
     Watch,
     WatchNotice,
     Welcome,
 )
+from lockring.slots import slot_of
 from tests.unit.core.client.world import (
     COORDINATOR,
     TTL_MS,
@@ -225,6 +229,57 @@ def test_an_earlier_failure_proves_nothing_about_the_other_addresses() -> None:
     assert world.believes(ticket)
     assert not lost(fail(world, B))
     assert lost(fail(world, C)) == [(ticket, "other-cluster")]
+
+
+def gone_on_after_a_meeting() -> tuple[World, Ticket]:
+    """A client that has met another cluster at A, whose slots have moved to B, and was served there for a minute."""
+    world = connected(first=routes(1, {slot_of("x"): 0, slot_of("y"): 1}))
+    ticket = world.hold("x")
+    world.acquire("y")
+    world.accept(B)
+    world.cut(A)
+    refuse(world, A)
+    effects = world.take() + world.say(B, routes(2, 1))
+    for _ in range(120):
+        for question in sent(effects, Keepalive):
+            world.say(B, KeepaliveReply(question.request, TTL_MS, True))
+        effects = world.pass_s(0.5)
+    assert world.believes(ticket)
+    return world, ticket
+
+
+def test_a_meeting_counts_until_a_server_of_this_cluster_is_heard_again() -> None:
+    world, ticket = gone_on_after_a_meeting()
+    effects = world.cut(B) + fail(world, C) + fail(world, A) + fail(world, B)
+    assert not lost(effects)
+    assert world.believes(ticket)
+    effects = refuse(world, A) + fail(world, B)
+    assert not lost(effects)
+    assert lost(fail(world, C)) == [(ticket, "other-cluster")]
+
+
+def test_an_earlier_meeting_leads_no_client_without_locks_to_another_cluster() -> None:
+    world, ticket = gone_on_after_a_meeting()
+    asked = only(world.release(ticket), Release)
+    world.say(B, ReleaseReply(asked.request, True))
+    world.cut(B)
+    world.acquire("z")
+    effects = world.take() + reach(world, B)
+    world.core.connected(world.link_of[B], now_ns=world.now_ns)
+    assert only(effects + world.take(), ClientHello).cluster == "cluster"
+
+
+def test_a_server_that_knows_of_no_cluster_yet_does_not_vouch_for_this_one() -> None:
+    world = connected([A, COORDINATOR], first=routes(1, members=ONE))
+    ticket = world.hold()
+    world.cut(A)
+    greet(world, COORDINATOR, Welcome(PROTOCOL, "", "coordinator", "", 0, 0, COORDINATOR, probes=True))
+    assert not lost(refuse(world, A))
+    [question] = sent(world.pass_s(2), Probe)
+    world.say(COORDINATOR, ProbeReply(question.request))
+    assert world.believes(ticket)
+    effects = world.cut(COORDINATOR)
+    assert lost(effects) == [(ticket, "other-cluster")]
 
 
 def test_an_idle_link_is_checked_while_something_waits_for_a_route_and_given_up_if_it_is_dead() -> None:
