@@ -216,8 +216,13 @@ def tables_of(part: Part, results: Results) -> str:
     parts.append(_aims(summary, part.targets))
     if results.left_out:
         parts.append("**Left out**")
-        parts.append("\n".join(f"- {sentence}" for sentence in results.left_out))
+        parts.append("\n".join(_item(sentence) for sentence in results.left_out))
     return "\n\n".join(parts)
+
+
+def _item(sentence: str) -> str:
+    """Return an item of a list, in lines of up to 120 characters: an error may be long."""
+    return textwrap.fill(f"- {sentence}", 120, subsequent_indent="  ", break_on_hyphens=False)
 
 
 TITLES: Final = {
