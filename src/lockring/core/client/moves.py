@@ -133,7 +133,7 @@ class Moves:
         return self._dialing.is_stuck(now_ns)
 
     def has_met_another(self) -> bool:
-        """Return whether another cluster has answered since a server of this one did."""
+        """Return whether another cluster has answered, and no server of this one was heard since."""
         return self._dialing.has_met_another()
 
     def maintain_links(self, now_ns: int) -> None:
