@@ -243,3 +243,37 @@ def drill_takeover_before_it_could_serve() -> None:
         took_s < 0.5, "P7", "a node that is back with its journal waits for promises to its former life"
     )
     demand_kept(cluster, held)
+
+
+@mutant
+def unsettled_gives_way() -> list[Change]:
+    """A life that has not settled yet is moved off its slots where the ring's choice does not answer it."""
+    may_stay = _PlanRun._may_stay
+
+    def changed(self: _PlanRun, replica: Replica) -> bool:
+        return may_stay(self, replica) and self._liveness(replica).usable
+
+    return [(_PlanRun, "_may_stay", changed)]
+
+
+@drill
+def drill_unsettled_gives_way() -> None:
+    """A backup has taken over, and does not reach the slot's home. It is back with its journal; others come and go."""
+    cluster, held = holding(4)
+    cluster.be_patient()
+    home, heir, third = cluster.primary(), cluster.backup(), cluster.third()
+    cluster.silence(home, cluster.coordinator, 60)
+    cluster.wait(lambda: cluster.primary() is heir, 10)
+    cluster.cut(home, heir, 60)
+    cluster.unsilence(home, cluster.coordinator)
+    cluster.wait(lambda: cluster.serves(heir), 10)
+    cluster.crash(heir)
+    heir.start()
+    for _ in range(12):
+        cluster.run(0.7)
+        cluster.crash(third)
+        third.start()
+    cluster.demand(
+        cluster.primary() is heir, "P6", "a slot is moved off a node that goes on with its journal"
+    )
+    demand_kept(cluster, held)

@@ -362,9 +362,13 @@ class _PlanRun:
         plan_input = self._input
         if not self._liveness(primary).connected:
             return False
-        member = plan_input.state.members.get(backup.replica.node)
-        is_draining = member is not None and member.condition == "draining"
-        return is_draining and plan_input.target is not None and plan_input.target.backup(number) is None
+        if not self._is_draining(backup.replica):
+            return False
+        return plan_input.target is not None and plan_input.target.backup(number) is None
+
+    def _is_draining(self, replica: Replica) -> bool:
+        member = self._input.state.members.get(replica.node)
+        return member is not None and member.condition == "draining"
 
     def _time_out_if_due(self, primary: Replica, learner: Copy) -> bool:
         """Time out a learner that has had its time, or plan to look again then; return whether it timed out."""
@@ -392,13 +396,21 @@ class _PlanRun:
         node = target.primary(number)
         if node is None or node == primary.node:
             return primary
-        if primary.node in self._usable:
-            # It may stay where it is while the ring's choice is away, or does not answer it.
+        if self._may_stay(primary):
+            # It stays where it is while the ring's choice is away, or does not answer it.
             desired = self._usable.get(node)
             if desired is None or self._input.avoided(primary, desired):
                 return primary
             return desired
         return self._first_usable(number, node, primary, None) or primary
+
+    def _may_stay(self, replica: Replica) -> bool:
+        """Return whether a life may keep what it has: no operator drains it, and it has not failed.
+
+        It need not have settled. A node that comes back with its journal goes on as a new life, and each change of the
+        members puts off the end of the window that it settles in: nothing is moved off it for that.
+        """
+        return not self._is_dead(replica) and not self._is_draining(replica)
 
     def _first_usable(
         self, number: SlotNumber, node: NodeId | None, primary: Replica, backup: Copy | None
@@ -414,7 +426,7 @@ class _PlanRun:
             return None if backup is None else backup.replica
         if choice is not None and choice != primary and not plan_input.avoided(primary, choice):
             return choice
-        if backup is not None and backup.replica.node in self._usable:
+        if backup is not None and self._may_stay(backup.replica):
             return backup.replica
         fallback = choice if choice != primary else None
         for other in target.successors(number):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -19,7 +20,8 @@ from lockring.slots import SLOTS
 A, B, C, D = (Replica(name, 1) for name in "abcd")
 LEASE_WAIT_NS = 1000
 ALIVE = Liveness(dead=False, usable=True, gone=False, unacknowledged_ns=0)
-DRAINING = ALIVE._replace(usable=False)
+UNSETTLED = ALIVE._replace(usable=False)
+DRAINING = UNSETTLED  # which of the two it is, the members say
 FAILED = Liveness(dead=True, usable=False, gone=False, unacknowledged_ns=10)
 LONG_FAILED = FAILED._replace(unacknowledged_ns=LEASE_WAIT_NS)
 GONE = Liveness(dead=True, usable=False, gone=True, unacknowledged_ns=LEASE_WAIT_NS)
@@ -41,7 +43,9 @@ def slot(primary: Replica | None, backup: Replica | None = None, learner: Replic
     )
 
 
-def decide(present: SlotState, *, ring: HashRing | None = RING, **changes: Any) -> tuple[SlotState, SlotPlan]:
+def decide(
+    present: SlotState, *, ring: HashRing | None = RING, draining: Collection[Replica] = (), **changes: Any
+) -> tuple[SlotState, SlotPlan]:
     """The step taken with one slot, all others being as the ring wants them."""
     livenesses = {A: ALIVE, B: ALIVE, C: ALIVE, D: ALIVE, **changes.pop("livenesses", {})}
     replicas = {each.node: each for each in (A, B, C, D)}
@@ -61,7 +65,10 @@ def decide(present: SlotState, *, ring: HashRing | None = RING, **changes: Any) 
     slots[NUMBER] = present
     state = ClusterState(
         version=60,
-        members={node: Member(each, "h:1", 1, "active") for node, each in replicas.items()},
+        members={
+            node: Member(each, "h:1", 1, "draining" if each in draining else "active")
+            for node, each in replicas.items()
+        },
         slots=tuple(slots),
         replication=changes.pop("replication", "sync"),
     )
@@ -301,8 +308,11 @@ def test_a_choice_that_is_away_is_waited_for() -> None:
 
 def test_a_primary_stays_where_it_is_while_it_cannot_reach_the_rings_choice() -> None:
     present = slot(C, B)
-    after, _ = decide(present, avoided=lambda primary, copy: (primary, copy) == (C, A))
-    assert after is present
+    for liveness in (ALIVE, UNSETTLED):
+        after, _ = decide(
+            present, livenesses={C: liveness}, avoided=lambda primary, copy: (primary, copy) == (C, A)
+        )
+        assert after is present
 
 
 def test_a_draining_primary_that_cannot_reach_the_rings_choice_takes_the_next() -> None:
@@ -311,6 +321,7 @@ def test_a_draining_primary_that_cannot_reach_the_rings_choice_takes_the_next() 
         slot(C),
         ring=ring,
         livenesses={C: DRAINING},
+        draining=[C],
         avoided=lambda primary, copy: copy.node == ring.primary(NUMBER),
     )
     assert after.learner is not None
@@ -320,7 +331,13 @@ def test_a_draining_primary_that_cannot_reach_the_rings_choice_takes_the_next() 
 
 def test_a_backup_in_sync_stays_while_the_rings_choice_is_avoided() -> None:
     present = slot(A, C)
-    assert decide(present, avoided=lambda primary, copy: copy == B)[0] is present
+    for liveness in (ALIVE, UNSETTLED):
+        after, _ = decide(present, livenesses={C: liveness}, avoided=lambda primary, copy: copy == B)
+        assert after is present
+    after, _ = decide(
+        present, livenesses={C: DRAINING}, draining=[C], avoided=lambda primary, copy: copy == B
+    )
+    assert after.learner is not None
     after, _ = decide(slot(A), avoided=lambda primary, copy: copy == B)
     assert after.learner == Copy(C, 100), "another member is better than none"
     after, _ = decide(slot(A), avoided=lambda primary, copy: True)
