@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lockring.core.client.dialing import DialPlan
-from lockring.core.client.link_checks import LinkChecks
+from lockring.core.client.link_checks import CHECK_NS, LinkChecks
 from lockring.core.client.links import Links
 from lockring.core.client.outlook import Outlooks
 from lockring.core.client.renewals import ClientRenewals
@@ -384,6 +384,35 @@ def drill_news_trusted_to_come() -> None:
 
 
 @mutant
+def early_look_counts() -> list[Change]:
+    """A look at a connection that comes too early for a question puts off the next one by as long as a question."""
+    look = LinkChecks._look
+    return [
+        (LinkChecks, "_look", lambda self, link, now_ns: max(look(self, link, now_ns), now_ns + CHECK_NS))
+    ]
+
+
+@drill
+def drill_early_look_counts() -> None:
+    """A client comes to servers while no slot is served, and a router forgets its connections before its first look."""
+    cluster = Scenario(nodes=1, clients=1)
+    (client,), node = cluster.simulation.clients, cluster.primary()
+    cluster.crash(node)
+    node.start()
+    cluster.run(10)
+    cluster.wait(lambda: cluster.lease_wait_left_s() < 2, 60)
+    wanted = client.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.wait(lambda: cluster.is_welcome(client), 5)
+    for end in list(client.ends.values()):
+        cluster.simulation.network.hush(end, both=True)
+    cluster.wait(lambda: cluster.serves(node), 5)
+    cluster.run(2)
+    cluster.demand(
+        wanted.outcome == "held", "P7", f"{cluster.name!r} is free, and its client does not hear of that"
+    )
+
+
+@mutant
 def looked_at_seldom() -> list[Change]:
     """A client that has met another cluster looks at its connections to its own as seldom as it always does."""
     include = LinkChecks._include
@@ -398,14 +427,15 @@ def looked_at_seldom() -> list[Change]:
 
 @drill
 def drill_looked_at_seldom() -> None:
-    """A client has just heard from a server when power fails at all of them, and another cluster takes their place."""
+    """A server has just answered a client when power fails at all of them, and another cluster takes their place."""
     cluster = Scenario(nodes=1, clients=1)
     (client,) = cluster.simulation.clients
     (given,) = cluster.hold(client, cluster.name)
     cluster.let_go(client, given)
     cluster.crash(cluster.primary())
+    cluster.be_patient()
     wanted = client.take(cluster.name, ttl_ms=TTL_MS)
-    cluster.run(0.9)  # it comes to the coordinator, which is heard too lately to be asked with the first look
+    cluster.wait(lambda: cluster.was_just_answered(client), 3)
     cluster.make_anew(new_cluster=True, power=True)
     cluster.run(2.5)
     cluster.demand(

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import msgspec
 
 from lockring.cluster_state import ClusterState, Replica, SlotState, encode_state
+from lockring.core.client.link_checks import CHECK_NS
 from lockring.core.client.tickets import deadline_ns_of
 from lockring.core.coordinator import transitions
 from lockring.core.effects import COORDINATOR
@@ -195,6 +196,12 @@ class Scenario:
         assert core is not None
         return core.status().ring_updates
 
+    def lease_wait_left_s(self) -> float:
+        """For how long slots wait for leases to end, as the coordinator sees it; 0 if none does."""
+        core = self.coordinator.deciding
+        assert core is not None
+        return core._runs.waits(now_ns=self.coordinator.now_ns())[1] / 1000
+
     def names(self, count: int) -> tuple[str, ...]:
         """Names of locks in the same slot as the lock."""
         return names_in([slot_of(self.name)], count)
@@ -222,6 +229,22 @@ class Scenario:
         """Whether a client has asked a node something that is not answered yet."""
         assert client.core is not None
         return any(link.requests for link in client.core.links() if link.address == node.address)
+
+    @staticmethod
+    def is_welcome(client: ClientShell) -> bool:
+        """Whether a coordinator has welcomed a client."""
+        assert client.core is not None
+        return any(link.is_to_coordinator for link in client.core.links())
+
+    @staticmethod
+    def was_just_answered(client: ClientShell) -> bool:
+        """Whether a server has just answered a client that asked whether it is there, so that it is not asked soon."""
+        assert client.core is not None
+        now_ns, soon_ns = client.now_ns(), CHECK_NS - S // 20
+        return any(
+            soon_ns < link.health.check_at_ns - now_ns <= CHECK_NS and not link.health.asked_at_ns
+            for link in client.core.links()
+        )
 
     @staticmethod
     def has_met(client: ClientShell, stranger: CoordinatorShell) -> bool:

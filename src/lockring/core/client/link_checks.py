@@ -21,9 +21,10 @@ from lockring.protocol import GetStatus, Message, Probe, Unwatch
 from lockring.units import NS_PER_S
 
 CHECK_FIRST_NS: Final = NS_PER_S
-"""How long a client waits at a silent node until it first makes sure that the node is there."""
+"""How long a node at which a client waits may be silent until the client makes sure that it is there."""
 CHECK_NS: Final = 5 * NS_PER_S
-"""How often it does so afterwards."""
+"""How long a client leaves a server alone after such a question. A connection that dies right after an answer is
+noticed only then; asked more often, a cluster that is down would have to answer all that wait for it each second."""
 
 
 class LinkChecks:
@@ -57,10 +58,17 @@ class LinkChecks:
                 if not link.acquires and not everywhere:
                     link.health.check_at_ns = DISTANT_FUTURE_NS
                     continue
-                link.health.check_at_ns = now_ns + CHECK_NS
-                if now_ns - link.health.heard_at_ns >= CHECK_FIRST_NS and not link.health.asked_at_ns:
-                    self._ping(link, now_ns)
+                link.health.check_at_ns = self._look(link, now_ns)
             self._agenda.wake(link.health.check_at_ns)
+
+    def _look(self, link: NodeLink, now_ns: int) -> int:
+        """Ask whether the server is there, if the link has been silent; return when to look again, in ns."""
+        silent_at_ns = link.health.heard_at_ns + CHECK_FIRST_NS
+        if now_ns < silent_at_ns:
+            return silent_at_ns  # nothing was asked, so nothing keeps the question off for long
+        if not link.health.asked_at_ns:
+            self._ping(link, now_ns)
+        return now_ns + CHECK_NS
 
     def _include(self, link: NodeLink, now_ns: int, *, often: bool) -> None:
         """Have a link checked though nothing may wait on it."""

@@ -149,6 +149,19 @@ class TestWaiting:
         assert len(pings) == 1
         assert connects(world.pass_s(0.31)) == [A]
 
+    def test_a_node_that_falls_silent_before_the_first_question_is_asked_a_second_after_its_last_word(
+        self,
+    ) -> None:
+        world = connected()
+        world.acquire()
+        request = only(world.take(), Acquire).request
+        world.pass_s(0.6)
+        world.say(A, QueueNotice(request))
+        world.deaf.add(world.link_of[A])
+        assert not [effect for effect in world.pass_s(0.9) if is_ping(effect)]
+        assert len([effect for effect in world.pass_s(0.11) if is_ping(effect)]) == 1
+        assert connects(world.pass_s(0.31)) == [A]
+
     def test_waiting_costs_a_ping_each_five_seconds(self) -> None:
         world = connected()
         world.acquire(ttl_ms=30_000)
