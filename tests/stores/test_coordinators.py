@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -70,15 +71,21 @@ def leader_according_to(cluster: LocalCluster, name: str) -> str:
         return ""
 
 
+def names_standbys(cluster: LocalCluster, name: str, standbys: list[str]) -> bool:
+    """Whether a coordinator names these standbys. It looks at the store for them now and then."""
+    return sorted(ask_status(cluster.address_of(name)).standbys) == standbys
+
+
 @pytest.mark.slow
 def test_one_coordinator_leads_and_the_others_say_so(cluster: LocalCluster) -> None:
     leader = cluster.leader
     standbys = [name for name in cluster.coordinators if name != leader]
     assert len(standbys) == 2
+    addresses = sorted(map(cluster.address_of, standbys))
     for name in cluster.coordinators:
+        eventually(partial(names_standbys, cluster, name, addresses), cluster.logs)
         status = ask_status(cluster.address_of(name))
         assert status.leader == cluster.address_of(leader)
-        assert sorted(status.standbys) == sorted(map(cluster.address_of, standbys))
         assert bool(status.note) == (name != leader)
 
 

@@ -9,6 +9,8 @@ more than the ring's moves, so the rule is about a slot's *home*, which is where
 - A swap away from a primary that may stay goes home; or home has changed, which is allowed where since it was last
   shown the old home has left (or was reweighed), or the new one has come (or was reweighed), or a member has come
   *and* left, whom the slot may have been given to meanwhile.
+- No slot is swapped away from a life that may stay but has not settled: not by name alone, as a node that is back goes
+  on as a new life. Until it settles, where home is says nothing about it.
 - A coordinator that starts goes on from where the slots are, and mends what is out of bounds: homes are open then. So
   they are where the ring was renewed twice between two states.
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Sequence
 
-    from lockring.cluster_state import ClusterState
+    from lockring.cluster_state import ClusterState, Replica
     from tests.sim.framework.coordinator_shell import CoordinatorShell
     from tests.sim.framework.store import SimStore
 
@@ -57,6 +59,7 @@ class Movement:
         self._term = ""
         self._updates = 0
         self._members: dict[str, int] = {}
+        self._settled: frozenset[Replica] | None = None
         self._renewals: list[_Renewal] = []
         self._homes: dict[int, _Home] = {}
 
@@ -75,6 +78,7 @@ class Movement:
         if before is None or after is None:
             self._homes.clear()
             return
+        earlier = self._settled
         self._see_members(after)
         for number, (old, new) in enumerate(zip(before.slots, after.slots, strict=True)):
             if new.primary is None or old == new:
@@ -84,7 +88,12 @@ class Movement:
             elif new.since != old.since and new.backup is not None and old.primary == new.backup.replica:
                 leaving = new.backup.replica
                 member = after.members.get(leaving.node)
-                if leaving.node not in self._members or member is None or member.condition == "draining":
+                may_stay = member is not None and member.replica == leaving and member.condition != "draining"
+                if may_stay and not (
+                    self._settled is None or earlier is None or leaving in self._settled | earlier
+                ):
+                    raise Violation("P6", f"slot {number} moves off {leaving}, which has not settled yet")
+                if leaving.node not in self._members or not may_stay:
                     self._homes.pop(number, None)
                 else:
                     self._moved(number, leaving.node, new.primary.node)
@@ -102,14 +111,17 @@ class Movement:
             self._term = state.term
             self._updates = 0 if core is None else core._membership.updates
             self._members = {} if core is None else _weights(core)
+            self._settled = None if core is None else frozenset(core._membership.settled)
             self._homes.clear()
             return
         updates = core._membership.updates
+        self._settled = frozenset(core._membership.settled)
         if updates == self._updates:
             return
         members = _weights(core)
         if updates > self._updates + 1 or not self._members:
             self._homes.clear()
+            self._settled = None  # nor is it known of all lives whether they had settled
         lost = frozenset(node for node, weight in self._members.items() if members.get(node) != weight)
         won = frozenset(node for node, weight in members.items() if self._members.get(node) != weight)
         self._renewals.append(_Renewal(lost, won))

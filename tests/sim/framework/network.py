@@ -102,7 +102,11 @@ class Weather:
 
 
 class Network:
-    """All connections, and which pairs of processes are cut off from each other."""
+    """All connections, and which pairs of processes are cut off from each other.
+
+    Attributes:
+        hushed_at: when a connection was last hushed, long before the beginning if none was.
+    """
 
     def __init__(self, world: World, weather: Weather) -> None:
         self.world = world
@@ -113,6 +117,7 @@ class Network:
         self._cut_until: dict[tuple[str, str], int] = {}
         self._stalled: dict[tuple[str, str], list[End]] = {}
         self._numbers = 0
+        self.hushed_at = -(1 << 62)
 
     # ------------------------------------------------------------------ connections
 
@@ -231,6 +236,7 @@ class Network:
         no end is reported. Servers have their system give up what stays unacknowledged; of clients the core must
         notice it by itself."""
         self.world.stats["hushed"] += 1
+        self.hushed_at = self.world.now
         for side in (end, end.other) if both else (end,):
             self._lose(side)
         for side in (end, end.other):

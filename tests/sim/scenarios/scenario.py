@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import msgspec
 
 from lockring.cluster_state import ClusterState, Replica, SlotState, encode_state
-from lockring.core.client.link_checks import CHECK_NS
+from lockring.core.client.link_checks import CHECK_NS, CHECK_NS_MIN
 from lockring.core.client.tickets import deadline_ns_of
 from lockring.core.coordinator import transitions
 from lockring.core.effects import COORDINATOR
@@ -240,7 +240,7 @@ class Scenario:
     def was_just_answered(client: ClientShell) -> bool:
         """Whether a server has just answered a client that asked whether it is there, so that it is not asked soon."""
         assert client.core is not None
-        now_ns, soon_ns = client.now_ns(), CHECK_NS - S // 20
+        now_ns, soon_ns = client.now_ns(), CHECK_NS_MIN - S // 20
         return any(
             soon_ns < link.health.check_at_ns - now_ns <= CHECK_NS and not link.health.asked_at_ns
             for link in client.core.links()

@@ -6,11 +6,15 @@ other holders, a watch) shows nothing by its silence. So beside it the client as
 A link on which nothing waits may be dead for as long as it likes, unless something waits for a route, or for a link
 to another server: the news of it, or that this cluster is gone, may come on any link. Where another cluster has
 answered in the meantime, all links are asked often: it takes this one's place only once none of them is left.
+
+News for many clients is heard by all of them at one time. So each client takes its own time to ask, by its id, which
+is random: they would all ask together else, again and again.
 """
 
 from __future__ import annotations
 
 from typing import Final
+from zlib import crc32
 
 from lockring.core.client.agenda import Agenda
 from lockring.core.client.links import IDLE_NS, READY, Links, NodeLink, PingQuery
@@ -18,13 +22,15 @@ from lockring.core.client.request_log import RequestLog
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.ids import NO_REQUEST
 from lockring.protocol import GetStatus, Message, Probe, Unwatch
-from lockring.units import NS_PER_S
+from lockring.units import NS_PER_MS, NS_PER_S
 
 CHECK_FIRST_NS: Final = NS_PER_S
-"""How long a node at which a client waits may be silent until the client makes sure that it is there."""
+"""How long a node at which a client waits may be silent until the client makes sure that it is there, at least."""
+CHECK_FIRST_NS_MAX: Final = CHECK_FIRST_NS + 250 * NS_PER_MS
 CHECK_NS: Final = 5 * NS_PER_S
-"""How long a client leaves a server alone after such a question. A connection that dies right after an answer is
-noticed only then; asked more often, a cluster that is down would have to answer all that wait for it each second."""
+"""How long a client leaves a server alone after such a question, at most. A connection that dies right after an answer
+is noticed only then; asked more often, a cluster that is down would have to answer all that wait for it each second."""
+CHECK_NS_MIN: Final = CHECK_NS - NS_PER_S
 
 
 class LinkChecks:
@@ -63,18 +69,29 @@ class LinkChecks:
 
     def _look(self, link: NodeLink, now_ns: int) -> int:
         """Ask whether the server is there, if the link has been silent; return when to look again, in ns."""
-        silent_at_ns = link.health.heard_at_ns + CHECK_FIRST_NS
+        silent_at_ns = self._silent_at_ns(link)
         if now_ns < silent_at_ns:
             return silent_at_ns  # nothing was asked, so nothing keeps the question off for long
         if not link.health.asked_at_ns:
             self._ping(link, now_ns)
-        return now_ns + CHECK_NS
+        return now_ns + CHECK_NS - self._share_of(CHECK_NS - CHECK_NS_MIN, link)
+
+    def _silent_at_ns(self, link: NodeLink) -> int:
+        """Return when a link will have been silent for so long that this client asks on it."""
+        return (
+            link.health.heard_at_ns
+            + CHECK_FIRST_NS
+            + self._share_of(CHECK_FIRST_NS_MAX - CHECK_FIRST_NS, link)
+        )
+
+    def _share_of(self, span_ns: int, link: NodeLink) -> int:
+        """Return a part of a span that is another one for each client and link."""
+        return crc32(f"{self._links.client}/{link.id}".encode()) % span_ns
 
     def _include(self, link: NodeLink, now_ns: int, *, often: bool) -> None:
         """Have a link checked though nothing may wait on it."""
         if often:
-            silent_at_ns = max(now_ns, link.health.heard_at_ns + CHECK_FIRST_NS)
-            link.health.check_at_ns = min(link.health.check_at_ns, silent_at_ns)
+            link.health.check_at_ns = min(link.health.check_at_ns, max(now_ns, self._silent_at_ns(link)))
             self._agenda.wake(now_ns + CHECK_FIRST_NS)  # what is heard until then puts the check off again
         elif link.health.check_at_ns == DISTANT_FUTURE_NS:
             link.health.check_at_ns = now_ns

@@ -385,6 +385,8 @@ class _PlanRun:
         """Return the next copy in sync: the future primary, or else the future backup; None to leave it as it is."""
         if self._input.target is None:
             return None
+        if backup is not None and self._is_settling(primary) and not self._is_draining(backup.replica):
+            return backup.replica  # the ring will be another one soon, and may have both where they are
         successor = self._desired_primary(number, primary)
         if successor != primary:
             return successor
@@ -394,23 +396,24 @@ class _PlanRun:
         target = self._input.target
         assert target is not None
         node = target.primary(number)
-        if node is None or node == primary.node:
+        if node is None or node == primary.node or self._is_settling(primary):
             return primary
-        if self._may_stay(primary):
-            # It stays where it is while the ring's choice is away, or does not answer it.
+        if primary.node in self._usable:
+            # It may stay where it is while the ring's choice is away, or does not answer it.
             desired = self._usable.get(node)
             if desired is None or self._input.avoided(primary, desired):
                 return primary
             return desired
         return self._first_usable(number, node, primary, None) or primary
 
-    def _may_stay(self, replica: Replica) -> bool:
-        """Return whether a life may keep what it has: no operator drains it, and it has not failed.
+    def _is_settling(self, replica: Replica) -> bool:
+        """Return whether a life will soon count for the ring, and does not yet: it keeps what it has until then.
 
-        It need not have settled. A node that comes back with its journal goes on as a new life, and each change of the
-        members puts off the end of the window that it settles in: nothing is moved off it for that.
+        A node that comes back with its journal goes on as a new life, and each change of the members puts off the end
+        of the window in which it settles. The ring may lack it meanwhile, and what was moved off it would come home.
         """
-        return not self._is_dead(replica) and not self._is_draining(replica)
+        liveness = self._liveness(replica)
+        return not (liveness.dead or liveness.usable or self._is_draining(replica))
 
     def _first_usable(
         self, number: SlotNumber, node: NodeId | None, primary: Replica, backup: Copy | None
@@ -420,13 +423,15 @@ class _PlanRun:
         assert target is not None
         if node is None:
             return None
+        if backup is not None and self._is_settling(backup.replica):
+            return backup.replica
         choice = self._usable.get(node)
         if choice is None and node != primary.node:
             # Away, but not settled as away: wait for it rather than move things twice.
             return None if backup is None else backup.replica
         if choice is not None and choice != primary and not plan_input.avoided(primary, choice):
             return choice
-        if backup is not None and self._may_stay(backup.replica):
+        if backup is not None and backup.replica.node in self._usable:
             return backup.replica
         fallback = choice if choice != primary else None
         for other in target.successors(number):

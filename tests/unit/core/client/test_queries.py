@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from lockring.core.client import CallResult, Query
+from lockring.core.client.link_checks import CHECK_FIRST_NS_MAX
+from lockring.core.client.links import DOUBT_NS
 from lockring.errors import InvalidRequest, NotHeld, Unavailable
 from lockring.protocol import (
     COUNTED_MAX,
@@ -275,7 +277,7 @@ class TestWatch:
         world.core.watch("x", now_ns=world.now_ns)
         world.accept(A, routes(1))
         world.deaf.add(world.link_of[A])
-        assert connects(world.pass_s(1.31)) == [A]
+        assert connects(world.pass_s((CHECK_FIRST_NS_MAX + DOUBT_NS) / NS_PER_S)) == [A]
         assert only(world.accept_rival(A, node="a"), Watch).name == "x"
 
     def test_a_watch_on_an_unreachable_cluster_ends_with_the_connect_timeout(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lockring.core.client import SendTo
+from lockring.core.client.link_checks import CHECK_FIRST_NS, CHECK_FIRST_NS_MAX
 from lockring.protocol import (
     Acquire,
     Describe,
@@ -18,6 +19,7 @@ from lockring.protocol import (
     Release,
     ReleaseReply,
 )
+from lockring.units import NS_PER_S
 from tests.unit.core.client.world import (
     TTL_MS,
     A,
@@ -145,7 +147,7 @@ class TestWaiting:
         world.acquire()
         world.say(A, QueueNotice(only(world.take(), Acquire).request))
         world.deaf.add(world.link_of[A])
-        pings = [effect for effect in world.pass_s(1) if is_ping(effect)]
+        pings = [effect for effect in world.pass_s(CHECK_FIRST_NS_MAX / NS_PER_S) if is_ping(effect)]
         assert len(pings) == 1
         assert connects(world.pass_s(0.31)) == [A]
 
@@ -158,9 +160,26 @@ class TestWaiting:
         world.pass_s(0.6)
         world.say(A, QueueNotice(request))
         world.deaf.add(world.link_of[A])
-        assert not [effect for effect in world.pass_s(0.9) if is_ping(effect)]
-        assert len([effect for effect in world.pass_s(0.11) if is_ping(effect)]) == 1
+        assert not [effect for effect in world.pass_s(0.99) if is_ping(effect)]
+        assert len([effect for effect in world.pass_s(0.27) if is_ping(effect)]) == 1
         assert connects(world.pass_s(0.31)) == [A]
+
+    def test_clients_that_heard_of_something_together_do_not_ask_together(self) -> None:
+        def asks_at_ns(client: str) -> int:
+            world = connected(new_id=lambda: client)
+            world.acquire()
+            world.say(A, QueueNotice(only(world.take(), Acquire).request))
+            world.deaf.add(world.link_of[A])
+            heard_at_ns = world.now_ns
+            while not any(is_ping(effect) for effect in world.pass_s(0.01)):
+                assert world.now_ns - heard_at_ns < 2 * CHECK_FIRST_NS_MAX
+            return world.now_ns - heard_at_ns
+
+        times_ns = sorted(asks_at_ns(f"client-{number}") for number in range(50))
+        assert CHECK_FIRST_NS <= times_ns[0] < times_ns[-1] <= CHECK_FIRST_NS_MAX + 10_000_000
+        assert all(times_ns.count(each) <= 50 // 5 for each in times_ns), (
+            "of 25 times, each may have its share"
+        )
 
     def test_waiting_costs_a_ping_each_five_seconds(self) -> None:
         world = connected()

@@ -329,6 +329,16 @@ def test_a_draining_primary_that_cannot_reach_the_rings_choice_takes_the_next() 
     assert after.learner.replica.node != ring.primary(NUMBER)
 
 
+def test_a_life_that_is_back_keeps_what_it_has_until_it_has_settled() -> None:
+    without_it = HashRing({"b": 1, "c": 1}, previous=RING)
+    for present in (slot(A, D), slot(B, A)):
+        assert decide(present, ring=without_it, livenesses={A: UNSETTLED})[0] is present
+        assert decide(present, ring=without_it, livenesses={A: DRAINING}, draining=[A])[0].learner is not None
+    alone, _ = decide(slot(A), ring=without_it, livenesses={A: UNSETTLED})
+    assert alone.primary == A
+    assert alone.learner is not None, "it has a copy all the same"
+
+
 def test_a_backup_in_sync_stays_while_the_rings_choice_is_avoided() -> None:
     present = slot(A, C)
     for liveness in (ALIVE, UNSETTLED):
