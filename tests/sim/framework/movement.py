@@ -9,8 +9,8 @@ more than the ring's moves, so the rule is about a slot's *home*, which is where
 - A swap away from a primary that may stay goes home; or home has changed, which is allowed where since it was last
   shown the old home has left (or was reweighed), or the new one has come (or was reweighed), or a member has come
   *and* left, whom the slot may have been given to meanwhile.
-- No slot is swapped away from a life that may stay but has not settled: not by name alone, as a node that is back goes
-  on as a new life. Until it settles, where home is says nothing about it.
+- No slot is swapped away from a current life that does not drain, before that life has settled. A node that is back is
+  a new life: that its name is on the ring is not enough.
 - A coordinator that starts goes on from where the slots are, and mends what is out of bounds: homes are open then. So
   they are where the ring was renewed twice between two states.
 

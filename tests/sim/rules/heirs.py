@@ -13,7 +13,7 @@ from lockring.core.coordinator.reconciler import _PlanRun
 from lockring.core.coordinator.roster import Roster
 from lockring.core.coordinator.transitions import inherited, lives_of, promoted, with_copies
 from lockring.core.node.copies import Copies
-from lockring.ids import Epoch, Version
+from lockring.ids import Epoch, SlotNumber, Version
 from lockring.slots import slot_of
 from tests.sim.framework.node_shell import NodeShell
 from tests.sim.rules.held import demand_kept, holding
@@ -269,3 +269,29 @@ def drill_unsettled_gives_way() -> None:
         "P6",
         "a slot is moved off a node that goes on with its journal, and comes home when it has settled",
     )
+
+
+@mutant
+def settling_without_a_copy() -> list[Change]:
+    """The copy of a primary that settles goes to the ring's backup only, though the ring may have but one node."""
+
+    def changed(self: _PlanRun, number: SlotNumber, primary: Replica) -> Any:
+        assert self._input.target is not None
+        return self._input.target.backup(number)
+
+    return [(_PlanRun, "_place_beside", changed)]
+
+
+@drill
+def drill_settling_without_a_copy() -> None:
+    """Primary and backup are killed at one instant, and one node is left. The primary is back for less than a second."""
+    cluster, held = holding(3)
+    primary, backup = cluster.primary(), cluster.backup()
+    for node in (primary, backup):
+        cluster.crash(node)
+    cluster.run(7)
+    primary.start()
+    cluster.wait(lambda: cluster.serves(primary), 5)
+    cluster.run(0.5)
+    cluster.crash(primary)
+    demand_kept(cluster, held)

@@ -216,9 +216,8 @@ class Simulation:
             self.world.tell("!!", "HEAL")
         self._healed = True
         # A client asks on a connection that is open to its system only, and does so every few seconds.
-        self._half_open = max(
-            self.weather.give_up_max, CHECK_NS + DOUBT_NS if self.world.stats["hushed"] else 0
-        )
+        noticed_at = self.network.hushed_at + up(CHECK_NS + DOUBT_NS)
+        self._half_open = max(self.weather.give_up_max, noticed_at - self.world.now)
         self.network.heal()
         self.store.heal()
         for node in self.nodes:

@@ -29,7 +29,7 @@ CHECK_FIRST_NS: Final = NS_PER_S
 CHECK_FIRST_NS_MAX: Final = CHECK_FIRST_NS + 250 * NS_PER_MS
 CHECK_NS: Final = 5 * NS_PER_S
 """How long a client leaves a server alone after such a question, at most. A connection that dies right after an answer
-is noticed only then; asked more often, a cluster that is down would have to answer all that wait for it each second."""
+is noticed only then. Asked more often, servers would have to answer each second all that wait for a slot's primary."""
 CHECK_NS_MIN: Final = CHECK_NS - NS_PER_S
 
 
@@ -94,7 +94,8 @@ class LinkChecks:
             link.health.check_at_ns = min(link.health.check_at_ns, max(now_ns, self._silent_at_ns(link)))
             self._agenda.wake(now_ns + CHECK_FIRST_NS)  # what is heard until then puts the check off again
         elif link.health.check_at_ns == DISTANT_FUTURE_NS:
-            link.health.check_at_ns = now_ns
+            # Clients that lost the same node are stuck together.
+            link.health.check_at_ns = now_ns + self._share_of(CHECK_FIRST_NS_MAX - CHECK_FIRST_NS, link)
 
     def _ping(self, link: NodeLink, now_ns: int) -> None:
         # The cheapest question that every node answers: the end of a watch that does not exist, since no request has

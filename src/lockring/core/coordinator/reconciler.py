@@ -20,6 +20,10 @@ The rules, first match wins:
 7. The ring's primary is neither: it becomes learner; in sync, it replaces the backup, then rule 6.
 8. The backup is not the ring's, or there is none: the ring's backup becomes learner; in sync, it replaces the other.
 
+A life that has come back *settles* until the ring counts with it. It keeps what it has until then: a primary and its
+backup stay where they are, and for rule 8 a backup stays unless its successor is learning already. A settling primary
+without a backup has its data copied to one of the two nodes that the ring wants to have it.
+
 Rule 1 waits for nothing: the former life's rights ended with it, and the reign of its heir begins behind them.
 So every move makes before it breaks. Redundancy comes before placement: learners for slots without a backup are
 started first, and the number of slots that have learners at one time is bounded, which paces a rebalance.
@@ -264,7 +268,7 @@ class _PlanRun:
             backup = None
         if learner is not None and (self._is_unwanted(learner) or self._time_out_if_due(primary, learner)):
             learner = None
-        desired = self._desired_copy(number, primary, backup)
+        desired = self._desired_copy(number, primary, backup, learner)
         if desired is None and backup is not None and self._has_no_other_place(number, primary, backup):
             backup = None
         if desired is not None and backup is not None and desired == backup.replica:
@@ -381,16 +385,41 @@ class _PlanRun:
 
     # ----------------------------------------------------------------------- desired places
 
-    def _desired_copy(self, number: SlotNumber, primary: Replica, backup: Copy | None) -> Replica | None:
+    def _desired_copy(
+        self, number: SlotNumber, primary: Replica, backup: Copy | None, learner: Copy | None
+    ) -> Replica | None:
         """Return the next copy in sync: the future primary, or else the future backup; None to leave it as it is."""
-        if self._input.target is None:
+        target = self._input.target
+        if target is None:
             return None
-        if backup is not None and self._is_settling(primary) and not self._is_draining(backup.replica):
-            return backup.replica  # the ring will be another one soon, and may have both where they are
+        if self._is_settling(primary):
+            if backup is not None and not self._is_draining(backup.replica):
+                return backup.replica
+            return self._first_usable(number, self._place_beside(number, primary), primary, backup)
         successor = self._desired_primary(number, primary)
         if successor != primary:
             return successor
-        return self._first_usable(number, self._input.target.backup(number), primary, backup)
+        node = target.backup(number)
+        if backup is not None and self._is_settling(backup.replica):
+            is_replaced = learner is not None and learner.replica.node == node
+            if not is_replaced:
+                return backup.replica
+        return self._first_usable(number, node, primary, backup)
+
+    def _place_beside(self, number: SlotNumber, primary: Replica) -> NodeId | None:
+        """Return the node that should have the copy of a settling primary: a usable one of the ring's two, if any is.
+
+        The ring may lack the primary. Its own primary for the slot is then as good a place, and perhaps the only one.
+        """
+        target = self._input.target
+        assert target is not None
+        places = [
+            node
+            for node in (target.primary(number), target.backup(number))
+            if node is not None and node != primary.node
+        ]
+        usable = [node for node in places if node in self._usable]
+        return next(iter(usable or places), None)
 
     def _desired_primary(self, number: SlotNumber, primary: Replica) -> Replica:
         target = self._input.target
@@ -423,8 +452,6 @@ class _PlanRun:
         assert target is not None
         if node is None:
             return None
-        if backup is not None and self._is_settling(backup.replica):
-            return backup.replica
         choice = self._usable.get(node)
         if choice is None and node != primary.node:
             # Away, but not settled as away: wait for it rather than move things twice.

@@ -442,7 +442,9 @@ def test_a_restart_during_a_planned_move_goes_on_with_it(pair: World) -> None:
     for number in before:
         assert pair.state.slots[number].primary == A2
         assert pair.state.slots[number].learner is None
-    pair.nodes["a"].is_obedient = pair.nodes["b"].is_obedient = True
+    other = pair.nodes["b"]
+    other.is_obedient, other.seen = True, ClusterState()
+    pair.tell(other, pair.state)  # its moves to c have begun before, and go on
     pair.run_until_quiet()
     assert all(slot.backup is not None and slot.learner is None for slot in pair.state.slots)
     assert set(pair.primaries()) == {"a", "b", "c"}

@@ -334,9 +334,22 @@ def test_a_life_that_is_back_keeps_what_it_has_until_it_has_settled() -> None:
     for present in (slot(A, D), slot(B, A)):
         assert decide(present, ring=without_it, livenesses={A: UNSETTLED})[0] is present
         assert decide(present, ring=without_it, livenesses={A: DRAINING}, draining=[A])[0].learner is not None
-    alone, _ = decide(slot(A), ring=without_it, livenesses={A: UNSETTLED})
-    assert alone.primary == A
-    assert alone.learner is not None, "it has a copy all the same"
+    learning = slot(A, D, B)
+    assert decide(learning, livenesses={D: UNSETTLED})[0] is learning, "what has begun to replace it goes on"
+    assert decide(slot(A, D, C), livenesses={D: UNSETTLED})[0].learner is None
+
+
+def test_a_primary_that_settles_has_a_copy_where_the_ring_has_a_place_for_its_data() -> None:
+    alone, both = HashRing({"b": 1}, previous=RING), HashRing({"b": 1, "c": 1}, previous=RING)
+    for ring, away in ((alone, C), (both, C), (both, B)):
+        after, _ = decide(slot(A), ring=ring, livenesses={A: UNSETTLED, away: FAILED})
+        assert after.learner == Copy(C if away == B else B, 100)
+    after, _ = decide(slot(A, D), ring=alone, livenesses={A: UNSETTLED, D: DRAINING}, draining=[D])
+    assert (after.backup, after.learner) == (Copy(D, 45), Copy(B, 100)), "the other copy goes last"
+    waiting = slot(A, D)
+    livenesses = {A: UNSETTLED, B: FAILED, D: DRAINING}
+    assert decide(waiting, ring=alone, livenesses=livenesses, draining=[D])[0] is waiting
+    assert decide(slot(A), ring=alone, livenesses={A: UNSETTLED, B: FAILED})[0].learner is None
 
 
 def test_a_backup_in_sync_stays_while_the_rings_choice_is_avoided() -> None:
