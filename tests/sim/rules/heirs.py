@@ -284,7 +284,7 @@ def settling_without_a_copy() -> list[Change]:
 
 @drill
 def drill_settling_without_a_copy() -> None:
-    """Primary and backup are killed at one instant, and one node is left. The primary is back for less than a second."""
+    """Primary and backup are killed at one instant, and one node is left. The primary is back for half a second."""
     cluster, held = holding(3)
     primary, backup = cluster.primary(), cluster.backup()
     for node in (primary, backup):
