@@ -393,33 +393,35 @@ class _PlanRun:
         if target is None:
             return None
         if self._is_settling(primary):
-            if backup is not None and not self._is_draining(backup.replica):
-                return backup.replica
-            return self._first_usable(number, self._place_beside(number, primary), primary, backup)
+            if backup is None or self._is_draining(backup.replica):
+                return self._first_usable(number, self._place_beside(number, primary), primary, backup)
+            is_begun = learner is not None and learner.replica.node in self._places(number)
+            return learner.replica if learner is not None and is_begun else backup.replica
         successor = self._desired_primary(number, primary)
         if successor != primary:
             return successor
-        node = target.backup(number)
+        choice = self._first_usable(number, target.backup(number), primary, backup)
         if backup is not None and self._is_settling(backup.replica):
-            is_replaced = learner is not None and learner.replica.node == node
-            if not is_replaced:
-                return backup.replica
-        return self._first_usable(number, node, primary, backup)
+            is_begun = learner is not None and learner.replica == choice
+            return choice if is_begun else backup.replica
+        return choice
 
-    def _place_beside(self, number: SlotNumber, primary: Replica) -> NodeId | None:
-        """Return the node that should have the copy of a settling primary: a usable one of the ring's two, if any is.
-
-        The ring may lack the primary. Its own primary for the slot is then as good a place, and perhaps the only one.
-        """
+    def _places(self, number: SlotNumber) -> tuple[NodeId | None, NodeId | None]:
+        """Return the two nodes that the ring wants to have a slot."""
         target = self._input.target
         assert target is not None
-        places = [
-            node
-            for node in (target.primary(number), target.backup(number))
-            if node is not None and node != primary.node
-        ]
-        usable = [node for node in places if node in self._usable]
-        return next(iter(usable or places), None)
+        return target.primary(number), target.backup(number)
+
+    def _place_beside(self, number: SlotNumber, primary: Replica) -> NodeId | None:
+        """Return the node that should have the copy of a settling primary.
+
+        The ring may lack the primary. Its own primary for the slot is then as good a place, and perhaps the only one.
+        Where neither of its two can be used, its backup's place decides, as for any other primary.
+        """
+        leader, follower = self._places(number)
+        others = [node for node in (leader, follower) if node is not None and node != primary.node]
+        usable = next((node for node in others if node in self._usable), None)
+        return usable or follower or next(iter(others), None)
 
     def _desired_primary(self, number: SlotNumber, primary: Replica) -> Replica:
         target = self._input.target

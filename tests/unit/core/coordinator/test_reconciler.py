@@ -334,9 +334,30 @@ def test_a_life_that_is_back_keeps_what_it_has_until_it_has_settled() -> None:
     for present in (slot(A, D), slot(B, A)):
         assert decide(present, ring=without_it, livenesses={A: UNSETTLED})[0] is present
         assert decide(present, ring=without_it, livenesses={A: DRAINING}, draining=[A])[0].learner is not None
+
+
+@pytest.mark.parametrize("settling", [A, D])
+def test_the_copy_that_is_under_way_when_a_life_is_back_goes_on_if_the_ring_wants_it(
+    settling: Replica,
+) -> None:
     learning = slot(A, D, B)
-    assert decide(learning, livenesses={D: UNSETTLED})[0] is learning, "what has begun to replace it goes on"
-    assert decide(slot(A, D, C), livenesses={D: UNSETTLED})[0].learner is None
+    assert decide(learning, livenesses={settling: UNSETTLED})[0] is learning
+    assert decide(slot(A, D, C), livenesses={settling: UNSETTLED})[0].learner is None
+
+
+def test_a_copy_at_the_next_member_goes_on_beside_a_backup_that_settles_and_none_is_begun_in_vain() -> None:
+    ring = HashRing({"a": 1, "b": 1, "d": 1}, previous=RING)
+    assert (ring.primary(NUMBER), ring.backup(NUMBER)) == ("a", "b")
+    for learner, goes_on in ((None, False), (B, False), (D, True)):
+        present = slot(C, A, learner)
+        after, _ = decide(
+            present,
+            ring=ring,
+            livenesses={C: DRAINING, A: UNSETTLED},
+            draining=[C],
+            avoided=lambda primary, copy: copy == B,
+        )
+        assert (after.backup, after.learner) == (present.backup, present.learner if goes_on else None)
 
 
 def test_a_primary_that_settles_has_a_copy_where_the_ring_has_a_place_for_its_data() -> None:
@@ -346,6 +367,9 @@ def test_a_primary_that_settles_has_a_copy_where_the_ring_has_a_place_for_its_da
         assert after.learner == Copy(C if away == B else B, 100)
     after, _ = decide(slot(A, D), ring=alone, livenesses={A: UNSETTLED, D: DRAINING}, draining=[D])
     assert (after.backup, after.learner) == (Copy(D, 45), Copy(B, 100)), "the other copy goes last"
+    for backup, kept in ((None, None), (A, None), (D, Copy(D, 45))):
+        after, _ = decide(slot(B, backup), livenesses={B: UNSETTLED, A: FAILED, D: DRAINING}, draining=[D])
+        assert (after.backup, after.learner) == (kept, Copy(C, 100)), "neither of the ring's two can be used"
     waiting = slot(A, D)
     livenesses = {A: UNSETTLED, B: FAILED, D: DRAINING}
     assert decide(waiting, ring=alone, livenesses=livenesses, draining=[D])[0] is waiting
