@@ -395,8 +395,9 @@ class _PlanRun:
         if self._is_settling(primary):
             if backup is None or self._is_draining(backup.replica):
                 return self._first_usable(number, self._place_beside(number, primary), primary, backup)
-            is_begun = learner is not None and learner.replica.node in self._places(number)
-            return learner.replica if learner is not None and is_begun else backup.replica
+            if learner is not None and learner.replica.node in self._places(number):
+                return learner.replica if self._liveness(learner.replica).usable else backup.replica
+            return backup.replica
         successor = self._desired_primary(number, primary)
         if successor != primary:
             return successor

@@ -343,6 +343,8 @@ def test_the_copy_that_is_under_way_when_a_life_is_back_goes_on_if_the_ring_want
     learning = slot(A, D, B)
     assert decide(learning, livenesses={settling: UNSETTLED})[0] is learning
     assert decide(slot(A, D, C), livenesses={settling: UNSETTLED})[0].learner is None
+    both = {settling: UNSETTLED, B: DRAINING}
+    assert decide(learning, livenesses=both, draining=[B])[0].learner is None
 
 
 def test_a_copy_at_the_next_member_goes_on_beside_a_backup_that_settles_and_none_is_begun_in_vain() -> None:
