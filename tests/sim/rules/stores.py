@@ -317,8 +317,14 @@ def versions_below_reservations() -> list[Change]:
 
 @mutant
 def lost_reservations_uncounted() -> list[Change]:
-    """A coordinator begins just above a lost version, as if nothing had been reserved with it."""
-    return [(store_past, "version_above_seen", lambda version: Version(version + 1))]
+    """A coordinator begins just above a lost version, as if nothing had been reserved with it.
+
+    A step by its term's name would make up for that, as long as it is not a small one.
+    """
+    return [
+        (store_past, "version_above_seen", lambda version: Version(version + 1)),
+        (store_past, "own_step_ns", lambda term, lost: 0),
+    ]
 
 
 def _tokens_over_a_lost_store() -> None:
@@ -353,3 +359,33 @@ def drill_versions_below_reservations() -> None:
 def drill_lost_reservations_uncounted() -> None:
     """The same: the last that the lost store had reserved was above its version."""
     _tokens_over_a_lost_store()
+
+
+@mutant
+def first_version_by_count() -> list[Change]:
+    """After a loss, the first version is the lowest that is free by what is known of those that were lost."""
+    return [(store_past, "own_step_ns", lambda term, lost: 0)]
+
+
+@drill
+def drill_first_version_by_count() -> None:
+    """A store is lost, and so is the clock. The only node that is left was away when the latest states were made."""
+    cluster = Scenario(replication="async", durability="process")
+    coordinator, first, third = cluster.coordinator, cluster.primary(), cluster.third()
+    cluster.set_back_the_clock(coordinator)
+    stored = cluster.states()
+    cluster.crash(first)
+    # This state gives a slot new generations, as the next such state does, by as many versions as a loss skips.
+    cluster.step(lambda: cluster.version() % 1000 == 0 and cluster.knows(third), 10)
+    cluster.run(0.01)
+    cluster.crash(third)
+    first.start()
+    cluster.run(6)
+    for process in (coordinator, *cluster.simulation.nodes):
+        cluster.crash(process)
+    cluster.simulation.store.wipe()
+    coordinator.start()
+    third.start()
+    cluster.wait(lambda: cluster.knows(third), 10)
+    versions = [state.version for state in stored]
+    cluster.demand(len(set(versions)) == len(versions), "STATE", "two states have one version")

@@ -458,7 +458,8 @@ class Term:
         self._operations.retry_at(now_ns + pause_ns)
 
     def _version_after(self, state: ClusterState, wall_ns: int) -> Version:
-        version_min = max(state.version + 1, version_above_reserved(state), self._past.version_min)
+        above_lost = self._past.version_min(self.name, wall_ns=wall_ns)
+        version_min = max(state.version + 1, version_above_reserved(state), above_lost)
         return Version(max(version_min, min(wall_ns, VERSION_MAX)))
 
 

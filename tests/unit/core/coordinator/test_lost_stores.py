@@ -51,6 +51,24 @@ def test_a_restart_of_a_new_cluster_before_its_first_assignment_does_not_wait() 
     assert second.primaries() == {"a": 4096}
 
 
+def test_two_coordinators_that_know_the_same_loss_take_different_versions_unless_the_clock_gives_one() -> (
+    None
+):
+    first = World()
+    first.cluster("a", "b")
+
+    def version(term: str, clock_ns: int) -> int:
+        world = World(new_cluster=False, term=term, wall_ns=clock_ns)
+        rejoin(first, world, "a", "b")
+        return world.state.version - first.state.version
+
+    steps_ns = [version(term, 0) for term in ("second", "third", "second")]
+    assert steps_ns[0] == steps_ns[2] != steps_ns[1]
+    assert all(NS_PER_S < each < NS_PER_S + 2**33 for each in steps_ns)
+    later_ns = WALL_NS + 60 * NS_PER_S
+    assert version("second", later_ns) == version("third", later_ns)
+
+
 @pytest.mark.parametrize("new_cluster", [True, False])
 @pytest.mark.parametrize("clock", [WALL_NS + 60 * NS_PER_S, 0])
 def test_a_wiped_store_takes_the_nodes_cluster_and_a_version_above_theirs(
