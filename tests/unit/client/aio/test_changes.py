@@ -153,6 +153,7 @@ def test_a_callback_that_is_registered_after_the_end_is_told_nothing(server: Loc
             listener, before = Listener(), Listener()
             before.may_return.set()
             member.on_change(before)
+            await until(lambda: bool(before.told))  # what it gained is under way no longer
             if how == "lost":
                 server.lose("group:g")
                 # Its grant ends a moment before its keys go, and a callback of that moment hears of both.
