@@ -308,8 +308,12 @@ def drill_set_back_below_its_leader() -> None:
 
 @mutant
 def versions_below_reservations() -> list[Change]:
-    """Versions rise with the clock alone, whatever is reserved."""
+    """Versions rise with the clock alone, whatever is reserved.
+
+    A step by its term's name would make up for that, as it is longer than one reservation.
+    """
     return [
+        (term, "own_step_ns", lambda term, version: 0),
         (term, "version_above_reserved", lambda state: NO_VERSION),
         (invariants, "is_above_reserved", lambda state: True),
     ]
@@ -319,11 +323,11 @@ def versions_below_reservations() -> list[Change]:
 def lost_reservations_uncounted() -> list[Change]:
     """A coordinator begins just above a lost version, as if nothing had been reserved with it.
 
-    A step by its term's name would make up for that, as long as it is not a small one.
+    A step by its term's name would make up for that, as it is longer than one reservation.
     """
     return [
         (store_past, "version_above_seen", lambda version: Version(version + 1)),
-        (store_past, "own_step_ns", lambda term, lost: 0),
+        (term, "own_step_ns", lambda term, version: 0),
     ]
 
 
@@ -363,13 +367,12 @@ def drill_lost_reservations_uncounted() -> None:
 
 @mutant
 def first_version_by_count() -> list[Change]:
-    """After a loss, the first version is the lowest that is free by what is known of those that were lost."""
-    return [(store_past, "own_step_ns", lambda term, lost: 0)]
+    """A term's first version is the lowest that is free by what is known, and states that were lost may have had it."""
+    return [(term, "own_step_ns", lambda term, version: 0)]
 
 
-@drill
-def drill_first_version_by_count() -> None:
-    """A store is lost, and so is the clock. The only node that is left was away when the latest states were made."""
+def _lost_with_the_clock() -> None:
+    """Let a store be lost, and the clock. The only node that is left was away when the latest states were made."""
     cluster = Scenario(replication="async", durability="process")
     coordinator, first, third = cluster.coordinator, cluster.primary(), cluster.third()
     cluster.set_back_the_clock(coordinator)
@@ -389,3 +392,37 @@ def drill_first_version_by_count() -> None:
     cluster.wait(lambda: cluster.knows(third), 10)
     versions = [state.version for state in stored]
     cluster.demand(len(set(versions)) == len(versions), "STATE", "two states have one version")
+
+
+def _set_back_with_the_clock() -> None:
+    """Let a store go back to before a failover, and the clock. Coordinators start there that meet no node at first."""
+    cluster = Scenario(nodes=2, clients=1)
+    simulation, coordinator, store = cluster.simulation, cluster.coordinator, cluster.simulation.store
+    former, successor, client = cluster.primary(), cluster.backup(), simulation.clients[0]
+    cluster.set_back_the_clock(coordinator)
+    moments = store.length
+    for process in (successor, coordinator, client):
+        cluster.cut(former, process, 60)
+    cluster.wait(lambda: cluster.primary() is successor, 10)
+    cluster.wait(lambda: cluster.serves(successor), 5)
+    cluster.hold(client, cluster.name, ttl_ms=30_000)
+    cluster.crash(coordinator)
+    coordinator.new_cluster = False
+    store.set_back(store.length - moments)
+    cluster.cut(successor, coordinator, 60)
+    for _ in range(6):
+        coordinator.start()
+        cluster.run(1)
+        cluster.crash(coordinator)
+    cluster.mend(successor, coordinator)
+    coordinator.start()
+    cluster.wait(lambda: cluster.is_joined(successor), 5)
+    simulation.network.heal()
+    cluster.run(40)
+
+
+@drill
+def drill_first_version_by_count() -> None:
+    """A store is set back, or lost, and so is the clock. Nodes come back that know of states which were lost."""
+    _set_back_with_the_clock()
+    _lost_with_the_clock()

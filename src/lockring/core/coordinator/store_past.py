@@ -16,11 +16,10 @@ ends, whether it starts, stands by or leads: what it decided would be a second c
 from __future__ import annotations
 
 from typing import NamedTuple
-from zlib import crc32
 
 from lockring.cluster_state import ClusterState, Relocation
 from lockring.core.coordinator.transitions import version_above_seen
-from lockring.ids import NO_VERSION, TermId, Version
+from lockring.ids import NO_VERSION, Version
 
 
 class Loss(NamedTuple):
@@ -79,11 +78,6 @@ class NewestVersion:
         return self.version <= state.version and not state.has_skipped(self.version)
 
 
-def own_step_ns(term: TermId, lost: Version) -> int:
-    """Return a number below 2**32 that no other term has for the version that was lost."""
-    return crc32(f"{term}/{lost}".encode())
-
-
 class StorePast:
     """The store as this process first claimed it. Not safe for use by several tasks.
 
@@ -110,17 +104,10 @@ class StorePast:
         self._is_loss_new = False
         self._has_claimed = False
 
-    def version_min(self, term: TermId, *, wall_ns: int) -> Version:
-        """Return the lowest version that the next write may bear: above all that was lost and can have been reserved.
-
-        There may be more than is known. Where the clock does not give the version, those that are lost went on from the
-        known one by the same count. So it lies up to 4.3 s further, by the term's random name: no two states have one
-        version, and no two grants one token.
-        """
-        if not self.lost:
-            return NO_VERSION
-        above = version_above_seen(self.lost)
-        return Version(above + own_step_ns(term, self.lost)) if wall_ns <= above else above
+    @property
+    def version_min(self) -> Version:
+        """The lowest version that the next write may bear: above all that is known and can have been reserved."""
+        return version_above_seen(self.lost) if self.lost else NO_VERSION
 
     def record_found(self, stored: ClusterState, *, is_own: bool, may_be_empty: bool) -> None:
         """Record the state of the store just before a claim.

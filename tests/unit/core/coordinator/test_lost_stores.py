@@ -51,22 +51,26 @@ def test_a_restart_of_a_new_cluster_before_its_first_assignment_does_not_wait() 
     assert second.primaries() == {"a": 4096}
 
 
-def test_two_coordinators_that_know_the_same_loss_take_different_versions_unless_the_clock_gives_one() -> (
+def test_two_terms_that_begin_after_the_same_state_take_different_versions_unless_the_clock_gives_one() -> (
     None
 ):
     first = World()
     first.cluster("a", "b")
 
-    def version(term: str, clock_ns: int) -> int:
-        world = World(new_cluster=False, term=term, wall_ns=clock_ns)
-        rejoin(first, world, "a", "b")
+    def version(term: str, clock_ns: int, *, is_lost: bool) -> int:
+        world = World(
+            stored=None if is_lost else first.stored, new_cluster=False, term=term, wall_ns=clock_ns
+        )
+        if is_lost:
+            rejoin(first, world, "a", "b")
         return world.state.version - first.state.version
 
-    steps_ns = [version(term, 0) for term in ("second", "third", "second")]
-    assert steps_ns[0] == steps_ns[2] != steps_ns[1]
-    assert all(NS_PER_S < each < NS_PER_S + 2**33 for each in steps_ns)
+    for is_lost, least_ns in ((True, NS_PER_S + 2**32), (False, 2**32)):
+        steps_ns = [version(term, 0, is_lost=is_lost) for term in ("second", "third", "second")]
+        assert steps_ns[0] == steps_ns[2] != steps_ns[1]
+        assert all(least_ns <= each < least_ns + 2**32 + NS_PER_S for each in steps_ns)
     later_ns = WALL_NS + 60 * NS_PER_S
-    assert version("second", later_ns) == version("third", later_ns)
+    assert version("second", later_ns, is_lost=False) == version("third", later_ns, is_lost=False)
 
 
 @pytest.mark.parametrize("new_cluster", [True, False])
