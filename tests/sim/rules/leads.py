@@ -11,6 +11,7 @@ from lockring.core.access import Newcomer
 from lockring.core.coordinator.candidate import CandidateCore
 from lockring.core.coordinator.leadership import Leadership
 from lockring.core.coordinator.standby import StandbyDesk
+from lockring.core.coordinator.store_past import OwnVersions
 from lockring.core.coordinator.term import News, Term
 from lockring.core.effects import Admit, Send
 from lockring.core.election import Candidate, Election
@@ -104,7 +105,10 @@ def drill_standby_takes_orders() -> None:
 
 @mutant
 def lead_under_former_term() -> list[Change]:
-    """A coordinator that leads again does so under the term of its former lead."""
+    """A coordinator that leads again does so under the term of its former lead.
+
+    That it knows which versions it has written itself would make up for that.
+    """
     renounce = Leadership.renounce
 
     def changed(self: Leadership, now_ns: int) -> None:
@@ -112,7 +116,7 @@ def lead_under_former_term() -> list[Change]:
         renounce(self, now_ns)
         self.candidate = candidate
 
-    return [(Leadership, "renounce", changed)]
+    return [(Leadership, "renounce", changed), (OwnVersions, "lack", lambda self, version: False)]
 
 
 @drill

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lockring.cluster_state import ClusterState
 from lockring.core.coordinator import CoordinatorCore, invariants, store_past, term
 from lockring.core.coordinator.store_health import StoreHealth
-from lockring.core.coordinator.store_past import StorePast
+from lockring.core.coordinator.store_past import OwnVersions, StorePast
 from lockring.core.coordinator.term import News, Phase, Term
 from lockring.ids import NO_VERSION, OperationNumber, Version
 from lockring.store.memory import MemoryStore
@@ -310,7 +310,7 @@ def drill_set_back_below_its_leader() -> None:
 def versions_below_reservations() -> list[Change]:
     """Versions rise with the clock alone, whatever is reserved.
 
-    A step by its term's name would make up for that, as it is longer than one reservation.
+    A step by its term's name would make up for that, where it is not a small one.
     """
     return [
         (term, "own_step_ns", lambda term, version: 0),
@@ -323,7 +323,7 @@ def versions_below_reservations() -> list[Change]:
 def lost_reservations_uncounted() -> list[Change]:
     """A coordinator begins just above a lost version, as if nothing had been reserved with it.
 
-    A step by its term's name would make up for that, as it is longer than one reservation.
+    A step by its term's name would make up for that, where it is not a small one.
     """
     return [
         (store_past, "version_above_seen", lambda version: Version(version + 1)),
@@ -426,3 +426,56 @@ def drill_first_version_by_count() -> None:
     """A store is set back, or lost, and so is the clock. Nodes come back that know of states which were lost."""
     _set_back_with_the_clock()
     _lost_with_the_clock()
+
+
+@mutant
+def own_versions_unasked() -> list[Change]:
+    """A version between those of this term passes for one of them."""
+    return [(OwnVersions, "lack", lambda self, version: False)]
+
+
+@drill
+def drill_own_versions_unasked() -> None:
+    """A store goes back to before failovers, and the clock. Others follow, and then comes a node that knows the first.
+
+    With `async` replication each failover takes the versions a second further. A coordinator's step is about as long.
+    """
+    cluster = Scenario(replication="async")
+    simulation, coordinator, store = cluster.simulation, cluster.coordinator, cluster.simulation.store
+    former, third = cluster.primary(), cluster.third()
+    successor = next(each for each in simulation.nodes if each not in (former, third))
+    cluster.set_back_the_clock(coordinator)
+    moments, before = store.length, cluster.version()
+
+    def fail_over(times: int) -> None:
+        for _ in range(times):
+            cluster.crash(third)
+            cluster.run(7)
+            third.start()
+            cluster.run(5)
+
+    for process in (successor, coordinator):
+        cluster.cut(former, process, 600)
+    cluster.run(10)
+    fail_over(3)
+    known = cluster.version()
+    assert known > before + 2 * S
+    for process in (coordinator, third):
+        cluster.crash(process)
+    coordinator.new_cluster = False
+    store.set_back(store.length - moments)
+    cluster.cut(successor, coordinator, 600)
+    cluster.mend(former, coordinator)
+    coordinator.start()
+    third.start()
+    cluster.run(10)
+    first = cluster.version()
+    fail_over(5)
+    assert first < known < cluster.version()
+    cluster.mend(successor, coordinator)
+    cluster.wait(lambda: cluster.is_joined(successor), 20)
+    core = coordinator.deciding
+    assert core is not None
+    cluster.demand(
+        core._term._past.loss is not None, "P4", "a store was set back, and its coordinator trusts in it"
+    )

@@ -15,11 +15,14 @@ ends, whether it starts, stands by or leads: what it decided would be a second c
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from lockring.cluster_state import ClusterState, Relocation
 from lockring.core.coordinator.transitions import version_above_seen
 from lockring.ids import NO_VERSION, Version
+
+OWN_VERSIONS_MAX: Final = 10_000
+"""Number of versions that a term remembers: a node that is further behind was away for thousands of changes."""
 
 
 class Loss(NamedTuple):
@@ -78,6 +81,32 @@ class NewestVersion:
         return self.version <= state.version and not state.has_skipped(self.version)
 
 
+class OwnVersions:
+    """The versions that one term has written: all that the store has had from the first of them on.
+
+    A version between them is that of a state which the store has lost: it was written before this term, which began on
+    an earlier one. Only the newest `OWN_VERSIONS_MAX` are kept, and no lower one is judged.
+    """
+
+    def __init__(self) -> None:
+        self._versions: dict[Version, None] = {}
+
+    def add(self, version: Version) -> None:
+        """Note a version that this term has written. They rise."""
+        self._versions[version] = None
+        if len(self._versions) > OWN_VERSIONS_MAX:
+            del self._versions[next(iter(self._versions))]
+
+    def lack(self, version: Version) -> bool:
+        """Return whether a version lies between those of this term, and is none of them."""
+        versions = self._versions
+        return (
+            bool(versions)
+            and next(iter(versions)) < version < next(reversed(versions))
+            and version not in versions
+        )
+
+
 class StorePast:
     """The store as this process first claimed it. Not safe for use by several tasks.
 
@@ -90,6 +119,7 @@ class StorePast:
         relocation: the mark that the cluster has left this store, None if it has not.
         newest: the newest version that this process knows to have been in the store.
         loss: the newest loss that made all slots wait, None if there was none.
+        own: the versions that this term has written since it last made up for a loss.
     """
 
     def __init__(self) -> None:
@@ -100,6 +130,7 @@ class StorePast:
         self.found = ClusterState()
         self.relocation: Relocation | None = None
         self.newest = NewestVersion()
+        self.own = OwnVersions()
         self.loss: Loss | None = None
         self._is_loss_new = False
         self._has_claimed = False
@@ -118,6 +149,8 @@ class StorePast:
             may_be_empty: whether an empty store means a new cluster rather than a loss.
         """
         self.found = stored
+        if is_own:
+            self.own.add(stored.version)  # its outcome was unknown
         if self._has_claimed or is_own:
             return
         self.cluster_is_chosen_here = not stored.cluster
@@ -150,4 +183,5 @@ class StorePast:
         """Record that a claim is in the store, and with it the quarantine if something was lost."""
         if self.has_lost:
             self.has_lost, self.is_quarantined = False, True
+            self.own = OwnVersions()  # all that was lost before is made up for
         self._has_claimed = True

@@ -202,7 +202,9 @@ class Term:
         """Return whether a version that a node has seen shows that the store has lost something."""
         assert self.state is not None
         known = self.state.version
-        return version > known or (version < known and self.state.has_skipped(version))
+        if version < known:
+            return self.state.has_skipped(version) or self._past.own.lack(version)
+        return version > known
 
     def may_adopt(self, version: Version) -> bool:
         """Return whether the cluster takes over the id that a node brings which has seen this version.
@@ -428,9 +430,11 @@ class Term:
         self._past.newest = NewestVersion(state.version)
         self.deposed = frozenset()
         if self.phase is Phase.ACTIVE:
+            self._past.own.add(state.version)
             return News.WRITTEN
         self.phase = Phase.ACTIVE
         self._past.claimed()
+        self._past.own.add(state.version)
         return News.STARTED if before is None else News.RESUMED
 
     def _end(self, stored: ClusterState) -> News:
@@ -466,8 +470,8 @@ class Term:
         """Return the version of this term's first state after one that it has found in the store.
 
         The store may have lost states that no process here knows of, and that nodes will bring later. Where the clock
-        does not give the version, they went on by the same count. So this one lies a step of its own further: the
-        numbers of lost states are then among those that were skipped, or greater, and hardly any is given again.
+        does not give the version, they went on by the same count. So this one lies a step of its own further: hardly
+        any number of a lost state is given again, and the others show what they are (`is_behind`).
         """
         version, lost = self._version_after(stored, wall_ns), self._past.lost
         is_first = stored.term != self.name or self._past.has_lost
@@ -477,11 +481,8 @@ class Term:
 
 
 def own_step_ns(term: TermId, version: Version) -> int:
-    """Return a step of 4.3 to 8.6 s that hardly any other term makes from the same version: its name is random.
-
-    The step is longer than some states with new generations: each of these goes a second further.
-    """
-    return (1 << 32) + crc32(f"{term}/{version}".encode())
+    """Return a step of up to 1.1 s that hardly any other term makes from the same version: its name is random."""
+    return crc32(f"{term}/{version}".encode()) >> 2
 
 
 def _forgotten(slots: tuple[SlotState, ...], version: Version) -> tuple[SlotState, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lockring.core.coordinator.store_past import OWN_VERSIONS_MAX, OwnVersions
 from lockring.protocol import (
     HeartbeatAck,
     Refusal,
@@ -65,12 +66,25 @@ def test_two_terms_that_begin_after_the_same_state_take_different_versions_unles
             rejoin(first, world, "a", "b")
         return world.state.version - first.state.version
 
-    for is_lost, least_ns in ((True, NS_PER_S + 2**32), (False, 2**32)):
+    for is_lost, least_ns in ((True, NS_PER_S), (False, 1)):
         steps_ns = [version(term, 0, is_lost=is_lost) for term in ("second", "third", "second")]
         assert steps_ns[0] == steps_ns[2] != steps_ns[1]
-        assert all(least_ns <= each < least_ns + 2**32 + NS_PER_S for each in steps_ns)
+        assert all(least_ns < each < least_ns + 2**30 + NS_PER_S for each in steps_ns)
     later_ns = WALL_NS + 60 * NS_PER_S
     assert version("second", later_ns, is_lost=False) == version("third", later_ns, is_lost=False)
+
+
+def test_a_version_between_those_that_a_term_has_written_is_a_lost_one() -> None:
+    own = OwnVersions()
+    assert not own.lack(1)
+    for version in range(10, 10 + 2 * OWN_VERSIONS_MAX, 2):
+        own.add(version)
+    assert not own.lack(9)
+    assert (own.lack(10), own.lack(11), own.lack(12)) == (False, True, False)
+    assert not own.lack(11 + 2 * OWN_VERSIONS_MAX)
+    own.add(1_000_000)
+    assert not own.lack(11), "it has forgotten the first one, and judges nothing below the next"
+    assert own.lack(13)
 
 
 @pytest.mark.parametrize("new_cluster", [True, False])
