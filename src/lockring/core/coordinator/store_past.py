@@ -92,7 +92,7 @@ class OwnVersions:
         self._versions: dict[Version, None] = {}
 
     def add(self, version: Version) -> None:
-        """Note a version that this term has written. They rise."""
+        """Note a version that this term has written, or found to be its own. They rise, until a loss ends the list."""
         self._versions[version] = None
         if len(self._versions) > OWN_VERSIONS_MAX:
             del self._versions[next(iter(self._versions))]
@@ -150,7 +150,9 @@ class StorePast:
         """
         self.found = stored
         if is_own:
-            self.own.add(stored.version)  # its outcome was unknown
+            self.own.add(stored.version)  # the outcome of its write was unknown
+        else:
+            self.own = OwnVersions()  # another term has written since, if this one ever has
         if self._has_claimed or is_own:
             return
         self.cluster_is_chosen_here = not stored.cluster
@@ -183,5 +185,5 @@ class StorePast:
         """Record that a claim is in the store, and with it the quarantine if something was lost."""
         if self.has_lost:
             self.has_lost, self.is_quarantined = False, True
-            self.own = OwnVersions()  # all that was lost before is made up for
+            self.own = OwnVersions()  # a lower version than this one shows nothing any more
         self._has_claimed = True

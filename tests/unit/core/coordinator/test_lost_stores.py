@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lockring.core.coordinator.store_past import OWN_VERSIONS_MAX, OwnVersions
+from lockring.core.effects import StoreWrite
 from lockring.protocol import (
     HeartbeatAck,
     Refusal,
@@ -85,6 +86,36 @@ def test_a_version_between_those_that_a_term_has_written_is_a_lost_one() -> None
     own.add(1_000_000)
     assert not own.lack(11), "it has forgotten the first one, and judges nothing below the next"
     assert own.lack(13)
+
+
+def test_a_term_that_another_one_followed_takes_its_versions_for_no_lost_ones() -> None:
+    first = World()
+    first.cluster("a", "b")
+    world = World(stored=first.stored, term="second", starts=False, wall_ns=WALL_NS + 60 * NS_PER_S)
+    world.holds_writes = True
+    world.core.start(now_ns=world.read_clocks())
+    world.settle()
+    (claim,) = world.held_back
+    assert isinstance(claim, StoreWrite)
+    world.held_back = []
+    assert world.apply_write(claim), "it is in the store, and its answer is lost"
+    world.run(10.2)
+    (again,) = world.held_back
+    assert isinstance(again, StoreWrite)
+    assert again.expected_version == claim.state.version, "it has found that, and the next answer is lost too"
+    world.held_back = []
+    other = World(stored=world.stored, term="third", wall_ns=world.wall_ns + NS_PER_S)
+    rejoin(first, other, "a", "b")
+    other.kill("b")
+    other.run(15)
+    world.stored, world.holds_writes = other.stored, False
+    world.now_ns += 16 * NS_PER_S
+    world.run(20)
+    assert world.core._term.is_active
+    assert world.core._term.state is not None
+    between = other.written[-2].version
+    assert claim.state.version < between < world.core._term.state.version
+    assert not world.core._term.is_behind(between)
 
 
 @pytest.mark.parametrize("new_cluster", [True, False])
