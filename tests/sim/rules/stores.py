@@ -216,12 +216,18 @@ def skipped_versions_known() -> list[Change]:
     return [(ClusterState, "has_skipped", lambda self, version: False)]
 
 
-@drill
-def drill_skipped_versions_known() -> None:
-    """A store goes back to before a failover; one coordinator meets no node there, and then another one meets them."""
+def _set_back_to_before_a_failover(*, starts: int, with_the_clock: bool) -> None:
+    """Let a store go back to before a failover. Coordinators start there that meet no node, and then one meets them.
+
+    Args:
+        starts: how many meet none.
+        with_the_clock: whether their clock is behind all versions.
+    """
     cluster = Scenario(nodes=2, clients=1)
     simulation, coordinator, store = cluster.simulation, cluster.coordinator, cluster.simulation.store
     former, successor, client = cluster.primary(), cluster.backup(), cluster.simulation.clients[0]
+    if with_the_clock:
+        cluster.set_back_the_clock(coordinator)
     moments = store.length
     for process in (successor, coordinator, client):
         cluster.cut(former, process, 60)
@@ -232,14 +238,21 @@ def drill_skipped_versions_known() -> None:
     coordinator.new_cluster = False
     store.set_back(store.length - moments)
     cluster.cut(successor, coordinator, 60)
-    coordinator.start()
-    cluster.run(1)
-    cluster.crash(coordinator)
+    for _ in range(starts):
+        coordinator.start()
+        cluster.run(1)
+        cluster.crash(coordinator)
     cluster.mend(successor, coordinator)
     coordinator.start()
     cluster.wait(lambda: cluster.is_joined(successor), 5)
     simulation.network.heal()
     cluster.run(40)
+
+
+@drill
+def drill_skipped_versions_known() -> None:
+    """A store goes back to before a failover; one coordinator meets no node there, and then another one meets them."""
+    _set_back_to_before_a_failover(starts=1, with_the_clock=False)
 
 
 @mutant
@@ -394,37 +407,10 @@ def _lost_with_the_clock() -> None:
     cluster.demand(len(set(versions)) == len(versions), "STATE", "two states have one version")
 
 
-def _set_back_with_the_clock() -> None:
-    """Let a store go back to before a failover, and the clock. Coordinators start there that meet no node at first."""
-    cluster = Scenario(nodes=2, clients=1)
-    simulation, coordinator, store = cluster.simulation, cluster.coordinator, cluster.simulation.store
-    former, successor, client = cluster.primary(), cluster.backup(), simulation.clients[0]
-    cluster.set_back_the_clock(coordinator)
-    moments = store.length
-    for process in (successor, coordinator, client):
-        cluster.cut(former, process, 60)
-    cluster.wait(lambda: cluster.primary() is successor, 10)
-    cluster.wait(lambda: cluster.serves(successor), 5)
-    cluster.hold(client, cluster.name, ttl_ms=30_000)
-    cluster.crash(coordinator)
-    coordinator.new_cluster = False
-    store.set_back(store.length - moments)
-    cluster.cut(successor, coordinator, 60)
-    for _ in range(6):
-        coordinator.start()
-        cluster.run(1)
-        cluster.crash(coordinator)
-    cluster.mend(successor, coordinator)
-    coordinator.start()
-    cluster.wait(lambda: cluster.is_joined(successor), 5)
-    simulation.network.heal()
-    cluster.run(40)
-
-
 @drill
 def drill_first_version_by_count() -> None:
     """A store is set back, or lost, and so is the clock. Nodes come back that know of states which were lost."""
-    _set_back_with_the_clock()
+    _set_back_to_before_a_failover(starts=6, with_the_clock=True)
     _lost_with_the_clock()
 
 

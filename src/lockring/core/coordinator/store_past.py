@@ -137,7 +137,7 @@ class StorePast:
 
     @property
     def version_min(self) -> Version:
-        """The lowest version that the next write may bear: above all that is known and can have been reserved."""
+        """The lowest version that the next write may bear: above all that was lost and can have been reserved."""
         return version_above_seen(self.lost) if self.lost else NO_VERSION
 
     def record_found(self, stored: ClusterState, *, is_own: bool, may_be_empty: bool) -> None:
