@@ -465,3 +465,50 @@ def drill_own_versions_unasked() -> None:
     cluster.demand(
         core._term._past.loss is not None, "P4", "a store was set back, and its coordinator trusts in it"
     )
+
+
+@mutant
+def own_versions_kept() -> list[Change]:
+    """A term goes on counting the versions that it has written, although another one has written since."""
+    record = StorePast.record_found
+
+    def changed(self: StorePast, stored: ClusterState, *, is_own: bool, may_be_empty: bool) -> None:
+        own = self.own
+        record(self, stored, is_own=is_own, may_be_empty=may_be_empty)
+        self.own = own
+
+    return [(StorePast, "record_found", changed)]
+
+
+@drill
+def drill_own_versions_kept() -> None:
+    """A coordinator does not hear that its claims are in the store. Meanwhile another one leads, and decides."""
+    cluster = Scenario(coordinators=2)
+    (first, second), store = cluster.simulation.coordinators, cluster.simulation.store
+    third = cluster.third()
+    claims: list[int] = []
+
+    def has_claimed() -> bool:
+        state = store.state
+        return state is not None and state.term.startswith(f"{second.name}-") and state.version not in claims
+
+    cluster.crash(first)
+    second.start()
+    for silent_s in (1, 60):
+        cluster.step(has_claimed, 30)
+        claims.append(cluster.version())
+        store.cut(second, silent_s * S)
+    first.start()
+    cluster.wait(lambda: cluster.is_joined(third) and cluster.knows(third), 20)
+    cluster.crash(third)
+    cluster.run(20)
+    between = cluster.version()
+    cluster.crash(first)
+    third.start()
+    cluster.wait(lambda: cluster.decides(second), 60)
+    assert claims[-1] < between < cluster.version()
+    cluster.wait(lambda: all(cluster.is_joined(node) for node in cluster.simulation.nodes), 20)
+    core = second.deciding
+    assert core is not None
+    text = "all slots wait, since a version that another coordinator wrote passes for a lost one"
+    cluster.demand(core._term._past.loss is None, "WORK", text)
