@@ -106,7 +106,7 @@ def load(path: Path) -> Results:
 
 
 def merged(runs: list[Results]) -> Results:
-    """Merge several runs. If several have a workload, the last one's figures count."""
+    """Merge several runs. If several have a workload, the last one's figures count, and make up for a failure."""
     assert runs
     last = {
         (each.workload, each.variant, each.peer): n for n, run in enumerate(runs) for each in run.measurements
@@ -122,8 +122,28 @@ def merged(runs: list[Results]) -> Results:
     return Results(
         environment=msgspec.structs.replace(runs[-1].environment, versions=versions, disk=disk),
         measurements=measurements,
-        left_out=list(dict.fromkeys(line for run in runs for line in run.left_out)),
+        left_out=list(
+            dict.fromkeys(
+                line
+                for n, run in enumerate(runs)
+                for line in run.left_out
+                if not _is_made_up_for(line, n, last)
+            )
+        ),
         scale=runs[-1].scale,
+    )
+
+
+def failed(peer: str, workload: str, variant: str) -> str:
+    """Return the beginning of the sentence on a measurement that has failed."""
+    return f"{peer}: {workload} ({variant}) failed in round"
+
+
+def _is_made_up_for(sentence: str, run: int, last: dict[tuple[str, str, str], int]) -> bool:
+    """Return whether a later run has the measurement that failed in this one, as a sentence says."""
+    return any(
+        number > run and sentence.startswith(failed(peer, workload, variant))
+        for (workload, variant, peer), number in last.items()
     )
 
 

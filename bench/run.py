@@ -182,7 +182,7 @@ def _take(
 
     def leave_out(peer: str, variant: str, error: Exception) -> None:
         last = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        left_out.append(f"{peer}: {step.workload.name} ({variant}) failed in round {step.round + 1}: {last}")
+        left_out.append(f"{results.failed(peer, step.workload.name, variant)} {step.round + 1}: {last}")
 
     with contextlib.ExitStack() as stack:
         servers: dict[str, Server] = {}

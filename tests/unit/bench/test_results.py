@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench.results import load, merged, save
+from bench.results import failed, load, merged, save
 from tests.unit.bench.canned import measurement, results
 
 
@@ -39,3 +39,15 @@ def test_of_runs_that_measured_the_same_the_last_one_counts_with_all_its_rounds(
         ("lockring", 8.0),
     ]
     assert both.environment.versions == {"lockring": "2"}
+
+
+def test_a_later_run_makes_up_for_a_measurement_that_has_failed_and_for_no_other() -> None:
+    sentences = tuple(
+        f"{failed('redis', 'single', variant)} 1: a reason" for variant in ("unpinned", "one core")
+    )
+    old = results(measurement(), left_out=sentences)
+    new = results(measurement(peer="redis", variant="one core"), left_out=sentences)
+    assert merged([old, new]).left_out == list(sentences), "the later run has failed too, in another round"
+    again = results(measurement(peer="redis", variant="one core"))
+    assert merged([old, again]).left_out == [sentences[0]]
+    assert merged([again, old]).left_out == list(sentences)
