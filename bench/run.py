@@ -192,7 +192,8 @@ def _take(
                     server_of(peer, directory, is_patient=step.workload.is_patient)
                 )
             except FAILURES as error:
-                leave_out(peer, ", ".join(step.variants), error)
+                for variant in step.variants:  # one by one, as a later run makes up for them
+                    leave_out(peer, variant, error)
         if isinstance(step.workload.how, InSlices):
             field = Field(
                 step.workload,
