@@ -16,8 +16,12 @@ from lockring.units import NS_PER_MS
 _SLICE_NS_MAX: Final = 50 * NS_PER_MS
 """How long one client's messages are handled before others have their turn: short questions may have long answers."""
 
+_FIRST_PART: Final = 8
+"""After so many messages of one read the answers so far leave: the client goes on with them while the rest is handled.
+With 16, a client that has 32 requests under way is often done before the next answers are there, and sleeps."""
+
 _PART: Final = 16
-"""After so many of a client's messages the answers so far leave: it can go on with them while the rest is handled."""
+"""The same for each part after the first: the client has something to do by then, and a part has its price."""
 
 log: Final = logging.getLogger("lockring.node")
 
@@ -51,8 +55,8 @@ class NodePort:
             return life.receive(number, messages, now_ns)
         if life.spans is not None:
             life.spans.arrived(number, messages)
-        whole = len(messages) <= _PART
-        done = life.core.requests(number, messages if whole else messages[:_PART], now_ns=now_ns)
+        whole = len(messages) <= _FIRST_PART
+        done = life.core.requests(number, messages if whole else messages[:_FIRST_PART], now_ns=now_ns)
         if done < len(messages):
             ended_ns = self._go_on(connection, messages, done, now_ns)
         else:
