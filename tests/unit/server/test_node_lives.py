@@ -39,10 +39,11 @@ class Process:
     def __init__(self, spans: RequestSpans | None = None) -> None:
         place = NodePlace(weight=100)
         self.locals = LocalClients(lambda: self.lives.present, place)
+        self.outbox = Outbox()
         self.lives = NodeLives(
             NodeSettings(id="N1", coordinators=("127.0.0.1:9",)),
             place,
-            Outbox(),
+            self.outbox,
             gate=AccessGate(OPEN, server="N1"),
             listener=self,
             spans=spans,
