@@ -96,7 +96,14 @@ class NodeServer:
             if self._tracing is None
             else RequestSpans(self._tracing.tracer, NodeId(settings.id), self._exemplars),
         )
-        self._port = NodePort(outbox, lives, ports=ports, has_calls=settings.grpc, batches=self._batches)
+        self._port = NodePort(
+            outbox,
+            lives,
+            ports=ports,
+            has_calls=settings.grpc,
+            waits_for_sync=settings.keeps == "disk",
+            batches=self._batches,
+        )
         self._ports = ports
         self._locals = LocalClients(lambda: lives.present, self._place)
         self._grpc: GrpcServer | None = None

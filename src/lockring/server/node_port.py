@@ -16,12 +16,12 @@ from lockring.units import NS_PER_MS
 _SLICE_NS_MAX: Final = 50 * NS_PER_MS
 """How long one client's messages are handled before others have their turn: short questions may have long answers."""
 
-_FIRST_PART: Final = 8
-"""After so many messages of one read the answers so far leave: the client goes on with them while the rest is handled.
-With 16, a client that has 32 requests under way is often done before the next answers are there, and sleeps."""
-
 _PART: Final = 16
-"""The same for each part after the first: the client has something to do by then, and a part has its price."""
+"""After so many messages of one read the answers so far leave: the client goes on with them meanwhile."""
+
+_FIRST_PART: Final = 8
+"""The same for the first part: with 16, a client that has 32 requests under way is often done before the next answers
+are there, and sleeps. Not where answers wait for a sync: that is better begun for more of them."""
 
 log: Final = logging.getLogger("lockring.node")
 
@@ -34,14 +34,23 @@ class NodePort:
         lives: the node's, whose present one has the connections.
         ports: how many servers are in this process.
         has_calls: whether the node serves gRPC too.
+        waits_for_sync: whether grants are answered only when they are synced to the disk.
         batches: counts how long the handling of the requests of one read takes.
     """
 
     def __init__(
-        self, outbox: Outbox, lives: NodeLives, *, ports: int, has_calls: bool, batches: Durations
+        self,
+        outbox: Outbox,
+        lives: NodeLives,
+        *,
+        ports: int,
+        has_calls: bool,
+        waits_for_sync: bool,
+        batches: Durations,
     ) -> None:
         self.listener = Listener(self, outbox, ports=ports, has_calls=has_calls)
         self._lives = lives
+        self._first_part = _PART if waits_for_sync else _FIRST_PART
         self._batches = batches
 
     def greet(self, connection: AcceptedConnection, hello: Message) -> None:
@@ -55,8 +64,9 @@ class NodePort:
             return life.receive(number, messages, now_ns)
         if life.spans is not None:
             life.spans.arrived(number, messages)
-        whole = len(messages) <= _FIRST_PART
-        done = life.core.requests(number, messages if whole else messages[:_FIRST_PART], now_ns=now_ns)
+        part = self._first_part
+        first = messages if len(messages) <= part else messages[:part]
+        done = life.core.requests(number, first, now_ns=now_ns)
         if done < len(messages):
             ended_ns = self._go_on(connection, messages, done, now_ns)
         else:

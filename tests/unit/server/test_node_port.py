@@ -46,10 +46,17 @@ class Wire(asyncio.Transport):
         return False
 
 
-async def answers(requests: int) -> list[list[int]]:
+async def answers(requests: int, *, waits_for_sync: bool) -> list[list[int]]:
     """Return the numbers of the answers in each write, to requests that a client has sent in one."""
     process = Process()
-    port = NodePort(process.outbox, process.lives, ports=1, has_calls=False, batches=Durations([1]))
+    port = NodePort(
+        process.outbox,
+        process.lives,
+        ports=1,
+        has_calls=False,
+        waits_for_sync=waits_for_sync,
+        batches=Durations([1]),
+    )
     wire = Wire()
     connection = AcceptedConnection(port.listener._context, ConnectionId(1), msgspec.msgpack.Decoder(ToNode))
     try:
@@ -76,6 +83,11 @@ async def answers(requests: int) -> list[list[int]]:
 def test_the_answers_to_the_first_of_many_requests_leave_before_the_rest_is_handled(
     requests: int, parts: list[int]
 ) -> None:
-    writes = run(answers(requests))
+    writes = run(answers(requests, waits_for_sync=False))
     assert [len(write) for write in writes] == parts
     assert [number for write in writes for number in write] == list(range(1, requests + 1))
+
+
+def test_where_answers_wait_for_a_sync_the_first_part_is_as_long_as_the_others() -> None:
+    writes = run(answers(33, waits_for_sync=True))
+    assert [len(write) for write in writes] == [16, 16, 1]
