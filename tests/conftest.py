@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import gc
 import os
 import shutil
 import signal
 import tempfile
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 import pytest
 from hypothesis import settings
@@ -30,6 +32,8 @@ signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+_WATCHED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD)
+
 # Servers keep a directory by default: not that of the person who runs the tests, nor of an earlier run on the same
 # port.
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="lockring-tests-state-")
@@ -44,6 +48,19 @@ def pytest_report_header() -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     builds.skip_marked(items)
+
+
+@pytest.fixture(autouse=True)
+def _process_as_it_was() -> Iterator[None]:
+    """Fail a test that leaves the process otherwise than it was: it would decide how later ones of this worker end."""
+    before = _state_of_process()
+    yield
+    assert _state_of_process() == before, "the test has changed what belongs to the whole process"
+
+
+def _state_of_process() -> dict[str, object]:
+    handlers: dict[str, object] = {number.name: signal.getsignal(number) for number in _WATCHED}
+    return handlers | {"collects garbage": gc.isenabled(), "directory": os.getcwd()}
 
 
 @pytest.fixture
