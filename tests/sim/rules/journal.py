@@ -16,6 +16,7 @@ from lockring.core.node.copies import Copies
 from lockring.core.node.core import NodeCore
 from lockring.core.node.held_acks import HeldAcks
 from lockring.core.node.journal import NodeJournal
+from lockring.core.node.next_batch import JournalStream
 from lockring.ids import Version
 from lockring.journal import journal
 from lockring.journal.found import FoundSegment, found_segments
@@ -37,6 +38,13 @@ def _life(node: NodeShell) -> Replica:
     return node.core.replica
 
 
+def _believe(journal: NodeJournal) -> None:
+    """Count as durable what the slots that are served have recorded so far."""
+    for slot in journal._slots.values():
+        if slot.reign is not None and slot.reign.journal is not None:
+            slot.reign.journal.number = 0
+
+
 # ----------------------------------------------------------------------- written before it is answered for
 
 
@@ -48,8 +56,7 @@ def answer_before_write() -> list[Change]:
     def changed(self: NodeJournal, now_ns: int) -> Any:
         batch = take_batch(self, now_ns)
         if batch is not None:
-            for stream, index in self._under_way[-1][1]:
-                stream.acked = index
+            _believe(self)
         return batch
 
     return [(NodeJournal, "take_batch", changed)]
@@ -76,9 +83,7 @@ def answer_ahead() -> list[Change]:
     def changed(self: NodeCore, *, now_ns: int) -> list[Effect]:
         journal = self._context.journal
         assert journal is not None
-        for _, reached in journal._under_way:
-            for stream, index in reached:
-                stream.acked = index
+        _believe(journal)
         return self.take_effects(now_ns=now_ns)
 
     return [(NodeCore, "take_ahead", changed)]
@@ -144,6 +149,36 @@ def drill_failed_sync_tried_again(seed: int) -> None:
     cluster.run(0.5)
     node.start()
     demand_kept(cluster, tasks[0])
+
+
+@mutant
+def lost_mutation_acknowledged() -> list[Change]:
+    """A mutation whose batch is lost counts as durable once a later batch is, whatever that has of its slot."""
+
+    def changed(self: JournalStream) -> None:
+        self.is_begun = False
+
+    return [(JournalStream, "lost", changed)]
+
+
+@drill_by_chance(range(1, 4))
+def drill_lost_mutation_acknowledged(seed: int) -> None:
+    """A disk is full while locks are asked for. Once there is room, the node is killed as soon as a client has one."""
+    cluster, _ = holding(1, "process", seed=seed)
+    (node,) = cluster.simulation.nodes
+    disk_of(node).is_full = True
+    client = cluster.simulation.clients[1]
+    wanted = [client.take(name, ttl_ms=30_000) for name in cluster.many_names(20)]
+    cluster.step(lambda: bool(cluster.simulation.world.stats["journal_failed"]), 5)
+    cluster.run(0.05)
+    disk_of(node).heal()
+    cluster.step(lambda: any(task.outcome == "held" for task in wanted), 5)
+    got = [task for task in wanted if task.outcome == "held"]
+    cluster.crash(node)
+    cluster.run(0.5)
+    node.start()
+    for task in got:
+        demand_kept(cluster, task)
 
 
 @mutant
@@ -293,10 +328,10 @@ def late_acknowledgement_by_older_state() -> list[Change]:
 
     def changed(self: HeldAcks, journal_version: Version, backup_lease_ns: int, now_ns: int) -> Any:
         found = []
-        for primary, held in take_late(self, VERSION_MAX, backup_lease_ns, now_ns):
+        for held in take_late(self, VERSION_MAX, backup_lease_ns, now_ns):
             given = copy(held)
             given.version = min(held.version, journal_version)
-            found.append((primary, given))
+            found.append(given)
         return found
 
     return [(HeldAcks, "take_late", changed)]

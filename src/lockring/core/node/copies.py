@@ -97,7 +97,7 @@ class Copies:
             elif type(stream) is Tail:  # nearly all are: no call to ask first
                 before = slot.content
                 index = slot.apply(stream, state.base, now_ns)
-                if slot.content != before:
+                if slot.content is not before:
                     news.append(stream)
             else:
                 if slot.takes(stream, state.base):
@@ -116,11 +116,13 @@ class Copies:
             if news:
                 journal.parts_came(news)
             awaited = journal.number_of_positions(positions)
-            if awaited > journal.durable or primary in self.held.by_primary:
+            if awaited > journal.durable or self.held.has(primary):
                 if not news:
                     journal.hurry()
-                held = HeldAck(sequence, version, number=awaited, positions=positions, since_ns=now_ns)
-                self.held.hold(primary, held)
+                held = HeldAck(
+                    primary, sequence, version, number=awaited, positions=positions, since_ns=now_ns
+                )
+                self.held.hold(held)
             else:
                 context.outbox.reply(primary, ReplicateAck(sequence, version, positions))
         if message.serving:
@@ -136,8 +138,10 @@ class Copies:
         assert journal is not None
         if waiting.awaits_rewrite and not journal.trouble:
             waiting.recovered(journal.durable)
-        for primary, held in waiting.take_durable(journal.durable):
-            self._context.outbox.reply(primary, ReplicateAck(held.sequence, held.version, held.positions))
+        for held in waiting.take_durable(journal.durable):
+            self._context.outbox.reply(
+                held.primary, ReplicateAck(held.sequence, held.version, held.positions)
+            )
 
     def journal_lost(self) -> None:
         """Let all acknowledgements wait until the journal has everything again."""
@@ -146,10 +150,12 @@ class Copies:
     def acknowledge_late(self, now_ns: int) -> None:
         """Give leases where positions wait for too long."""
         context = self._context
-        if context.journal is None or not self.held.by_primary:
+        if context.journal is None or not self.held.waiting:
             return
-        for primary, held in self.held.take_late(context.journal.version, self._backup_lease_ns(), now_ns):
-            context.outbox.reply(primary, ReplicateAck(held.sequence, held.version, [], is_lease_only=True))
+        for held in self.held.take_late(context.journal.version, self._backup_lease_ns(), now_ns):
+            context.outbox.reply(
+                held.primary, ReplicateAck(held.sequence, held.version, [], is_lease_only=True)
+            )
 
     def _pass_state_on(self, primary: Replica, version: Version, now_ns: int) -> None:
         """Pass the newest state to a primary that has gone on without it, so that it learns that its reigns are over.

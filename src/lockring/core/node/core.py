@@ -400,7 +400,7 @@ class NodeCore:
         assert journal is not None
         journal.journaled(number)
         # With a lone grant, each call that can be left out is felt in its time.
-        if self._copies.held.by_primary:
+        if self._copies.held.waiting:
             self._copies.journaled()
         if self._departure is not None:
             self._departure.look(now_ns)

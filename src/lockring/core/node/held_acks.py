@@ -33,6 +33,7 @@ class HeldAck:
     """An acknowledgement that waits.
 
     Attributes:
+        primary: the life that it goes to.
         sequence: of the primary's message.
         version: of the cluster state that was known when that came. An acknowledgement is one that left then, and was
             slow on its way.
@@ -42,10 +43,11 @@ class HeldAck:
         has_given_lease: whether it has left for its lease alone.
     """
 
-    __slots__ = ("has_given_lease", "number", "positions", "sequence", "since_ns", "version")
+    __slots__ = ("has_given_lease", "number", "positions", "primary", "sequence", "since_ns", "version")
 
     def __init__(
         self,
+        primary: Replica,
         sequence: SequenceNumber,
         version: Version,
         *,
@@ -53,6 +55,7 @@ class HeldAck:
         positions: list[Position],
         since_ns: int,
     ) -> None:
+        self.primary = primary
         self.sequence = sequence
         self.version = version
         self.number = number
@@ -72,45 +75,43 @@ class HeldAcks:
     """All acknowledgements of a node that wait.
 
     Attributes:
-        by_primary: in order; none of the lists is empty.
+        waiting: those to one primary in the order in which they were given.
         awaits_rewrite: whether some may wait for the end of a rewrite.
     """
 
     def __init__(self) -> None:
-        self.by_primary: dict[Replica, list[HeldAck]] = {}
+        self.waiting: list[HeldAck] = []
         self.awaits_rewrite = False
 
-    def hold(self, primary: Replica, held: HeldAck) -> None:
+    def has(self, primary: Replica) -> bool:
+        """Return whether something waits for a primary."""
+        return any(held.primary == primary for held in self.waiting)
+
+    def hold(self, held: HeldAck) -> None:
         """Let an acknowledgement wait, behind all others to its primary."""
-        waiting = self.by_primary.get(primary)
-        if waiting is None:
-            self.by_primary[primary] = [held]
-        else:
-            waiting.append(held)
+        self.waiting.append(held)
         if held.number == NEVER:
             self.awaits_rewrite = True
 
-    def take_durable(self, durable: int) -> list[tuple[Replica, HeldAck]]:
+    def take_durable(self, durable: int) -> list[HeldAck]:
         """Take out what waits for no more than this batch, as one acknowledgement for each primary and version."""
-        found: list[tuple[Replica, HeldAck]] = []
-        for primary, waiting in list(self.by_primary.items()):
-            if len(waiting) == 1 and waiting[0].number <= durable:  # nearly always, where writing is enough
-                found.append((primary, waiting[0]))
-                del self.by_primary[primary]
-                continue
+        waiting = self.waiting
+        if len(waiting) == 1:  # nearly always, where writing is enough
+            if waiting[0].number > durable:
+                return []
+            self.waiting = []
+            return waiting
+        found: list[HeldAck] = []
+        self.waiting = []
+        for given in self._by_primary(waiting):
             count = 0
-            while count < len(waiting) and waiting[count].number <= durable:
+            while count < len(given) and given[count].number <= durable:
                 count += 1
-            if count:
-                found += [(primary, held) for held in _one_per_version(waiting[:count])]
-                del waiting[:count]
-                if not waiting:
-                    del self.by_primary[primary]
+            found += _one_per_version(given[:count])
+            self.waiting += given[count:]
         return found
 
-    def take_late(
-        self, journal_version: Version, backup_lease_ns: int, now_ns: int
-    ) -> list[tuple[Replica, HeldAck]]:
+    def take_late(self, journal_version: Version, backup_lease_ns: int, now_ns: int) -> list[HeldAck]:
         """Let the newest of what has waited too long say what the others do.
 
         Args:
@@ -122,44 +123,52 @@ class HeldAcks:
             The others, to leave for their leases alone: one for each primary and version. Nothing, where even that has
             gone on for too long.
         """
-        found: list[tuple[Replica, HeldAck]] = []
-        for primary, waiting in self.by_primary.items():
-            waited_ns = now_ns - waiting[0].since_ns
-            if waited_ns < HELD_NS or len(waiting) == 1:
+        found: list[HeldAck] = []
+        waiting, self.waiting = self.waiting, []
+        for given in self._by_primary(waiting):
+            waited_ns = now_ns - given[0].since_ns
+            if waited_ns < HELD_NS or len(given) == 1:
+                self.waiting += given
                 continue
-            newest, others = waiting[-1], _one_per_version(waiting[:-1])
+            newest, others = given[-1], _one_per_version(given[:-1])
             for held in reversed(others):
                 newest.take_positions(held)
             if waited_ns < backup_lease_ns // 3:
                 due = [
                     held for held in others if held.version <= journal_version and not held.has_given_lease
                 ]
-                found += [(primary, held) for held in due]
+                found += due
                 for held in due:
                     held.has_given_lease = True
             if others[-1].version == newest.version:
                 del others[-1]
-            waiting[:] = [*others, newest]
+            self.waiting += [*others, newest]
         return found
 
     def lost(self) -> None:
         """Let everything wait for the end of a rewrite, since what it waited for is lost."""
         self.awaits_rewrite = True
-        for waiting in self.by_primary.values():
-            for held in waiting:
-                held.number = NEVER
+        for held in self.waiting:
+            held.number = NEVER
 
     def recovered(self, durable: int) -> None:
         """Wait for no rewrite any more: all that was missing is in a batch up to this one."""
         self.awaits_rewrite = False
-        for waiting in self.by_primary.values():
-            for held in waiting:
-                if held.number == NEVER:
-                    held.number = durable
+        for held in self.waiting:
+            if held.number == NEVER:
+                held.number = durable
 
     def forget(self, primary: Replica) -> None:
         """Drop what waits for a primary that is gone."""
-        self.by_primary.pop(primary, None)
+        self.waiting = [held for held in self.waiting if held.primary != primary]
+
+    @staticmethod
+    def _by_primary(waiting: list[HeldAck]) -> list[list[HeldAck]]:
+        """Return what waits for each primary, in order."""
+        found: dict[Replica, list[HeldAck]] = {}
+        for held in waiting:
+            found.setdefault(held.primary, []).append(held)
+        return list(found.values())
 
 
 def _one_per_version(waiting: list[HeldAck]) -> list[HeldAck]:

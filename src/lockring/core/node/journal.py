@@ -27,7 +27,7 @@ from lockring.core.journal import (
     ReignEnd,
 )
 from lockring.core.node.former_lives import FormerLives
-from lockring.core.node.next_batch import AT_ONCE_NS, NOT_DUE_NS, JournalStream, NextBatch, Reached
+from lockring.core.node.next_batch import AT_ONCE_NS, NOT_DUE_NS, JournalStream, NextBatch
 from lockring.core.node.peer_news import REMOVALS_NS
 from lockring.core.node.slot import NodeSlot
 from lockring.ids import NO_INDEX, NO_VERSION, SlotNumber
@@ -82,8 +82,6 @@ class NodeJournal:
     Attributes:
         former: the lives before this one.
         next: the batch in the making.
-        number: of the last batch that was made.
-        durable: number up to which all batches are as durable as was asked for.
         version: of a cluster state in these: the newest, once there is none on its way.
         number_of_state: of the batch that has the newest state.
         trouble: a sentence on why something is missing from it, "" if nothing is.
@@ -104,12 +102,9 @@ class NodeJournal:
         self._slots = slots
         self.former = former
         self.next = NextBatch()
-        self.number = 0
-        self.durable = 0
         self.version = self._noted = NO_VERSION
         self.number_of_state = 0
         self.trouble = ""
-        self._under_way: list[tuple[int, list[Reached]]] = []
         self._rewrite = _Rewrite()
         self.begin_rewrite(ClusterState(), now_ns)
         if self._rewrite.queue:
@@ -129,7 +124,7 @@ class NodeJournal:
         else:
             self._add(slot.snapshot(now_ns), now_ns)
         reign.journal.is_begun = True
-        self.next.reached.append((reign.journal, NO_INDEX))
+        reign.journal.reach(NO_INDEX)
 
     def parts_came(self, parts: list[StreamPart]) -> None:
         """Record what slots that are copied here have just taken from their primary."""
@@ -161,7 +156,7 @@ class NodeJournal:
             return NEVER
         number = 0
         if positions:
-            number = self.number + 1 if self.next.entries else self.number
+            number = self.next.number if self.next.entries else self.number
         return max(number, self.number_of_state)
 
     def hurry(self) -> None:
@@ -186,7 +181,7 @@ class NodeJournal:
     def _note_state(self, seen: ClusterSeen) -> None:
         self.next.entries.append(seen)
         self._noted = seen.version
-        self.number_of_state = self.number + 1
+        self.number_of_state = self.next.number
 
     # ------------------------------------------------------------------ writing
 
@@ -202,17 +197,16 @@ class NodeJournal:
                 ends_rewrite = self._rewrite_some(now_ns)
                 is_urgent = is_urgent or bool(self.trouble)  # grants wait for that
             if ends_rewrite:
-                rewrite.last = self.number + 1
+                rewrite.last = batch.number
             else:
                 batch.due_ns = rewrite.at_ns
         # Not kept here: nothing bounds how long a sync may take.
         entries = batch.entries
         if not (entries or ends_rewrite):
             return None
-        self.number = number = self.number + 1
-        self._under_way.append((number, batch.reached))
+        number = batch.number
+        batch.number = number + 1
         batch.entries = []
-        batch.reached = []
         return JournalBatch(number, entries, is_urgent, ends_rewrite)
 
     def take_rest(self, now_ns: int) -> JournalBatch | None:
@@ -222,16 +216,22 @@ class NodeJournal:
 
     def journaled(self, number: int) -> None:
         """Note that all batches up to one are durable."""
-        under_way = self._under_way
-        while under_way and under_way[0][0] <= number:
-            for stream, index in under_way.pop(0)[1]:
-                stream.acked = index
-        if number > self.durable:
-            self.durable = number
+        if number > self.next.durable:
+            self.next.durable = number
         if number >= self.number_of_state:
             self.version = self._noted
         if number >= self._rewrite.last:
             self.trouble = ""
+
+    @property
+    def number(self) -> int:
+        """Number of the last batch that was made."""
+        return self.next.number - 1
+
+    @property
+    def durable(self) -> int:
+        """Number up to which all batches are as durable as was asked for."""
+        return self.next.durable
 
     @property
     def is_settled(self) -> bool:
@@ -275,14 +275,13 @@ class NodeJournal:
             self._rewrite.lost_at_ns = now_ns
         self.trouble = trouble
         self.next.clear()
-        self._under_way = []
         self.number_of_state = NEVER
         self._rewrite.is_active = False
         self._rewrite.last = NEVER
         for slot in self._slots.values():
             reign = slot.reign
             if reign is not None and reign.journal is not None:
-                reign.journal.is_begun = False
+                reign.journal.lost()
 
     def _rewrite_some(self, now_ns: int) -> bool:
         """Add the next slots of the rewrite to the batch, and return whether these are the last."""
@@ -299,6 +298,6 @@ class NodeJournal:
             reign = slot.reign
             if reign is not None and reign.journal is not None:
                 reign.journal.is_begun = True
-                batch.reached.append((reign.journal, reign.index))
+                reign.journal.reach(reign.index)
         rewrite.is_active = bool(rewrite.queue)
         return not rewrite.is_active

@@ -20,39 +20,75 @@ NOT_DUE_NS: Final = 1 << 61
 class JournalStream:
     """One slot's stream to the journal of its primary.
 
+    It notes in which batch its latest mutation is, rather than each batch which streams are in it: so nothing is to be
+    done for a batch once it is durable.
+
     Attributes:
         batch: the journal's next one, which takes the slot's mutations as they happen.
         is_begun: whether its start is in a batch; if not, nothing is added, since that start will contain it.
-        acked: index up to which all is as durable as was asked for, -1 before the start of the stream is. It is that of
-            a mutation for which an answer may wait: removals behind it are not counted.
+        number: of the batch that has the latest mutation for which an answer may wait, or the start; 0 before that.
+        index: of that mutation, -1 before the start.
+        durable: an index up to which everything is durable, where `number` is not.
     """
 
-    __slots__ = ("acked", "batch", "is_begun")
+    __slots__ = ("_earlier", "batch", "durable", "index", "is_begun", "number")
 
     def __init__(self, batch: NextBatch) -> None:
         self.batch = batch
         self.is_begun = False
-        self.acked = NEEDS_SNAPSHOT
+        self.number = 0
+        self.index: MutationIndex = NEEDS_SNAPSHOT
+        self.durable: MutationIndex = NEEDS_SNAPSHOT
+        self._earlier: list[tuple[int, MutationIndex]] = []
 
+    @property
+    def acked(self) -> MutationIndex:
+        """Index up to which all is as durable as was asked for, -1 before the start of the stream is. It is that of a
+        mutation for which an answer may wait: removals behind it are not counted."""
+        until = self.batch.durable
+        if self.number <= until:
+            return self.index
+        earlier = self._earlier
+        while earlier and earlier[0][0] <= until:
+            index = earlier.pop(0)[1]
+            if index > self.durable:
+                self.durable = index
+        return self.durable
 
-Reached = tuple[JournalStream, MutationIndex]
-"""How far a batch takes a stream. A list of them takes fewer instructions than a dictionary: a lone grant has one."""
+    def reach(self, index: MutationIndex) -> None:
+        """Note that the next batch takes the stream up to an index for which an answer may wait."""
+        batch = self.batch
+        if self.number <= batch.durable:
+            self.durable = self.index
+        elif self.number != batch.number:
+            self._earlier.append((self.number, self.index))
+        self.number = batch.number
+        self.index = index
+
+    def lost(self) -> None:
+        """Go back to what is durable: the rest is lost, and the stream is to be started again."""
+        self.index = self.acked
+        self.number = 0
+        self._earlier.clear()
+        self.is_begun = False
 
 
 class NextBatch:
-    """The entries since the last batch was handed out.
+    """The entries since the last batch was handed out, and how far the disk is.
 
     Attributes:
+        number: of this batch, once it is handed out; batches are counted from 1.
+        durable: number up to which all batches are as durable as was asked for.
         entries: in order.
-        reached: how far they take the streams of reigns for which an answer may wait; a later one says more.
         due_ns: when they must be handed out: `AT_ONCE_NS`, `NOT_DUE_NS`, or a time.
     """
 
-    __slots__ = ("due_ns", "entries", "reached")
+    __slots__ = ("due_ns", "durable", "entries", "number")
 
     def __init__(self) -> None:
+        self.number = 1
+        self.durable = 0
         self.entries: list[JournalEntry] = []
-        self.reached: list[Reached] = []
         self.due_ns = NOT_DUE_NS
 
     def wait(self, until_ns: int) -> None:
@@ -63,5 +99,4 @@ class NextBatch:
     def clear(self) -> None:
         """Forget what was recorded."""
         self.entries.clear()
-        self.reached.clear()
         self.due_ns = NOT_DUE_NS

@@ -204,7 +204,7 @@ class Reign:
             )
             if urgent:
                 batch.due_ns = AT_ONCE_NS
-                batch.reached.append((journal, index))
+                journal.reach(index)
             elif batch.due_ns > now_ns + REMOVALS_NS:
                 batch.due_ns = now_ns + REMOVALS_NS
         if self.streams:

@@ -17,32 +17,43 @@ def position(slot: int, reached: int) -> Position:
     return Position(SlotNumber(slot), OLD, OLD, MutationIndex(reached))
 
 
+def ack(
+    sequence: int,
+    version: Version,
+    positions: list[Position],
+    *,
+    primary: Replica = PRIMARY,
+    number: int = 5,
+    since_ns: int = 0,
+) -> HeldAck:
+    return HeldAck(
+        primary, SequenceNumber(sequence), version, number=number, positions=positions, since_ns=since_ns
+    )
+
+
 def holding(*acks: tuple[int, Version, list[Position]], number: int = 5) -> HeldAcks:
     """Acknowledgements of messages 1, 2, … that wait for a batch, each since its number of nanoseconds."""
     held = HeldAcks()
     for sequence, (since_ns, version, positions) in enumerate(acks, start=1):
-        ack = HeldAck(
-            SequenceNumber(sequence), version, number=number, positions=positions, since_ns=since_ns
-        )
-        held.hold(PRIMARY, ack)
+        held.hold(ack(sequence, version, positions, number=number, since_ns=since_ns))
     return held
 
 
-def told(found: list[tuple[Replica, HeldAck]]) -> list[tuple[int, Version, list[Position]]]:
-    assert all(primary == PRIMARY for primary, _ in found)
-    return [(ack.sequence, ack.version, ack.positions) for _, ack in found]
+def told(found: list[HeldAck]) -> list[tuple[int, Version, list[Position]]]:
+    assert all(each.primary == PRIMARY for each in found)
+    return [(each.sequence, each.version, each.positions) for each in found]
 
 
 def test_those_of_one_state_leave_as_one_with_the_latest_position_of_each_slot() -> None:
     held = holding((0, NEW, [position(1, 3), position(2, 1)]), (1, NEW, []), (2, NEW, [position(1, 4)]))
     assert told(held.take_durable(5)) == [(3, NEW, [position(1, 4), position(2, 1)])]
-    assert not held.by_primary
+    assert not held.waiting
 
 
 def test_nothing_leaves_before_the_batch_that_it_waits_for() -> None:
     held = holding((0, NEW, [position(1, 3)]), (1, OLD, []))
     assert held.take_durable(4) == []
-    assert len(held.by_primary[PRIMARY]) == 2
+    assert len(held.waiting) == 2
 
 
 def test_those_of_two_states_leave_one_by_one() -> None:
@@ -54,7 +65,7 @@ def test_late_ones_leave_for_their_leases_once_and_the_last_of_each_state_again_
     held = holding(
         (0, OLD, [position(1, 3)]), (1, NEW, [position(1, 4)]), (2, NEW, [position(2, 1)]), (3, NEW, [])
     )
-    assert [ack.sequence for _, ack in held.take_late(NEW, LEASE_NS, HELD_NS)] == [1, 3]
+    assert [each.sequence for each in held.take_late(NEW, LEASE_NS, HELD_NS)] == [1, 3]
     assert held.take_late(NEW, LEASE_NS, 2 * HELD_NS) == []
     newest = [position(1, 4), position(2, 1)]
     assert told(held.take_durable(5)) == [(1, OLD, [position(1, 3)]), (4, NEW, newest)]
@@ -62,11 +73,10 @@ def test_late_ones_leave_for_their_leases_once_and_the_last_of_each_state_again_
 
 def test_those_of_a_state_that_the_journal_lacks_do_not_leave_late_under_an_older_one() -> None:
     held = holding((0, OLD, []), (1, NEW, []), (2, NEW, []))
-    assert [(ack.sequence, ack.version) for _, ack in held.take_late(OLD, LEASE_NS, HELD_NS)] == [(1, OLD)]
+    assert [(each.sequence, each.version) for each in held.take_late(OLD, LEASE_NS, HELD_NS)] == [(1, OLD)]
     assert held.take_late(OLD, LEASE_NS, 2 * HELD_NS) == []
-    ack = HeldAck(SequenceNumber(4), NEW, number=5, positions=[], since_ns=3)
-    held.hold(PRIMARY, ack)
-    assert [(ack.sequence, ack.version) for _, ack in held.take_late(NEW, LEASE_NS, 3 * HELD_NS)] == [
+    held.hold(ack(4, NEW, [], since_ns=3))
+    assert [(each.sequence, each.version) for each in held.take_late(NEW, LEASE_NS, 3 * HELD_NS)] == [
         (3, NEW)
     ]
 
@@ -80,7 +90,7 @@ def test_a_copy_that_says_nothing_any_more_still_remembers_by_which_states_it_wo
     held = holding((0, OLD, []), (1, OLD, [position(1, 3)]), (2, NEW, []), (3, NEW, []), number=NEVER)
     for _ in range(2):
         assert held.take_late(NEW, LEASE_NS, LEASE_NS // 3) == []
-        assert [ack.sequence for ack in held.by_primary[PRIMARY]] == [2, 4]
+        assert [each.sequence for each in held.waiting] == [2, 4]
     held.recovered(9)
     assert told(held.take_durable(9)) == [(2, OLD, [position(1, 3)]), (4, NEW, [position(1, 3)])]
 
@@ -88,7 +98,30 @@ def test_a_copy_that_says_nothing_any_more_still_remembers_by_which_states_it_wo
 def test_what_waits_for_long_counts_from_the_oldest() -> None:
     held = holding((0, OLD, []), (HELD_NS, NEW, []))
     held.take_late(NEW, LEASE_NS, HELD_NS)
-    ack = HeldAck(SequenceNumber(3), NEW, number=5, positions=[], since_ns=LEASE_NS // 3)
-    held.hold(PRIMARY, ack)
+    held.hold(ack(3, NEW, [], since_ns=LEASE_NS // 3))
     assert held.take_late(NEW, LEASE_NS, LEASE_NS // 3) == []
-    assert [each.sequence for each in held.by_primary[PRIMARY]] == [1, 3]
+    assert [each.sequence for each in held.waiting] == [1, 3]
+
+
+def test_those_to_several_primaries_wait_for_batches_of_their_own() -> None:
+    other = Replica(NodeId("B"), Incarnation(1))
+    held = HeldAcks()
+    held.hold(ack(1, NEW, [position(1, 1)], number=3))
+    held.hold(ack(7, NEW, [position(9, 1)], primary=other, number=4))
+    held.hold(ack(2, NEW, [position(1, 2)], number=5))
+    assert held.has(PRIMARY)
+    assert held.has(other)
+    assert [(each.primary, each.sequence) for each in held.take_durable(4)] == [(PRIMARY, 1), (other, 7)]
+    assert held.has(PRIMARY)
+    assert not held.has(other)
+    assert told(held.take_durable(5)) == [(2, NEW, [position(1, 2)])]
+    assert not held.waiting
+
+
+def test_what_waits_for_a_primary_that_is_gone_is_dropped_alone() -> None:
+    other = Replica(NodeId("B"), Incarnation(1))
+    held = HeldAcks()
+    held.hold(ack(1, NEW, []))
+    held.hold(ack(7, NEW, [], primary=other))
+    held.forget(other)
+    assert told(held.take_durable(5)) == [(1, NEW, [])]
