@@ -42,6 +42,9 @@ _COMPACT_AGAIN_S: Final = 10.0
 
 _CALM_NS: Final = 10 * NS_PER_S
 
+# Bound once, since each step is felt in the time of a lone grant: compiled code looks an imported name up by its text.
+_monotonic_ns: Final = monotonic_ns
+
 log: Final = logging.getLogger("lockring.node")
 
 
@@ -116,7 +119,7 @@ class JournalWriter:
         core = self._core
         batch = core.take_journal(now_ns=now_ns)
         if batch is None:
-            return core.take_effects(now_ns=monotonic_ns())
+            return core.take_effects(now_ns=_monotonic_ns())
         ahead = core.take_ahead(now_ns=now_ns)
         if ahead:
             self._carry_out(ahead)
@@ -125,8 +128,8 @@ class JournalWriter:
             self._journal.append(batch)
         except JournalError as error:
             self._lost(str(error))
-            return core.take_effects(now_ns=monotonic_ns())
-        now_ns = monotonic_ns()
+            return core.take_effects(now_ns=_monotonic_ns())
+        now_ns = _monotonic_ns()
         if self._waits_for_sync:
             self._worker.request(is_urgent=batch.is_urgent)
         else:

@@ -33,6 +33,11 @@ from lockring.protocol import (
 from lockring.slots import SLOTS
 from lockring.units import NS_PER_MS
 
+# Bound once, for each message of a primary: compiled code looks an imported name up in a dictionary.
+_new_ack: Final = ReplicateAck
+_new_position: Final = Position
+_tail: Final = Tail
+
 BEHIND_NS: Final = 300 * NS_PER_MS
 """How long a primary may not know the newest state before a copy passes it on: the coordinator is mostly quicker."""
 
@@ -94,7 +99,7 @@ class Copies:
             slot = slots[number]
             if journal is None:
                 index = slot.apply(stream, state.base, now_ns)
-            elif type(stream) is Tail:  # nearly all are: no call to ask first
+            elif type(stream) is _tail:  # nearly all are: no call to ask first
                 before = slot.content
                 index = slot.apply(stream, state.base, now_ns)
                 if slot.content is not before:
@@ -104,14 +109,14 @@ class Copies:
                     news.append(stream)
                 index = slot.apply(stream, state.base, now_ns)
             if index is not None:
-                positions.append(Position(number, since, joined, index))
+                positions.append(_new_position(number, since, joined, index))
         self._promises.acknowledge(primary, now_ns)
         if len(self._promises.heard_at_ns) > self._forget_above:
             self._forget_others(now_ns)
         self._pass_state_on(primary, message.version, now_ns)
         sequence, version = message.sequence, context.state.version
         if journal is None:
-            context.outbox.reply(primary, ReplicateAck(sequence, version, positions))
+            context.outbox.reply(primary, _new_ack(sequence, version, positions))
         else:
             if news:
                 journal.parts_came(news)
@@ -124,7 +129,7 @@ class Copies:
                 )
                 self.held.hold(held)
             else:
-                context.outbox.reply(primary, ReplicateAck(sequence, version, positions))
+                context.outbox.reply(primary, _new_ack(sequence, version, positions))
         if message.serving:
             if self._not_serving:
                 self._not_serving.pop(primary, None)
@@ -139,9 +144,7 @@ class Copies:
         if waiting.awaits_rewrite and not journal.trouble:
             waiting.recovered(journal.durable)
         for held in waiting.take_durable(journal.durable):
-            self._context.outbox.reply(
-                held.primary, ReplicateAck(held.sequence, held.version, held.positions)
-            )
+            self._context.outbox.reply(held.primary, _new_ack(held.sequence, held.version, held.positions))
 
     def journal_lost(self) -> None:
         """Let all acknowledgements wait until the journal has everything again."""

@@ -34,6 +34,9 @@ from lockring.ids import NO_INDEX, NO_VERSION, SlotNumber
 from lockring.protocol import HandOverSlot, Position, Resume, StreamPart
 from lockring.units import NS_PER_MS
 
+# Bound once, for each batch: compiled code looks an imported name up in a dictionary.
+_new_batch: Final = JournalBatch
+
 REWRITE_COST_MAX: Final = 1_000
 """Bound of what a batch rewrites: each slot counts one, and each of its holders one more. At least one slot, since a
 slot is written as a whole."""
@@ -207,7 +210,7 @@ class NodeJournal:
         number = batch.number
         batch.number = number + 1
         batch.entries = []
-        return JournalBatch(number, entries, is_urgent, ends_rewrite)
+        return _new_batch(number, entries, is_urgent, ends_rewrite)
 
     def take_rest(self, now_ns: int) -> JournalBatch | None:
         """Make the next batch, whether or not it is due; None if nothing is left, nor of a rewrite."""
