@@ -20,8 +20,8 @@ NOT_DUE_NS: Final = 1 << 61
 class JournalStream:
     """One slot's stream to the journal of its primary.
 
-    It notes in which batch its latest mutation is, rather than each batch which streams are in it: so nothing is to be
-    done for a batch once it is durable.
+    It notes in which batch its latest mutation is, rather than each batch which streams are in it: so there is nothing
+    to do for a batch once it is durable.
 
     Attributes:
         batch: the journal's next one, which takes the slot's mutations as they happen.
@@ -48,25 +48,29 @@ class JournalStream:
         until = self.batch.durable
         if self.number <= until:
             return self.index
-        earlier = self._earlier
-        while earlier and earlier[0][0] <= until:
-            index = earlier.pop(0)[1]
-            if index > self.durable:
-                self.durable = index
-        return self.durable
+        found = self.durable
+        for number, index in self._earlier:
+            if number > until:
+                break
+            found = index
+        return found
 
     def reach(self, index: MutationIndex) -> None:
         """Note that the next batch takes the stream up to an index for which an answer may wait."""
-        batch = self.batch
+        batch, earlier = self.batch, self._earlier
         if self.number <= batch.durable:
             self.durable = self.index
+            if earlier:
+                earlier.clear()
         elif self.number != batch.number:
-            self._earlier.append((self.number, self.index))
+            while earlier and earlier[0][0] <= batch.durable:
+                self.durable = earlier.pop(0)[1]
+            earlier.append((self.number, self.index))
         self.number = batch.number
         self.index = index
 
     def lost(self) -> None:
-        """Go back to what is durable: the rest is lost, and the stream is to be started again."""
+        """Go back to what is durable: the rest is lost, and the stream must start again."""
         self.index = self.acked
         self.number = 0
         self._earlier.clear()
