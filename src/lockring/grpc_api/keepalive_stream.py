@@ -180,7 +180,7 @@ class KeepStream:
 
     def _lost(self, lost: LossOnBehalf) -> None:
         lock = self._known.get(lost.session)
-        if lock is not None and lock.name == lost.name:
+        if lock is not None and lock.name == lost.name and not 0 < lost.generation < lock.generation:
             try:
                 self._tell(0, lock, pb.KeptLock(verdict=pb.VERDICT_LOST, reason=lost.reason))
             except Exception as error:  # noqa: BLE001 - logged; it must not keep the driver from its other work

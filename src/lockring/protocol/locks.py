@@ -5,6 +5,7 @@ from enum import IntEnum
 import msgspec
 
 from lockring.ids import (
+    NO_GENERATION,
     NO_REQUEST,
     NO_VERSION,
     AcquisitionNumber,
@@ -183,9 +184,14 @@ class QueueNotice(Message, tag=36):
 
 
 class LossNotice(Message, tag=28):
-    """The acquisition ended (`reason` as in `errors.LockLost`). Pushed to its holder, which may release it at once."""
+    """The acquisition ended (`reason` as in `errors.LockLost`). Pushed to its holder, which may release it at once.
+
+    `generation` is that of the grant that ended, 0 from a node of an earlier release. The same acquisition may have
+    been granted anew since, while this was on its way.
+    """
 
     session: SessionId
     acquisition: AcquisitionNumber
     name: LockName
     reason: str
+    generation: Generation = NO_GENERATION

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec.structs import replace
+
+from lockring.cluster_state import Copy
 from lockring.core.client.dialing import DialPlan
 from lockring.core.client.link_checks import CHECK_NS, LinkChecks
 from lockring.core.client.links import Links
@@ -137,6 +140,59 @@ def drill_lost_from_anyone() -> None:
             cluster.cut(primary, process, 25)
     cluster.run(20)
     assert all(task.outcome == "held" for task in held)
+
+
+@mutant
+def loss_of_an_earlier_grant() -> list[Change]:
+    """A client takes the loss of an earlier grant of an acquisition for that of the present one."""
+    lost_at_node = ClientRenewals.lost_at_node
+
+    def changed(self: ClientRenewals, link: Any, notice: LossNotice, now_ns: int) -> None:
+        lost_at_node(
+            self, link, LossNotice(notice.session, notice.acquisition, notice.name, notice.reason), now_ns
+        )
+
+    return [(ClientRenewals, "lost_at_node", changed)]
+
+
+@drill
+def drill_loss_of_an_earlier_grant() -> None:
+    """A grant of which its client does not hear ends. The slot moves, the lock is granted there, and the slot comes
+    back, before the news of that end arrives."""
+    cluster = Scenario(nodes=2, clients=1)
+    client, primary, backup = cluster.simulation.clients[0], cluster.primary(), cluster.backup()
+    cluster.hold(client, cluster.name_at(backup))
+    cluster.let_go(client, *cluster.hold(client, cluster.name))  # it is connected to both now
+    cluster.crash(cluster.coordinator)
+    cluster.be_patient()
+    cluster.silence(primary, client, 60)
+    wanted = client.take(cluster.name, ttl_ms=300)
+    cluster.step(lambda: cluster.table(primary), 2)
+    cluster.silence(client, primary, 60)
+    cluster.step(lambda: not cluster.table(primary), 5)
+    cluster.unsilence(client, primary)
+    _swap(cluster)
+    cluster.step(lambda: wanted.outcome == "held", 5)
+    _swap(cluster)
+    cluster.step(lambda: cluster.serves(primary), 5)
+    cluster.run(0.01)
+    cluster.unsilence(primary, client)
+    cluster.run(0.2)
+    cluster.demand(wanted.outcome == "held", "P3", "a lock is lost by the end of an earlier grant")
+
+
+def _swap(cluster: Scenario) -> None:
+    """Make the backup of the lock's slot its primary, and the primary its backup, without a coordinator."""
+    former, successor = cluster.slot().primary, cluster.slot().backup
+    assert former is not None
+    assert successor is not None
+    state = cluster.decide(
+        lambda slot, version: replace(
+            slot, since=version, primary=successor.replica, backup=Copy(former, version)
+        )
+    )
+    for node in cluster.simulation.nodes:
+        cluster.tell_again(node, state)
 
 
 @mutant

@@ -13,6 +13,7 @@ from lockring.grpc_api import keepalive_stream as keeping
 from lockring.grpc_api.driver import LossHandler
 from lockring.grpc_api.keepalive_stream import KeepStream, KeptLock
 from lockring.grpc_api.v1 import lockring_pb2 as pb
+from lockring.ids import Generation
 from lockring.protocol import AcquisitionVerdict, KeepaliveReply, Verdict
 from tests.unit.freed import is_freed_after_await
 
@@ -144,7 +145,7 @@ def test_a_loss_that_cannot_be_passed_on_ends_its_stream_and_nothing_else(
         driver = ScriptedDriver(None, at_once=False)
         stream = KeepStream(driver)
         stream.renew(1, [listed(3, 7_000)])
-        driver.listened["wire-3"](LossOnBehalf("wire-3", "job/3", "no text: \ud800"))
+        driver.listened["wire-3"](LossOnBehalf("wire-3", "job/3", "no text: \ud800", Generation(0)))
         with pytest.raises(InternalError, match="the node's log says more"):
             await asyncio.wait_for(read_all(stream), 5)
         stream.close()

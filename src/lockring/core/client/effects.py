@@ -14,7 +14,7 @@ import msgspec
 from lockring.core.client.queries import Query
 from lockring.core.client.tickets import Ticket
 from lockring.errors import LockringError
-from lockring.ids import LinkId, LockName, SessionId
+from lockring.ids import Generation, LinkId, LockName, SessionId
 from lockring.protocol import LockEvent, LockRecord, Message, QueueNotice
 
 
@@ -58,11 +58,19 @@ class GrantLost(NamedTuple):
 
 
 class LossOnBehalf(NamedTuple):
-    """A node ended an acquisition of a program behind this client. `reason` is as in `errors.LockLost`."""
+    """A node ended an acquisition of a program behind this client.
+
+    Attributes:
+        session: of that one acquisition.
+        name: the lock.
+        reason: as in `errors.LockLost`.
+        generation: of the grant that ended, 0 if the node does not say.
+    """
 
     session: SessionId
     name: LockName
     reason: str
+    generation: Generation
 
 
 class LongWait(NamedTuple):

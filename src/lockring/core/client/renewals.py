@@ -125,15 +125,20 @@ class ClientRenewals:
         """Handle a node's word that it ended an acquisition."""
         session = self._sessions.by_id.get(notice.session)
         if session is None and self._sessions.per_acquisition:
-            self._agenda.effects.append(LossOnBehalf(notice.session, notice.name, notice.reason))
+            self._agenda.effects.append(
+                LossOnBehalf(notice.session, notice.name, notice.reason, notice.generation)
+            )
         shares = session.shares.values() if session is not None else ()
         for share in shares:
             ticket = share.tickets.get(notice.acquisition)
             if ticket is None:
                 continue
             if ticket.state == HELD:
-                # Only from where it is held: a former primary may end, late, what lives on at its successor.
-                if link.node is not None and share.replica == link.node.replica:
+                # Only from where it is held: a former primary may end, late, what lives on at its successor. And not of
+                # an earlier grant: the notice may have been on its way while the lock moved, was granted anew there,
+                # and came back.
+                is_of_earlier = 0 < notice.generation < ticket.generation
+                if link.node is not None and share.replica == link.node.replica and not is_of_earlier:
                     self._losses.lose(ticket, notice.reason, now_ns)
             elif link.node is not None and link.id == ticket.exchange.link:
                 self._requests.send_acquire(ticket, link.node, link, now_ns)

@@ -162,4 +162,7 @@ class ConnectedClients:
         if connection in self.by_connection and self._context.rights.may_serve(
             slot_of(entry.lock.name), now_ns=now_ns
         ):
-            outbox.send(connection, LossNotice(entry.session.id, entry.acquisition, entry.lock.name, reason))
+            notice = LossNotice(
+                entry.session.id, entry.acquisition, entry.lock.name, reason, entry.generation
+            )
+            outbox.send(connection, notice)

@@ -18,6 +18,7 @@ from lockring.core.client import (
 )
 from lockring.core.digest import mix
 from lockring.errors import Overloaded, StaleVersion, Unavailable
+from lockring.ids import Generation
 from lockring.protocol import (
     Acquire,
     AcquisitionVerdict,
@@ -197,7 +198,7 @@ def test_a_renewal_follows_the_lock_to_its_next_primary() -> None:
 def test_a_loss_that_a_node_reports_of_a_programs_session_is_passed_on() -> None:
     world = acting()
     notice = LossNotice("theirs", ONLY_ACQUISITION, "x", "broken")
-    assert world.say(A, notice) == [LossOnBehalf("theirs", "x", "broken")]
+    assert world.say(A, notice) == [LossOnBehalf("theirs", "x", "broken", Generation(0))]
     assert connected().say(A, notice) == [], "a client of its own has nothing to do with others' sessions"
 
 
@@ -206,7 +207,7 @@ def test_a_loss_is_passed_on_while_another_call_of_the_same_session_waits() -> N
     waiting = acquire_for(world, "theirs")
     world.take()
     notice = LossNotice("theirs", ONLY_ACQUISITION, "x", "broken")
-    assert world.say(A, notice) == [LossOnBehalf("theirs", "x", "broken")]
+    assert world.say(A, notice) == [LossOnBehalf("theirs", "x", "broken", Generation(0))]
     assert waiting.state == TicketState.PENDING
 
 
