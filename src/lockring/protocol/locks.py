@@ -187,7 +187,7 @@ class LossNotice(Message, tag=28):
     """The acquisition ended (`reason` as in `errors.LockLost`). Pushed to its holder, which may release it at once.
 
     `generation` is that of the grant that ended, 0 from a node of an earlier release. The same acquisition may have
-    been granted anew since, while this was on its way.
+    been granted again since, while this was on its way.
     """
 
     session: SessionId

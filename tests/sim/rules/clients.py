@@ -157,8 +157,8 @@ def loss_of_an_earlier_grant() -> list[Change]:
 
 @drill
 def drill_loss_of_an_earlier_grant() -> None:
-    """A grant of which its client does not hear ends. The slot moves, the lock is granted there, and the slot comes
-    back, before the news of that end arrives."""
+    """A grant ends before its client has heard of it. The slot moves, the lock is granted there, and the slot comes
+    back; only then does the news of that end arrive."""
     cluster = Scenario(nodes=2, clients=1)
     client, primary, backup = cluster.simulation.clients[0], cluster.primary(), cluster.backup()
     cluster.hold(client, cluster.name_at(backup))

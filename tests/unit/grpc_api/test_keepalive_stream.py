@@ -138,6 +138,20 @@ def test_an_answer_that_cannot_be_passed_on_ends_its_stream_and_nothing_else(
     assert "a bug in lockring" in caplog.text
 
 
+@pytest.mark.parametrize(("generation", "is_told"), [(0, True), (6, False), (7, True), (8, True)])
+def test_only_the_end_of_an_earlier_grant_is_not_passed_on(generation: int, is_told: bool) -> None:
+    async def main() -> list[str]:
+        driver = ScriptedDriver(None, at_once=False)
+        stream = KeepStream(driver)
+        stream.renew(1, [listed(3, 7_000)._replace(generation=Generation(7))])
+        driver.listened["wire-3"](LossOnBehalf("wire-3", "job/3", "expired", Generation(generation)))
+        told = [lock.reason for locks in stream._ready.values() for lock in locks]
+        stream.close()
+        return told
+
+    assert asyncio.run(main()) == ["expired"] * is_told
+
+
 def test_a_loss_that_cannot_be_passed_on_ends_its_stream_and_nothing_else(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -135,7 +135,7 @@ class ClientRenewals:
                 continue
             if ticket.state == HELD:
                 # Only from where it is held: a former primary may end, late, what lives on at its successor. And not of
-                # an earlier grant: the notice may have been on its way while the lock moved, was granted anew there,
+                # an earlier grant: the notice may have been on its way while the lock moved, was granted again there,
                 # and came back.
                 is_of_earlier = 0 < notice.generation < ticket.generation
                 if link.node is not None and share.replica == link.node.replica and not is_of_earlier:

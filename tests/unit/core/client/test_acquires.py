@@ -15,6 +15,7 @@ from lockring.errors import (
     Overloaded,
     Unavailable,
 )
+from lockring.ids import Generation
 from lockring.protocol import (
     Acquire,
     CloseSession,
@@ -639,6 +640,16 @@ class TestLostPush:
         world.accept(B)
         assert lost(world.say(A, LossNotice(ticket.session.id, ticket.acquisition, "x", "expired"))) == []
         assert world.believes(ticket)
+
+    def test_the_end_of_an_earlier_grant_of_the_acquisition_does_not_end_the_present_one(self) -> None:
+        world = connected()
+        ticket = world.hold()
+        earlier = Generation(ticket.generation - 1)
+        late = LossNotice(ticket.session.id, ticket.acquisition, "x", "expired", earlier)
+        assert lost(world.say(A, late)) == []
+        assert world.believes(ticket)
+        notice = LossNotice(ticket.session.id, ticket.acquisition, "x", "expired", ticket.generation)
+        assert lost(world.say(A, notice)) == [(ticket, "expired")]
 
     def test_a_waiter_that_its_node_dropped_queues_again_under_its_id(self) -> None:
         world = connected()
