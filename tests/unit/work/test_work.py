@@ -302,7 +302,7 @@ def test_rights_take_at_most_one_look_up_for_a_request(
     assert found == [0, look_ups]
 
 
-@pytest.mark.parametrize(("names", "calls_max"), [(("A",), 56), (("A", "B"), 139)])
+@pytest.mark.parametrize(("names", "calls_max"), [(("A",), 58), (("A", "B"), 142)])
 def test_a_lock_takes_few_calls_at_its_nodes_with_journals(names: tuple[str, ...], calls_max: int) -> None:
     servers = Servers(*names, journals=True)
     servers.pair(1)

@@ -121,7 +121,7 @@ class Copies:
             if news:
                 journal.parts_came(news)
             awaited = journal.number_of_positions(positions)
-            if awaited > journal.durable or self.held.has(primary):
+            if awaited > journal.next.durable or self.held.has(primary):
                 if not news:
                     journal.hurry()
                 held = HeldAck(
@@ -142,8 +142,8 @@ class Copies:
         journal, waiting = self._context.journal, self.held
         assert journal is not None
         if waiting.awaits_rewrite and not journal.trouble:
-            waiting.recovered(journal.durable)
-        for held in waiting.take_durable(journal.durable):
+            waiting.recovered(journal.next.durable)
+        for held in waiting.take_durable(journal.next.durable):
             self._context.outbox.reply(held.primary, _new_ack(held.sequence, held.version, held.positions))
 
     def journal_lost(self) -> None:

@@ -232,14 +232,9 @@ class NodeJournal:
         return self.next.number - 1
 
     @property
-    def durable(self) -> int:
-        """Number up to which all batches are as durable as was asked for."""
-        return self.next.durable
-
-    @property
     def is_settled(self) -> bool:
         """Whether everything that was recorded is durable."""
-        return not (self.next.entries or self.trouble) and self.durable == self.number
+        return not (self.next.entries or self.trouble) and self.next.durable == self.number
 
     # ------------------------------------------------------------------ rewriting
 
